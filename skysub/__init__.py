@@ -1,0 +1,47 @@
+"""skysub: sky background of survey visits, estimated and removed.
+
+Names are imported when they are first used, so that ``import skysub`` stays quick and pulls in
+neither Dask nor Numba nor astropy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from skysub._version import __version__
+
+if TYPE_CHECKING:
+    from skysub.background.config import BackgroundConfig
+    from skysub.background.estimate import fit_background, subtract_background
+    from skysub.background.model import Background, BackgroundList
+
+__all__ = [
+    "Background",
+    "BackgroundConfig",
+    "BackgroundList",
+    "__version__",
+    "fit_background",
+    "subtract_background",
+]
+
+_HOME = {
+    "Background": "skysub.background.model",
+    "BackgroundConfig": "skysub.background.config",
+    "BackgroundList": "skysub.background.model",
+    "fit_background": "skysub.background.estimate",
+    "subtract_background": "skysub.background.estimate",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'skysub' has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

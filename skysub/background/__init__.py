@@ -1,0 +1,1 @@
+"""The background of one image: arrays in, model out."""

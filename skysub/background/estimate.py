@@ -1,0 +1,102 @@
+"""The two functions users call: fit the background of an image, and subtract it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from skysub.background.clipping import superpixel_statistics
+from skysub.background.config import BackgroundConfig
+from skysub.background.model import Background, fit_statistics
+from skysub.background.pixels import checked_ignored, checked_image
+from skysub.background.superpixels import SuperpixelGrid
+from skysub.errors import UndersampledError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["fit_background", "subtract_background"]
+
+
+def fit_background(
+    image: Any, ignored: Any = None, config: BackgroundConfig | None = None, *, threads: int = 1
+) -> Background:
+    """Estimate the background of one image: statistics of superpixels, and a Chebyshev polynomial.
+
+    Parameters
+    ----------
+    image
+        (ny, nx) floating point or integer; never modified. Non-finite pixels are left out. float16 and
+        integers of up to 16 bits are worked on as float32, wider integers as float64.
+    ignored
+        Pixels to leave out: None, (ny, nx) bool, or ``(mask, bits)``, where a pixel with
+        ``mask & bits`` is left out; mask (ny, nx) integer.
+    config
+        Settings; LSST's by default.
+    threads
+        Threads to share the work among; the answer is bit for bit the same.
+
+    Raises
+    ------
+    InvalidImageError
+        When shapes disagree or a type cannot be worked on.
+    NoUsableSuperpixelsError
+        When nothing can be fit, and why.
+    UndersampledError
+        When too few superpixels are usable for the order and ``config.undersampled`` is "raise".
+    """
+    config = config or BackgroundConfig()
+    pixels = checked_image(image)
+    mask, bits = checked_ignored(ignored, pixels.shape)
+    shape = (pixels.shape[0], pixels.shape[1])
+    strict = replace(config, undersampled="raise")
+    for grid in candidate_grids(shape, config):
+        statistics = superpixel_statistics(pixels, mask, bits, grid, config, threads=threads)
+        if config.undersampled != "refine":
+            return fit_statistics(grid, statistics, config)
+        try:
+            return fit_statistics(grid, statistics, strict)
+        except UndersampledError as error:
+            last = error
+    raise last
+
+
+def subtract_background(
+    image: Any, ignored: Any = None, config: BackgroundConfig | None = None, *, threads: int = 1
+) -> tuple[NDArray[np.floating], Background]:
+    """Estimate the background of one image and subtract it.
+
+    Parameters and errors are those of `fit_background`.
+
+    Returns
+    -------
+    subtracted
+        (ny, nx), ``image - model``: float32, or float64 where the image is that or a wide integer.
+        Pixels left out of the fit are subtracted from as well; NaN stays NaN.
+    background
+        The model that was subtracted.
+    """
+    pixels = checked_image(image)
+    background = fit_background(pixels, ignored, config, threads=threads)
+    return background.subtract_from(pixels, threads=threads), background
+
+
+def candidate_grids(shape: tuple[int, int], config: BackgroundConfig) -> list[SuperpixelGrid]:
+    """Grids to try in turn: the one asked for and, with "refine", ever finer ones.
+
+    The first refinement is LSST's: square superpixels of min(ny, nx) // order pixels, n // size + 1 of
+    them along an axis; each later one halves the size, down to 4 pixels.
+    """
+    grid = SuperpixelGrid.over(shape, config)
+    grids = [grid]
+    if config.undersampled == "refine":
+        size = min(*config.superpixel_xy)
+        if min(grid.shape) <= config.order:
+            grids, size = [], 2 * (min(shape) // max(config.order, 1))
+        while size // 2 >= 4 or (not grids and size >= 2):
+            size //= 2
+            grids.append(
+                SuperpixelGrid.over(shape, replace(config, superpixel=size, grid_rule="floor_plus_one"))
+            )
+    return grids or [grid]

@@ -1,0 +1,294 @@
+"""The background of an image as a model: made from superpixel statistics, evaluated, added up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from skysub.background.chebyshev import (
+    degrees,
+    fit_chebyshev,
+    power_coefficients,
+    supported_order,
+)
+from skysub.background.threads import in_threads
+from skysub.background.config import BackgroundConfig
+from skysub.background.superpixels import SuperpixelGrid, SuperpixelStatistics
+from skysub.errors import NoUsableSuperpixelsError, UndersampledError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Background", "BackgroundList", "fit_statistics"]
+
+
+@dataclass(frozen=True, eq=False)
+class Background:
+    """One layer of background: the superpixel statistics of an image and the polynomial fit to them.
+
+    It holds no pixels, so it pickles to a few tens of kilobytes.
+    """
+
+    grid: SuperpixelGrid
+    statistics: SuperpixelStatistics
+    """As measured; the fit may have filtered it (``config.superpixel_filter``)."""
+    coefficients: NDArray[np.float64]
+    """(n_terms,) float64, unit of the image; afw's order: 1; x, y; x2, xy, y2; ..."""
+    covariance: NDArray[np.float64]
+    """(n_terms, n_terms) float64 covariance of ``coefficients``, unit of the image squared."""
+    order: int
+    """Total degree that was fit; below ``config.order`` where too few superpixels were usable."""
+    usable: NDArray[np.bool_]
+    """(gy, gx) bool: the superpixels that entered the fit."""
+    chi2_per_freedom: float
+    """Scatter of superpixels about the model in units of their errors, squared."""
+    config: BackgroundConfig = field(default_factory=BackgroundConfig)
+    reduced: str = ""
+    """Why ``order`` is below the one asked for; empty where it is not."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape (ny, nx) of the image, pixel."""
+        return self.grid.image_shape
+
+    def evaluate(self, *, y: slice = slice(None), x: slice = slice(None)) -> NDArray[np.float32]:
+        """Model at each pixel of a window (rows ``y``, columns ``x``); the whole image by default.
+
+        Returns
+        -------
+        model
+            (ny, nx) float32 of the window, unit of the image; a window has the very bits of the
+            same cut of the whole.
+
+        Raises
+        ------
+        ValueError
+            When a slice has a step.
+        """
+        from skysub.background import kernels
+
+        (y0, y1), (x0, x1) = _window(y, x, self.shape)
+        out = np.empty((y1 - y0, x1 - x0), np.float32)
+        kernels.evaluate_model(y0, x0, *self.shape, self._power, out)
+        return out
+
+    def uncertainty(self, *, y: slice = slice(None), x: slice = slice(None)) -> NDArray[np.float32]:
+        """Standard deviation of the model at each pixel of a window, from the fit's covariance.
+
+        Returns
+        -------
+        uncertainty
+            (ny, nx) float32 of the window, unit of the image.
+        """
+        (y0, y1), (x0, x1) = _window(y, x, self.shape)
+        # the variance is a polynomial of twice the order
+        variance = _variance_power(self.covariance, self.order)
+        from skysub.background import kernels
+
+        out = np.empty((y1 - y0, x1 - x0), np.float32)
+        kernels.evaluate_deviation(y0, x0, *self.shape, variance, out)
+        return out
+
+    def subtract_from(
+        self, image: NDArray[np.floating], *, y: slice = slice(None), x: slice = slice(None), threads: int = 1
+    ) -> NDArray[np.floating]:
+        """``image - model`` over a window, as a new array of the image's type.
+
+        ``image`` is the window's pixels, (ny, nx) native float32 or float64.
+        """
+        from skysub.background import kernels
+
+        (y0, _), (x0, _) = _window(y, x, self.shape)
+        out = np.empty_like(image, order="C")
+
+        def band(rows: range) -> None:
+            cut = slice(rows.start, rows.stop)
+            kernels.subtract_model(image[cut], y0 + rows.start, x0, *self.shape, self._power, out[cut])
+
+        in_threads(band, image.shape[0], threads)
+        return out
+
+    def __add__(self, other: Background | BackgroundList) -> BackgroundList:
+        return BackgroundList([self]) + other
+
+    @property
+    def _power(self) -> NDArray[np.float64]:
+        return power_coefficients(self.coefficients, self.order)
+
+
+class BackgroundList(Sequence[Background]):
+    """Layers of background that add up, in order, as LSST's BackgroundList does."""
+
+    def __init__(self, layers: Sequence[Background] = ()) -> None:
+        shapes = {layer.shape for layer in layers}
+        if len(shapes) > 1:
+            raise ValueError(f"layers of one list must share one image shape, not {sorted(shapes)}")
+        self._layers = tuple(layers)
+
+    @overload
+    def __getitem__(self, index: int) -> Background: ...
+    @overload
+    def __getitem__(self, index: slice) -> BackgroundList: ...
+    def __getitem__(self, index: int | slice) -> Background | BackgroundList:
+        if isinstance(index, slice):
+            return BackgroundList(self._layers[index])
+        return self._layers[index]
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def __iter__(self) -> Iterator[Background]:
+        return iter(self._layers)
+
+    def __add__(self, other: Background | BackgroundList) -> BackgroundList:
+        more = (other,) if isinstance(other, Background) else other
+        return BackgroundList([*self, *more])
+
+    def __radd__(self, other: int) -> BackgroundList:
+        if other != 0:
+            return NotImplemented
+        return self
+
+    def evaluate(self, *, y: slice = slice(None), x: slice = slice(None)) -> NDArray[np.float32]:
+        """Sum of the layers' models over a window, (ny, nx) float32, added in order in float32.
+
+        Raises
+        ------
+        ValueError
+            When the list is empty.
+        """
+        if not self._layers:
+            raise ValueError("an empty list of layers has no model")
+        total = self._layers[0].evaluate(y=y, x=x)
+        for layer in self._layers[1:]:
+            total += layer.evaluate(y=y, x=x)
+        return total
+
+    def uncertainty(self, *, y: slice = slice(None), x: slice = slice(None)) -> NDArray[np.float32]:
+        """Standard deviation of the last layer's model: it was fit to what the others had left.
+
+        Earlier layers' errors are part of the residual that the last layer measured.
+        """
+        if not self._layers:
+            raise ValueError("an empty list of layers has no model")
+        return self._layers[-1].uncertainty(y=y, x=x)
+
+
+def fit_statistics(
+    grid: SuperpixelGrid, statistics: SuperpixelStatistics, config: BackgroundConfig
+) -> Background:
+    """Fit the polynomial to the statistics of an image's superpixels.
+
+    A superpixel is usable when its value and its weight are finite and it has
+    ``config.min_good_pixels`` good pixels. Where the usable ones cannot hold ``config.order`` the
+    order is reduced to the highest they hold, and ``Background.reduced`` says why.
+
+    Raises
+    ------
+    NoUsableSuperpixelsError
+        When no superpixel is usable, and why.
+    UndersampledError
+        When the order had to be reduced and ``config.undersampled`` is "raise".
+    """
+    values = statistics.mean.astype(np.float64)
+    errors = statistics.error.astype(np.float64)
+    weights = _weights(statistics.error) if config.weighting else np.ones_like(values)
+    usable = np.isfinite(values) & np.isfinite(weights) & (statistics.count >= config.min_good_pixels)
+    if not usable.any():
+        raise NoUsableSuperpixelsError(_why_none(grid, statistics, config))
+    if config.superpixel_filter:
+        values = _median_filtered(values, config.superpixel_filter)
+    iy, ix = np.nonzero(usable)
+    x, y, w = grid.x_centers[ix], grid.y_centers[iy], weights[usable]
+    shape = grid.image_shape
+    held_by_grid = min(config.order, min(grid.shape) - 1)
+    order = supported_order(x, y, w, shape=shape, order=held_by_grid)
+    reduced = ""
+    if order < config.order:
+        reduced = _why_reduced(grid, len(x), config, order, held_by_grid)
+        if config.undersampled == "raise":
+            raise UndersampledError(
+                f"{reduced}; use a lower order, smaller superpixels, or undersampled='reduce'"
+            )
+    fit = fit_chebyshev(x, y, values[usable], errors[usable], w, shape=shape, order=order)
+    return Background(
+        grid=grid,
+        statistics=statistics,
+        coefficients=fit.coefficients,
+        covariance=fit.covariance,
+        order=order,
+        usable=usable,
+        chi2_per_freedom=fit.chi2_per_freedom,
+        config=config,
+        reduced=reduced,
+    )
+
+
+def _weights(error: NDArray[np.float32]) -> NDArray[np.float64]:
+    """1 / error, rounded to float32 as afw holds it; in float64 where float32 has no room for it."""
+    with np.errstate(divide="ignore", over="ignore", under="ignore"):
+        rounded = (np.float32(1) / error).astype(np.float64)
+        exact = 1.0 / error.astype(np.float64)
+    in_range = (rounded >= np.finfo(np.float32).tiny) & (rounded <= np.finfo(np.float32).max)
+    return np.where(in_range, rounded, exact)
+
+
+def _why_none(grid: SuperpixelGrid, statistics: SuperpixelStatistics, config: BackgroundConfig) -> str:
+    gy, gx = grid.shape
+    count = statistics.count
+    head = f"none of the {gy} x {gx} superpixels can be used: "
+    if not count.any():
+        return head + "every pixel is masked or not finite"
+    if not (count >= config.min_good_pixels).any():
+        return (
+            head + f"none has the {config.min_good_pixels} good pixels asked for (the most is {count.max()})"
+        )
+    if config.weighting and not (count > 1).any():
+        return head + "they are too small: a single good pixel has no error to weight by; use weighting=False"
+    return head + "their variance is zero (constant pixels), so they have no weight; use weighting=False"
+
+
+def _why_reduced(
+    grid: SuperpixelGrid, usable: int, config: BackgroundConfig, order: int, held_by_grid: int
+) -> str:
+    gy, gx = grid.shape
+    head = f"order {config.order} reduced to {order}: "
+    if order == held_by_grid:
+        return head + f"the grid has {gy} x {gx} superpixels"
+    return head + f"only {usable} of {gy * gx} superpixels are usable, and they do not determine a higher one"
+
+
+def _median_filtered(values: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+    """Median over size x size superpixels, edges mirrored; NaN first replaced by the median of all."""
+    filled = np.where(np.isfinite(values), values, np.nanmedian(values)).astype(np.float32)
+    half = size // 2
+    padded = np.pad(filled, half, mode="symmetric")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size))
+    return np.median(windows, axis=(2, 3)).astype(np.float64)
+
+
+def _window(y: slice, x: slice, shape: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    bounds = []
+    for name, cut, length in (("y", y, shape[0]), ("x", x, shape[1])):
+        start, stop, step = cut.indices(length)
+        if step != 1:
+            raise ValueError(f"{name} must be a slice without a step, not {cut}")
+        bounds.append((start, max(start, stop)))
+    return bounds[0], bounds[1]
+
+
+def _variance_power(covariance: NDArray[np.float64], order: int) -> NDArray[np.float64]:
+    """Monomial coefficients [q, p] of the model's variance: the sum of covariance times products of terms."""
+    terms = len(degrees(order))
+    tables = np.stack([power_coefficients(row, order) for row in np.eye(terms)])
+    size = 2 * order + 1
+    # products of monomials add their exponents: convolve the tables pairwise, weighted by covariance
+    mixed = np.einsum("ij,jqp->iqp", covariance, tables)
+    power = np.zeros((size, size))
+    for table, other in zip(tables, mixed, strict=True):
+        for q, p in np.argwhere(table):
+            power[q : q + order + 1, p : p + order + 1] += table[q, p] * other
+    return power

@@ -1,0 +1,25 @@
+"""Share rows among threads; the kernels release the GIL."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["in_threads"]
+
+
+def in_threads(work: Callable[[range], None], n: int, threads: int) -> None:
+    """Call ``work`` on consecutive ranges that make up ``range(n)``, in at most ``threads`` threads."""
+    threads = max(1, min(threads, n))
+    if threads == 1:
+        work(range(n))
+        return
+    cuts = [n * i // threads for i in range(threads + 1)]
+    with ThreadPoolExecutor(threads - 1) as pool:
+        others = [pool.submit(work, range(a, b)) for a, b in zip(cuts[1:-1], cuts[2:], strict=True)]
+        work(range(cuts[1]))
+        for other in others:
+            other.result()

@@ -1,0 +1,37 @@
+"""The command line: one module per verb, imported when that verb is called."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from typing import TYPE_CHECKING
+
+from skysub._version import __version__
+from skysub.errors import SkysubError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["main"]
+
+_VERBS: dict[str, str] = {}
+"""Verb -> what it does, as ``skysub --help`` lists it. Module skysub.cli.VERB has add_arguments and run."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code. Our own errors are one line on standard error, and code 1."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(prog="skysub", description="Sky background of survey visits.")
+    parser.add_argument("--version", action="version", version=f"skysub {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb, purpose in _VERBS.items():
+        verb_parser = verbs.add_parser(verb, help=purpose, description=purpose)
+        if verb in given:
+            importlib.import_module(f"skysub.cli.{verb}").add_arguments(verb_parser)
+    options = parser.parse_args(given)
+    try:
+        return int(importlib.import_module(f"skysub.cli.{options.verb}").run(options))
+    except SkysubError as error:
+        print(f"skysub {options.verb}: {error}", file=sys.stderr)
+        return 1
