@@ -15,11 +15,15 @@ if TYPE_CHECKING:
     from skysub.background.config import BackgroundConfig
     from skysub.background.estimate import fit_background, subtract_background
     from skysub.background.model import Background, BackgroundList
+    from skysub.visit.image import VisitImage
+    from skysub.visit.planes import MaskPlanes
 
 __all__ = [
     "Background",
     "BackgroundConfig",
     "BackgroundList",
+    "MaskPlanes",
+    "VisitImage",
     "__version__",
     "fit_background",
     "subtract_background",
@@ -29,6 +33,8 @@ _HOME = {
     "Background": "skysub.background.model",
     "BackgroundConfig": "skysub.background.config",
     "BackgroundList": "skysub.background.model",
+    "MaskPlanes": "skysub.visit.planes",
+    "VisitImage": "skysub.visit.image",
     "fit_background": "skysub.background.estimate",
     "subtract_background": "skysub.background.estimate",
 }

@@ -1,0 +1,1 @@
+"""FITS layouts of visits: one reader per layout, and the writers."""

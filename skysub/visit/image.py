@@ -1,0 +1,121 @@
+"""One detector of one visit: pixels, mask, variance, and what is known about them."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from skysub.errors import InvalidImageError
+
+if TYPE_CHECKING:
+    from astropy.io.fits import Header
+    from astropy.nddata import CCDData
+    from astropy.wcs import WCS
+    from numpy.typing import NDArray
+
+    from skysub.visit.planes import MaskPlanes
+
+__all__ = ["VisitImage"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class VisitImage:
+    """Image, mask and variance of one detector in one visit, with calibrations where there are any.
+
+    Arrays are in native byte order, y before x; pixel (0, 0) is the lower left one and its centre has
+    the coordinates (0, 0). NaN pixels are allowed and mean nothing is known there.
+
+    Raises
+    ------
+    InvalidImageError
+        When shapes or types of the arrays disagree.
+    """
+
+    image: NDArray[np.float32]
+    """(ny, nx) float32, in ``unit``."""
+    mask: NDArray[np.signedinteger]
+    """(ny, nx) int32 (int64 where planes lie above bit 30); a pixel's set bits name what is wrong with it."""
+    planes: MaskPlanes
+    """The meaning of the mask's bits."""
+    variance: NDArray[np.float32] | None = None
+    """(ny, nx) float32, in ``unit`` squared; NaN where unknown. None where the file has none."""
+    unit: str = "electron"
+    """Unit of the pixels: "electron", "adu" or "nJy"; others as the file names them."""
+    wcs: WCS | None = None
+    """World coordinates of the array's own pixels (pixel (0, 0) is ``image[0, 0]``)."""
+    psf: Any = None
+    """Point-spread function, an object of `skysub.psf`, or None."""
+    photo_calib: float | None = None
+    """nJy per unit of the pixels; 1 for an image in nJy; None where unknown."""
+    visit: int
+    detector: int
+    band: str = ""
+    """Name of the filter band ("u", "g", "r", ...); empty where unknown."""
+    exposure_time: float = float("nan")
+    """Seconds; NaN where unknown."""
+    gain: float | None = None
+    """Electrons per adu; None where unknown or where it varies over the detector."""
+    read_noise: float | None = None
+    """Electrons; None where unknown."""
+    xy0: tuple[int, int] = (0, 0)
+    """(x, y) of ``image[0, 0]`` in the coordinates of the whole detector, pixel."""
+    header: Header | None = field(default=None, repr=False)
+    """Header of the exposure as the file has it, for what has no field here."""
+    path: str = ""
+    """The file it was read from; empty where it was made in memory."""
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 2:
+            raise InvalidImageError(f"{self._who()}: the image must be (ny, nx), not {self.image.shape}")
+        for name, kind in (("image", "f"), ("mask", "i"), ("variance", "f")):
+            array = getattr(self, name)
+            if array is None:
+                continue
+            if array.shape != self.image.shape:
+                raise InvalidImageError(
+                    f"{self._who()}: {name} has the shape {array.shape}, the image {self.image.shape}"
+                )
+            right = (np.float32,) if kind == "f" else (np.int32, np.int64)
+            if array.dtype.type not in right or not array.dtype.isnative:
+                names = " or ".join(np.dtype(t).name for t in right)
+                raise InvalidImageError(
+                    f"{self._who()}: {name} must be {names} in native byte order, not {array.dtype!r}"
+                )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(ny, nx), pixel."""
+        return self.image.shape[0], self.image.shape[1]
+
+    def bits(self, *names: str) -> int:
+        """Value to test the mask against for any of the named planes; names of no plane are passed over."""
+        return self.planes.bits(*(name for name in names if name in self.planes))
+
+    def replace(self, **changes: Any) -> VisitImage:
+        """Return the same visit image with some fields changed; arrays that are not changed are shared."""
+        return dataclasses.replace(self, **changes)
+
+    def to_ccddata(self, *, ignore: tuple[str, ...] = ("DETECTED", "DETECTED_NEGATIVE")) -> CCDData:
+        """As astropy's CCDData, whose mask is one bool per pixel.
+
+        Parameters
+        ----------
+        ignore
+            Planes that do not mask a pixel; by default those that mark sources.
+
+        Returns
+        -------
+        ccd
+            ``data``, ``mask`` (True: any plane but the ignored ones is set), ``uncertainty`` (variance),
+            ``unit``, ``wcs`` and ``meta``; pixels are shared, not copied.
+        """
+        from skysub.visit.ccddata import as_ccddata
+
+        return as_ccddata(self, ignore=ignore)
+
+    def _who(self) -> str:
+        where = f"{self.path}: " if self.path else ""
+        return f"{where}visit {self.visit} detector {self.detector}"
