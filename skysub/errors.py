@@ -1,12 +1,22 @@
 """Every error that skysub raises on purpose; each also is the built-in that a caller would catch."""
 
 __all__ = [
+    "CampaignNotFoundError",
+    "ClusterError",
     "ConfigError",
+    "InputChangedError",
+    "InputsError",
     "InvalidImageError",
     "LayoutError",
     "MaskPlaneError",
     "NoUsableSuperpixelsError",
+    "NotDoneError",
+    "NotEnoughMemoryError",
+    "OutputError",
+    "OutputInUseError",
+    "RecipeError",
     "SkysubError",
+    "StoreVersionError",
     "UndersampledError",
     "VisitFileError",
     "VisitFileNotFoundError",
@@ -17,8 +27,24 @@ class SkysubError(Exception):
     """Base of all errors that skysub raises on purpose."""
 
 
+class CampaignNotFoundError(SkysubError, FileNotFoundError):
+    """There is no campaign at a path."""
+
+
+class ClusterError(SkysubError, ConnectionError):
+    """No Dask cluster to work on: none answers, or its workers are gone."""
+
+
 class ConfigError(SkysubError, ValueError):
     """A setting is unknown, out of range, or contradicts another."""
+
+
+class InputChangedError(SkysubError, OSError):
+    """An input file is not the one that was planned: it changed, or it is gone."""
+
+
+class InputsError(SkysubError, ValueError):
+    """The inputs of a recipe match nothing, or two files claim to be the same detector of a visit."""
 
 
 class InvalidImageError(SkysubError, ValueError):
@@ -39,6 +65,30 @@ class MaskPlaneError(SkysubError, KeyError):
 
 class NoUsableSuperpixelsError(SkysubError, ValueError):
     """No superpixel can enter the fit; the message says why."""
+
+
+class NotDoneError(SkysubError, LookupError):
+    """A product is asked for that is not there (yet); the message says why."""
+
+
+class NotEnoughMemoryError(SkysubError, MemoryError):
+    """A worker has less memory than one unit of work needs."""
+
+
+class OutputError(SkysubError, OSError):
+    """An output folder cannot be written: it is full, read-only, or is no folder."""
+
+
+class OutputInUseError(OutputError, BlockingIOError):
+    """Another process is running a campaign in the same output folder."""
+
+
+class RecipeError(SkysubError, ValueError):
+    """A recipe or profile cannot be read, has an unknown key, or a value that is no good."""
+
+
+class StoreVersionError(SkysubError, RuntimeError):
+    """A store was written by a newer skysub, in a layout that this one does not know."""
 
 
 class UndersampledError(SkysubError, ValueError):
