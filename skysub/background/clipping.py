@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from skysub.background.compiled import once, plain
 from skysub.background.superpixels import SuperpixelStatistics
 from skysub.background.threads import in_threads
 
@@ -17,12 +19,12 @@ if TYPE_CHECKING:
 
 __all__ = ["superpixel_statistics"]
 
-_CODES = {"meanclip": 0, "mean": 1, "median": 2}
+_TILES_BYTES = 2 << 20
 
 
 def superpixel_statistics(
     image: NDArray[np.floating],
-    mask: NDArray[np.integer],
+    mask: NDArray[np.unsignedinteger],
     bits: int,
     grid: SuperpixelGrid,
     config: BackgroundConfig,
@@ -41,32 +43,75 @@ def superpixel_statistics(
     image
         (ny, nx) native float32 or float64. Non-finite pixels are left out.
     mask, bits
-        (ny, nx) integer, or (0, 0) for none; a pixel with ``mask & bits`` is left out.
+        (ny, nx) unsigned integer, or (0, 0) for none; a pixel with ``mask & bits`` is left out.
     threads
         Bands of superpixels are shared among as many threads; the answer is the same.
     """
-    from skysub.background import kernels
-
     gy, gx = grid.shape
     mean = np.empty((gy, gx), np.float32)
     error = np.empty((gy, gx), np.float32)
     count = np.empty((gy, gx), np.int32)
-    code = _CODES[config.statistic]
 
-    def band(rows: range) -> None:
-        kernels.superpixel_statistics(
-            image,
-            mask,
-            bits,
-            grid.y_edges[rows.start : rows.stop + 1],
-            grid.x_edges,
-            code,
-            config.clip_sigma,
-            config.clip_passes,
-            mean[rows.start : rows.stop],
-            error[rows.start : rows.stop],
-            count[rows.start : rows.stop],
+    def bands(rows: range) -> None:
+        scratch = _Scratch(image.dtype, grid)
+        for row in rows:
+            y = slice(int(grid.y_edges[row]), int(grid.y_edges[row + 1]))
+            pixels, planes = plain(image[y]), plain(mask[y])
+            for first, last in scratch.groups:
+                x_edges = grid.x_edges[first : last + 1]
+                scratch.gather(pixels, planes, bits, x_edges)
+                cut = (row, slice(first, last))
+                scratch.statistics(np.diff(x_edges) * len(pixels), config, mean[cut], error[cut], count[cut])
+
+    from skysub.background import kernels
+
+    once(kernels, f"statistics {image.dtype} {mask.dtype}", lambda: bands(range(1)))
+    in_threads(bands, gy, threads)
+    return SuperpixelStatistics(mean=mean, error=error, count=count)
+
+
+class _Scratch:
+    """Room for the tiles of a group of superpixels side by side, about the size of a core's cache."""
+
+    def __init__(self, dtype: np.dtype[Any], grid: SuperpixelGrid) -> None:
+        from skysub.background import kernels
+
+        self._kernels = kernels
+        widest, highest = int(np.diff(grid.x_edges).max()), int(np.diff(grid.y_edges).max())
+        size = widest * highest + kernels.LANES + kernels.BLOCK
+        gx = grid.shape[1]
+        per_group = max(1, min(gx, _TILES_BYTES // (size * dtype.itemsize)))
+        self.groups = [(first, min(first + per_group, gx)) for first in range(0, gx, per_group)]
+        self._row = np.zeros(per_group * widest + kernels.LANES, dtype)
+        self._tiles = np.empty((per_group, size), dtype)
+        self._nan = dtype.type(np.nan)
+
+    def gather(
+        self, pixels: NDArray[np.floating], planes: NDArray[np.unsignedinteger], bits: int, x_edges: NDArray[np.int64]
+    ) -> None:
+        """Fill the tiles from a band of rows, those of superpixels with edges ``x_edges``."""
+        self._kernels.gather(
+            pixels, planes, planes.dtype.type(bits), planes.size > 0, x_edges, self._nan, self._row, self._tiles
         )
 
-    in_threads(band, gy, threads)
-    return SuperpixelStatistics(mean=mean, error=error, count=count)
+    def statistics(
+        self,
+        sizes: NDArray[np.int64],
+        config: BackgroundConfig,
+        mean: NDArray[np.float32],
+        error: NDArray[np.float32],
+        count: NDArray[np.int32],
+    ) -> None:
+        """Statistics of the tiles, of ``sizes`` pixels each."""
+        self._kernels.band_statistics(
+            self._tiles,
+            sizes,
+            {"meanclip": self._kernels.MEANCLIP, "mean": self._kernels.MEAN, "median": self._kernels.MEDIAN}[
+                config.statistic
+            ],
+            config.clip_sigma,
+            config.clip_passes,
+            mean,
+            error,
+            count,
+        )

@@ -68,11 +68,11 @@ class Background:
         ValueError
             When a slice has a step.
         """
-        from skysub.background import kernels
+        from skysub.background import evaluation_kernels as kernels
 
         (y0, y1), (x0, x1) = _window(y, x, self.shape)
         out = np.empty((y1 - y0, x1 - x0), np.float32)
-        kernels.evaluate_model(y0, x0, *self.shape, self._power, out)
+        kernels.evaluate(y0, x0, *self.shape, self._power, out)
         return out
 
     def uncertainty(self, *, y: slice = slice(None), x: slice = slice(None)) -> NDArray[np.float32]:
@@ -86,7 +86,7 @@ class Background:
         (y0, y1), (x0, x1) = _window(y, x, self.shape)
         # the variance is a polynomial of twice the order
         variance = _variance_power(self.covariance, self.order)
-        from skysub.background import kernels
+        from skysub.background import evaluation_kernels as kernels
 
         out = np.empty((y1 - y0, x1 - x0), np.float32)
         kernels.evaluate_deviation(y0, x0, *self.shape, variance, out)
@@ -99,14 +99,14 @@ class Background:
 
         ``image`` is the window's pixels, (ny, nx) native float32 or float64.
         """
-        from skysub.background import kernels
+        from skysub.background import evaluation_kernels as kernels
 
         (y0, _), (x0, _) = _window(y, x, self.shape)
         out = np.empty_like(image, order="C")
 
         def band(rows: range) -> None:
             cut = slice(rows.start, rows.stop)
-            kernels.subtract_model(image[cut], y0 + rows.start, x0, *self.shape, self._power, out[cut])
+            kernels.subtract(image[cut], y0 + rows.start, x0, *self.shape, self._power, out[cut])
 
         in_threads(band, image.shape[0], threads)
         return out

@@ -45,8 +45,8 @@ def checked_image(image: Any) -> NDArray[np.floating]:
     return pixels.astype(working_dtype(pixels.dtype), copy=False)
 
 
-def checked_ignored(ignored: Any, shape: tuple[int, int]) -> tuple[NDArray[np.integer], int]:
-    """Mask and bits to test, from None, a bool array or ``(mask, bits)``; an empty mask means none."""
+def checked_ignored(ignored: Any, shape: tuple[int, int]) -> tuple[NDArray[np.unsignedinteger], int]:
+    """Unsigned mask and bits to test, from None, a bool array or ``(mask, bits)``; an empty mask means none."""
     if ignored is None:
         return _NO_MASK, 0
     if isinstance(ignored, tuple):
@@ -69,15 +69,8 @@ def checked_ignored(ignored: Any, shape: tuple[int, int]) -> tuple[NDArray[np.in
         raise InvalidImageError(f"Shape of the mask {mask.shape} does not match that of the image {shape}")
     if not mask.dtype.isnative:
         mask = mask.astype(mask.dtype.newbyteorder("="))
-    return mask, _within(bits, mask.dtype)
-
-
-def _within(bits: int, dtype: np.dtype[Any]) -> int:
-    """Bits as the mask's own type holds them, so that a sign bit can be asked for by its value."""
-    width = 8 * dtype.itemsize
+    width = 8 * mask.dtype.itemsize
     if not -(1 << (width - 1)) <= bits < 1 << width:
-        raise InvalidImageError(f"bits {bits:#x} do not fit into the mask's type {dtype}")
-    bits &= (1 << width) - 1
-    if dtype.kind == "i" and bits >> (width - 1):
-        bits -= 1 << width
-    return bits
+        raise InvalidImageError(f"bits {bits:#x} do not fit into the mask's type {mask.dtype}")
+    # unsigned, so that a sign bit is a bit like the others
+    return mask.view(f"u{mask.dtype.itemsize}"), bits & ((1 << width) - 1)

@@ -1,0 +1,72 @@
+"""Calling compiled kernels: arrays in the one form they are compiled for, and compiled once a machine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+__all__ = ["once", "plain"]
+
+_ready: set[str] = set()
+_in_process = threading.Lock()
+
+
+class _Writable:
+    """The same memory through the array interface, said to be writable: numba compiles for that apart."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        self.__array_interface__ = array.__array_interface__ | {"data": (array.ctypes.data, False)}
+        self.array = array
+
+
+def plain(array: NDArray[Any]) -> NDArray[Any]:
+    """C-contiguous array that kernels may take; they never write to what came through here."""
+    array = np.ascontiguousarray(array)
+    return array if array.flags.writeable or not array.size else np.asarray(_Writable(array))
+
+
+def once(kernels: Any, kind: str, first: Callable[[], None]) -> None:
+    """Call ``first`` when kernels of this ``kind`` have not run in this process yet.
+
+    The first process of a machine compiles them, while others that start with it wait and then load
+    what it left in numba's cache; once that is there nobody waits.
+    """
+    if kind in _ready:
+        return
+    with _in_process:
+        if kind not in _ready:
+            with _one_process(kernels, kind):
+                first()
+            _ready.add(kind)
+
+
+@contextmanager
+def _one_process(kernels: Any, kind: str) -> Iterator[None]:
+    try:
+        import fcntl
+    except ImportError:  # not POSIX: processes that start together each compile
+        yield
+        return
+    source = Path(kernels.__file__)
+    key = f"{source}:{source.stat().st_mtime_ns}:{os.environ.get('NUMBA_CACHE_DIR')}:{kind}"
+    folder = Path(tempfile.gettempdir()) / f"skysub-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    done = folder / hashlib.sha256(key.encode()).hexdigest()[:24]
+    with done.open("a+b") as file:
+        if file.tell() == 0:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+        if file.tell() == 0:
+            file.write(b"compiled")
