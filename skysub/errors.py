@@ -9,6 +9,7 @@ __all__ = [
     "InvalidImageError",
     "LayoutError",
     "MaskPlaneError",
+    "ModelFileError",
     "NoUsableSuperpixelsError",
     "NotDoneError",
     "NotEnoughMemoryError",
@@ -17,6 +18,7 @@ __all__ = [
     "RecipeError",
     "SkysubError",
     "StoreVersionError",
+    "TruthError",
     "UndersampledError",
     "VisitFileError",
     "VisitFileNotFoundError",
@@ -63,6 +65,10 @@ class MaskPlaneError(SkysubError, KeyError):
         return str(self.args[0])
 
 
+class ModelFileError(SkysubError, ValueError):
+    """A file with a model of the sky cannot be read, or cannot be matched to a visit and detector."""
+
+
 class NoUsableSuperpixelsError(SkysubError, ValueError):
     """No superpixel can enter the fit; the message says why."""
 
@@ -89,6 +95,10 @@ class RecipeError(SkysubError, ValueError):
 
 class StoreVersionError(SkysubError, RuntimeError):
     """A store was written by a newer skysub, in a layout that this one does not know."""
+
+
+class TruthError(SkysubError, OSError):
+    """The truth of a simulation is not where it was looked for, or not in a form that can be read."""
 
 
 class UndersampledError(SkysubError, ValueError):
