@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from skysub._version import __version__
 
 if TYPE_CHECKING:
+    from skysub.background.blocks import LazyBackground, align_chunks
     from skysub.background.config import BackgroundConfig
     from skysub.background.estimate import fit_background, subtract_background
     from skysub.background.model import Background, BackgroundList
@@ -22,9 +23,11 @@ __all__ = [
     "Background",
     "BackgroundConfig",
     "BackgroundList",
+    "LazyBackground",
     "MaskPlanes",
     "VisitImage",
     "__version__",
+    "align_chunks",
     "fit_background",
     "subtract_background",
 ]
@@ -33,6 +36,8 @@ _HOME = {
     "Background": "skysub.background.model",
     "BackgroundConfig": "skysub.background.config",
     "BackgroundList": "skysub.background.model",
+    "LazyBackground": "skysub.background.blocks",
+    "align_chunks": "skysub.background.blocks",
     "MaskPlanes": "skysub.visit.planes",
     "VisitImage": "skysub.visit.image",
     "fit_background": "skysub.background.estimate",

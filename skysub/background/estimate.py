@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from skysub.background.clipping import superpixel_statistics
 from skysub.background.config import BackgroundConfig
@@ -19,10 +19,20 @@ if TYPE_CHECKING:
 __all__ = ["fit_background", "subtract_background"]
 
 
+@overload
+def fit_background(
+    image: NDArray[Any], ignored: Any = None, config: BackgroundConfig | None = None, *, threads: int = 1
+) -> Background: ...
+@overload
 def fit_background(
     image: Any, ignored: Any = None, config: BackgroundConfig | None = None, *, threads: int = 1
-) -> Background:
+) -> Any: ...
+def fit_background(
+    image: Any, ignored: Any = None, config: BackgroundConfig | None = None, *, threads: int = 1
+) -> Any:
     """Estimate the background of one image: statistics of superpixels, and a Chebyshev polynomial.
+
+    A Dask array is worked on lazily, block by block: see `skysub.background.blocks.fit_blocks`.
 
     Parameters
     ----------
@@ -46,6 +56,10 @@ def fit_background(
     UndersampledError
         When too few superpixels are usable for the order and ``config.undersampled`` is "raise".
     """
+    if _is_dask(image):
+        from skysub.background.blocks import fit_blocks
+
+        return fit_blocks(image, ignored, config, threads=threads)
     config = config or BackgroundConfig()
     pixels = checked_image(image)
     mask, bits = checked_ignored(ignored, pixels.shape)
@@ -62,12 +76,21 @@ def fit_background(
     raise last
 
 
+@overload
+def subtract_background(
+    image: NDArray[Any], ignored: Any = None, config: BackgroundConfig | None = None, *, threads: int = 1
+) -> tuple[NDArray[np.floating], Background]: ...
+@overload
 def subtract_background(
     image: Any, ignored: Any = None, config: BackgroundConfig | None = None, *, threads: int = 1
-) -> tuple[NDArray[np.floating], Background]:
+) -> tuple[Any, Any]: ...
+def subtract_background(
+    image: Any, ignored: Any = None, config: BackgroundConfig | None = None, *, threads: int = 1
+) -> tuple[Any, Any]:
     """Estimate the background of one image and subtract it.
 
-    Parameters and errors are those of `fit_background`.
+    Parameters and errors are those of `fit_background`. A Dask array is worked on lazily, block by block:
+    see `skysub.background.blocks.subtract_blocks`.
 
     Returns
     -------
@@ -77,6 +100,10 @@ def subtract_background(
     background
         The model that was subtracted.
     """
+    if _is_dask(image):
+        from skysub.background.blocks import subtract_blocks
+
+        return subtract_blocks(image, ignored, config, threads=threads)
     pixels = checked_image(image)
     background = fit_background(pixels, ignored, config, threads=threads)
     return background.subtract_from(pixels, threads=threads), background
@@ -100,3 +127,8 @@ def candidate_grids(shape: tuple[int, int], config: BackgroundConfig) -> list[Su
                 SuperpixelGrid.over(shape, replace(config, superpixel=size, grid_rule="floor_plus_one"))
             )
     return grids or [grid]
+
+
+def _is_dask(image: Any) -> bool:
+    """Whether an image is Dask's, asked without importing Dask."""
+    return type(image).__module__.partition(".")[0] == "dask"
