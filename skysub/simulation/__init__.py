@@ -1,0 +1,1 @@
+"""Visits whose sky is known, and how close a background model came to it."""
