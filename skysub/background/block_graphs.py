@@ -13,7 +13,6 @@ from dask.task_spec import GraphNode, Task, TaskRef
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
-    from collections.abc import Set as AbstractSet
 
     from dask.delayed import Delayed
 
@@ -57,7 +56,7 @@ class _Renamable(MaterializedLayer):
     That is https://github.com/dask/dask/issues/12455.
     """
 
-    def clone(self, keys: AbstractSet[Any], seed: Hashable, bind_to: Any = None) -> tuple[Layer, bool]:
+    def clone(self, keys: set[Any], seed: Hashable, bind_to: Any = None) -> tuple[Layer, bool]:
         """Copy the layer, with ``keys`` renamed, and nodes without any of them waiting for ``bind_to``."""
         nodes: dict[Any, Any] = {}
         waits = False
