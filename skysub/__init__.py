@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from skysub.background.config import BackgroundConfig
     from skysub.background.estimate import fit_background, subtract_background
     from skysub.background.model import Background, BackgroundList
+    from skysub.pipeline.calibrate_image import CalibrateImageResult, calibrate_image
+    from skysub.pipeline.config import CalibrateImageConfig
     from skysub.visit.image import VisitImage
     from skysub.visit.planes import MaskPlanes
 
@@ -23,11 +25,14 @@ __all__ = [
     "Background",
     "BackgroundConfig",
     "BackgroundList",
+    "CalibrateImageConfig",
+    "CalibrateImageResult",
     "LazyBackground",
     "MaskPlanes",
     "VisitImage",
     "__version__",
     "align_chunks",
+    "calibrate_image",
     "fit_background",
     "subtract_background",
 ]
@@ -36,6 +41,9 @@ _HOME = {
     "Background": "skysub.background.model",
     "BackgroundConfig": "skysub.background.config",
     "BackgroundList": "skysub.background.model",
+    "CalibrateImageConfig": "skysub.pipeline.config",
+    "CalibrateImageResult": "skysub.pipeline.calibrate_image",
+    "calibrate_image": "skysub.pipeline.calibrate_image",
     "LazyBackground": "skysub.background.blocks",
     "align_chunks": "skysub.background.blocks",
     "MaskPlanes": "skysub.visit.planes",

@@ -1,0 +1,1 @@
+"""The order of steps for one detector or one visit, as plain functions of values."""

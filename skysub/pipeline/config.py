@@ -1,0 +1,132 @@
+"""What a user may choose about the calibration of one detector's image."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from skysub.background.config import BackgroundConfig
+from skysub.background.robust import RobustConfig
+from skysub.errors import ConfigError
+from skysub.sources.mask import SourceMaskConfig
+
+__all__ = ["IGNORED_PLANES", "SATURATED_PLANES", "CalibrateImageConfig", "CorrectionsConfig", "SkyConfig"]
+
+IGNORED_PLANES = (
+    "BAD",
+    "CR",
+    "CROSSTALK",
+    "EDGE",
+    "INTRP",
+    "ITL_DIP",
+    "NO_DATA",
+    "SPIKE",
+    "STREAK",
+    "UNMASKEDNAN",
+    "VIGNETTED",
+)
+"""Planes whose pixels say nothing about sky or sources."""
+SATURATED_PLANES = ("SAT", "SUSPECT")
+"""Planes whose pixels are light, but not measurable light."""
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectionsConfig:
+    """Small known biases of the sky level, each of which can be left out.
+
+    Parameters
+    ----------
+    clip_skew
+        Counts are skewed, and a clip that is symmetric about the mean cuts more of the upper tail.
+    faint_counts
+        Light of sources too faint to be masked, from the counts of those just bright enough.
+    """
+
+    clip_skew: bool = True
+    faint_counts: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SkyConfig:
+    """How sky and source mask are found in turns.
+
+    Parameters
+    ----------
+    background
+        Superpixels, clip and highest order.
+    robust
+        Weights over superpixels and the prior on high degrees.
+    mask
+        The source mask.
+    corrections
+        Of the level.
+    passes
+        Turns of mask and background at most.
+    tolerance
+        They end when the model moves by less than this fraction of its own error, rms over superpixels.
+    """
+
+    background: BackgroundConfig = field(default_factory=BackgroundConfig)
+    robust: RobustConfig = field(default_factory=RobustConfig)
+    mask: SourceMaskConfig = field(default_factory=SourceMaskConfig)
+    corrections: CorrectionsConfig = field(default_factory=CorrectionsConfig)
+    passes: int = 5
+    tolerance: float = 0.5
+
+    def __post_init__(self) -> None:
+        if isinstance(self.passes, bool) or not isinstance(self.passes, int) or self.passes < 1:
+            raise ConfigError(f"passes must be a whole number of at least 1, not {self.passes!r}")
+        if not (math.isfinite(self.tolerance) and self.tolerance > 0):
+            raise ConfigError(f"tolerance must be a positive number, not {self.tolerance!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrateImageConfig:
+    """Settings of `skysub.calibrate_image`; `named` gives the two that ship.
+
+    Parameters
+    ----------
+    flow
+        ``"default"``: source mask and robust sky in turns. ``"lsst"``: the flow of LSST's Data Preview 1,
+        four layers of background with plain detection between them.
+    sky
+        Settings of the sky.
+    fwhm
+        Full width at half maximum of the PSF to start from, pixel.
+    ignored_planes, saturated_planes
+        Mask planes whose pixels are left out; those of the second kind still count as light in detection.
+    """
+
+    flow: Literal["default", "lsst"] = "default"
+    sky: SkyConfig = field(default_factory=SkyConfig)
+    fwhm: float = 4.0
+    ignored_planes: tuple[str, ...] = IGNORED_PLANES
+    saturated_planes: tuple[str, ...] = SATURATED_PLANES
+
+    def __post_init__(self) -> None:
+        if self.flow not in {"default", "lsst"}:
+            raise ConfigError(f"flow must be default or lsst, not {self.flow!r}")
+        if not (math.isfinite(self.fwhm) and self.fwhm > 0):
+            raise ConfigError(f"fwhm must be a positive number of pixels, not {self.fwhm!r}")
+
+    @classmethod
+    def named(cls, name: str) -> CalibrateImageConfig:
+        """Return a configuration that ships: "default" or "lsst".
+
+        Raises
+        ------
+        ConfigError
+            When there is none of that name.
+        """
+        if name == "default":
+            return cls()
+        if name == "lsst":
+            background = BackgroundConfig(grid_rule="floor_plus_one")
+            return cls(
+                flow="lsst",
+                sky=replace(SkyConfig(), background=background),
+                ignored_planes=("BAD", "EDGE", "NO_DATA"),
+                saturated_planes=(),
+            )
+        raise ConfigError(f"there is no configuration {name!r}; those that ship are default and lsst")

@@ -1,0 +1,148 @@
+"""Sky and source mask of one image, in turns, until the sky no longer moves."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from skysub.background.chebyshev import design_matrix, power_coefficients
+from skysub.background.clipping import superpixel_statistics
+from skysub.background.robust import RobustFit, fit_robust
+from skysub.background.superpixels import SuperpixelGrid
+from skysub.sources.detect import pixel_noise
+from skysub.sources.flags import NOT_SKY
+from skysub.sources.mask import RUNGS, SourceMask, mask_sources
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from skysub.pipeline.config import SkyConfig
+    from skysub.pipeline.timing import Stopwatch
+
+__all__ = ["Sky", "find_sky"]
+
+
+@dataclass(frozen=True, eq=False)
+class Sky:
+    """The sky of an image, the mask it was measured with, and how they were found."""
+
+    fit: RobustFit
+    mask: SourceMask
+    noise: NDArray[np.float64]
+    """(gy, gx) noise per pixel in each superpixel, unit of the image."""
+    passes: int
+    """Turns of mask and background."""
+    moved: float
+    """How far the last turn moved the model, in its own errors, rms over superpixels."""
+    flags: dict[str, str]
+    """What a person should know, by a short name."""
+
+
+def find_sky(
+    image: NDArray[np.float32],
+    flags: NDArray[np.uint8],
+    config: SkyConfig,
+    *,
+    fwhm: float,
+    stopwatch: Stopwatch,
+    threads: int = 1,
+) -> Sky:
+    """Find sky and sources of an image.
+
+    Parameters
+    ----------
+    image
+        (ny, nx) float32 with its sky; NaN where nothing is known.
+    flags
+        (ny, nx) uint8 of `skysub.sources.flags`; its bits SOURCE and EXTENDED are set in place.
+    fwhm
+        Of the PSF, pixel.
+
+    Raises
+    ------
+    NoUsableSuperpixelsError
+        When there is no background at all, and why.
+    """
+    background = config.background
+    grid = SuperpixelGrid.over((image.shape[0], image.shape[1]), background)
+    size = int(np.min(np.diff(grid.y_edges)) * np.min(np.diff(grid.x_edges)))
+    least = max(background.min_good_pixels, min(int(config.mask.least_sky * size), size))
+    background = dataclasses.replace(background, min_good_pixels=least)
+
+    def measured() -> RobustFit:
+        with stopwatch("statistics"):
+            statistics = superpixel_statistics(image, flags, NOT_SKY, grid, background, threads=threads)
+        with stopwatch("fit"):
+            return fit_robust(grid, statistics, background, config.robust)
+
+    with stopwatch("noise"):
+        noise = pixel_noise(image, flags, grid)
+    fit = measured()
+    rung = 0
+    turns = 0
+    moved = np.inf
+    while turns < config.passes and not moved < config.tolerance:
+        turns += 1
+        with stopwatch("mask"):
+            power = power_coefficients(fit.background.coefficients, fit.background.order)
+            mask = mask_sources(
+                image, flags, power, noise, grid, config=config.mask, fwhm=fwhm, rung=rung, threads=threads
+            )
+        before, rung = fit, mask.rung
+        fit = measured()
+        moved = _moved(before, fit)
+    return Sky(
+        fit=fit,
+        mask=mask,
+        noise=noise,
+        passes=turns,
+        moved=moved,
+        flags=_worth_saying(fit, mask, noise, moved, config),
+    )
+
+
+def _moved(before: RobustFit, after: RobustFit) -> float:
+    grid = after.background.grid
+    y, x = (c.ravel() for c in np.meshgrid(grid.y_centers, grid.x_centers, indexing="ij"))
+    a, b = (
+        design_matrix(x, y, shape=grid.image_shape, order=f.background.order) @ f.background.coefficients
+        for f in (before, after)
+    )
+    error = np.sqrt(np.mean(after.deviation**2))
+    return float(np.sqrt(np.mean((a - b) ** 2)) / error) if error > 0 else 0.0
+
+
+def _worth_saying(
+    fit: RobustFit, mask: SourceMask, noise: NDArray[np.float64], moved: float, config: SkyConfig
+) -> dict[str, str]:
+    said = {}
+    model = fit.background
+    outside = float(fit.extrapolated.mean())
+    if outside > 0:
+        worst = float(fit.deviation[fit.extrapolated].max())
+        said["background_extrapolated"] = (
+            f"No sky was seen in {100 * outside:.1f} % of the detector; the background is extrapolated "
+            f"there, with an uncertainty of up to {worst:.3g} (elsewhere {float(np.median(fit.deviation)):.3g})."
+        )
+    if model.reduced:
+        said["background_order_reduced"] = f"The background is simpler than asked for: {model.reduced}."
+    if mask.rung:
+        left_out = "" if config.mask.extended is None else ", and faint extended light is not masked"
+        said["mask_budget"] = (
+            f"The field is crowded: sources are masked with {100 * RUNGS[mask.rung]:.0f} % of their growth"
+            f"{left_out}, so that superpixels keep some sky; expect the background to lie too high."
+        )
+    if mask.dry:
+        said["superpixels_dry"] = (
+            f"{mask.dry} superpixels have too little sky left between sources and were not used."
+        )
+    if moved >= config.tolerance:
+        said["background_not_converged"] = (
+            f"After {config.passes} passes the background still moved by {moved:.1f} of its own errors."
+        )
+    if not np.isfinite(noise).any():
+        said["no_noise"] = "The pixels show no noise, so that no source could be told from the sky."
+    return said

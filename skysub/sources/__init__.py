@@ -1,0 +1,1 @@
+"""Sources: found, masked for the sky's sake, and measured."""

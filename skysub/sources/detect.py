@@ -1,0 +1,227 @@
+"""Find footprints: smoothed light above the noise, connected, kept by its peak."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from skysub.background.threads import in_threads
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from skysub.background.superpixels import SuperpixelGrid
+
+__all__ = [
+    "FWHM_TO_SIGMA",
+    "Footprints",
+    "find_footprints",
+    "pixel_noise",
+    "smoothed_noise",
+    "smoothing_kernel",
+]
+
+FWHM_TO_SIGMA = 1 / 2.354820045030949
+_TAPS = 6
+_QUANTILE = 0.4
+"""Quantile of neighbour differences that measures noise: below the median, so that sources do little."""
+_QUANTILE_OF_NORMAL = 0.5244005127080407
+"""|z| below which 40 % of a normal distribution lies."""
+_SAMPLES = 320
+
+
+@dataclass(frozen=True, eq=False)
+class Footprints:
+    """Connected light above a threshold: its runs of pixels, and sums over each footprint.
+
+    A footprint's arrays are (n,) float64; those of runs are (r,) int32.
+    """
+
+    run_y: NDArray[np.int32]
+    run_start: NDArray[np.int32]
+    run_stop: NDArray[np.int32]
+    """Row, first column and one past the last of each run of pixels."""
+    run_label: NDArray[np.int32]
+    """Which footprint a run belongs to."""
+    area: NDArray[np.float64]
+    """Pixels."""
+    flux: NDArray[np.float64]
+    """Sum of image - background, unit of the image."""
+    peak: NDArray[np.float64]
+    """Brightest pixel of image - background, unit of the image; -inf where no pixel is good."""
+    above: NDArray[np.float64]
+    """Pixels whose smoothed light reaches the threshold for peaks."""
+    saturated: NDArray[np.float64]
+    """Saturated pixels."""
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    """Centre of the footprint's pixels, pixel."""
+    xx: NDArray[np.float64]
+    xy: NDArray[np.float64]
+    yy: NDArray[np.float64]
+    """Second moments of the footprint's pixels about the centre, pixel squared."""
+
+    def __len__(self) -> int:
+        return len(self.area)
+
+    @property
+    def radius(self) -> NDArray[np.float64]:
+        """Radius of the circle with the footprint's area, pixel."""
+        return np.sqrt(self.area / np.pi)
+
+    def longest_runs(self) -> NDArray[np.int64]:
+        """Index of the longest run of each footprint, (n,): it crosses a star's core, not its bleed."""
+        length = self.run_stop - self.run_start
+        order = np.lexsort((-length, self.run_label))
+        first = np.searchsorted(self.run_label[order], np.arange(len(self)))
+        return order[first]
+
+
+def smoothing_kernel(fwhm: float, *, taps: int | None = _TAPS) -> NDArray[np.float32]:
+    """One axis of a separable Gaussian: centre and one side, (taps + 1,) float32, of sum 1 with both sides.
+
+    Parameters
+    ----------
+    fwhm
+        Full width at half maximum of the PSF, pixel.
+    taps
+        Half-width in pixels; None for LSST's rule, a full width of (int(7 sigma + 0.5) // 2) 2 + 1.
+    """
+    sigma = max(fwhm, 0.5) * FWHM_TO_SIGMA
+    if taps is None:
+        taps = max(1, int(7 * sigma + 0.5) // 2)
+    side = np.exp(-0.5 * (np.arange(taps + 1) / sigma) ** 2)
+    kernel: NDArray[np.float32] = (side / (side[0] + 2 * side[1:].sum())).astype(np.float32)
+    return kernel
+
+
+def smoothed_noise(kernel: NDArray[np.float32]) -> float:
+    """Standard deviation of white noise of 1 after smoothing with the kernel along both axes."""
+    one_side = kernel.astype(np.float64) ** 2
+    return float(one_side[0] + 2 * one_side[1:].sum())
+
+
+def pixel_noise(
+    image: NDArray[np.float32], flags: NDArray[np.uint8], grid: SuperpixelGrid
+) -> NDArray[np.float64]:
+    """Noise per pixel in each superpixel, from differences of neighbouring pixels.
+
+    Sources and gradients hardly change it, so it needs no background and no mask.
+
+    Parameters
+    ----------
+    image, flags
+        (ny, nx) float32, and the flags of `skysub.sources.flags`; flagged pixels are left out.
+
+    Returns
+    -------
+    noise
+        (gy, gx) float64, unit of the image, smoothed by a median over 3 x 3 superpixels; NaN where
+        neither a superpixel nor its neighbours have pixels, and everywhere if the image is constant.
+    """
+    from skysub.sources import kernels
+
+    raw = np.empty(grid.shape)
+    kernels.pixel_noise(image, flags, 15, grid.y_edges, grid.x_edges, _SAMPLES, _QUANTILE, raw)
+    raw /= np.sqrt(2) * _QUANTILE_OF_NORMAL
+    raw[raw <= 0] = np.nan
+    padded = np.pad(raw, 1, constant_values=np.nan)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3)).reshape(*grid.shape, 9)
+    filled = np.full(grid.shape, np.nan)
+    seen = np.isfinite(windows).any(axis=-1)
+    filled[seen] = np.nanmedian(windows[seen], axis=-1)
+    if seen.any():
+        filled[~seen] = np.median(filled[seen])
+    return filled
+
+
+def find_footprints(
+    image: NDArray[np.float32],
+    flags: NDArray[np.uint8],
+    power: NDArray[np.float64],
+    noise: NDArray[np.float64],
+    grid: SuperpixelGrid,
+    *,
+    kernel: NDArray[np.float32],
+    peak_threshold: float,
+    edge_threshold: float,
+    threads: int = 1,
+) -> Footprints:
+    """Footprints of an image whose background is not yet subtracted.
+
+    Parameters
+    ----------
+    image, flags
+        (ny, nx) float32 with its sky, and its flags; ignored pixels and NaN count as empty sky.
+    power
+        Monomial coefficients of the background (`skysub.background.chebyshev.power_coefficients`).
+    noise
+        (gy, gx) standard deviation of the *smoothed* image in each superpixel; NaN: nothing is found.
+    kernel
+        From `smoothing_kernel`.
+    peak_threshold, edge_threshold
+        In units of the smoothed noise: a footprint ends at the one, and is kept if a pixel reaches
+        the other.
+
+    Returns
+    -------
+    footprints
+        Those that are kept, in the order of their first pixel.
+    """
+    from skysub.sources import kernels
+
+    ny, nx = image.shape
+    classes = np.zeros((ny, -(-nx // 8) * 8), np.uint8)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        per_noise = np.nan_to_num(1 / noise, nan=0.0, posinf=0.0).astype(np.float32)
+
+    def band(rows: range) -> None:
+        kernels.classify(
+            image,
+            flags,
+            power,
+            kernel,
+            per_noise,
+            grid.y_edges,
+            grid.x_edges,
+            edge_threshold,
+            peak_threshold,
+            rows.start,
+            rows.stop,
+            classes[rows.start : rows.stop],
+        )
+
+    in_threads(band, ny, threads)
+    run_y, run_a, run_b = kernels.find_runs(classes, nx)
+    labels, count = kernels.label_runs(run_y, run_a, run_b)
+    kept = np.zeros(count, bool)
+    kernels.mark_kept(classes, run_y, run_a, run_b, labels, kept)
+    renumbered = np.where(kept, np.cumsum(kept) - 1, -1)
+    chosen = kept[labels]
+    run_y, run_a, run_b = run_y[chosen], run_a[chosen], run_b[chosen]
+    labels = renumbered[labels[chosen]].astype(np.int32)
+    table = np.empty((int(kept.sum()), 10))
+    origin = kernels.measure_footprints(
+        image, flags, power, classes, run_y, run_a, run_b, labels, len(table), table
+    )
+    area, flux, peak, above, saturated = table[:, :5].T
+    mx, my, mxx, mxy, myy = (table[:, 5:] / np.maximum(area, 1)[:, None]).T
+    return Footprints(
+        run_y=run_y,
+        run_start=run_a,
+        run_stop=run_b,
+        run_label=labels,
+        area=area,
+        flux=flux,
+        peak=peak,
+        above=above,
+        saturated=saturated,
+        x=origin[:, 0] + mx,
+        y=origin[:, 1] + my,
+        # a pixel is a square: 1 / 12 is its own second moment
+        xx=mxx - mx**2 + 1 / 12,
+        xy=mxy - mx * my,
+        yy=myy - my**2 + 1 / 12,
+    )

@@ -1,0 +1,159 @@
+"""Faint extended light: what only shows after smoothing over many pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from skysub.background.threads import in_threads
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from skysub.background.superpixels import SuperpixelGrid
+
+__all__ = ["ExtendedConfig", "find_extended"]
+
+_SMOOTHING_FWHM = 2.8
+"""Smoothing at each scale, in blocks of that scale."""
+_LEAST_COVERAGE = 0.05
+"""A smoothed block that has less of its pixels left is not judged."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExtendedConfig:
+    """How faint extended light is found.
+
+    Parameters
+    ----------
+    block, scales
+        Edge of the finest blocks in pixels, and how many scales there are, each four times coarser.
+    peak_threshold, edge_threshold
+        In units of the scatter at each scale.
+    growth
+        A region grows by this share of the radius of a circle of its area.
+    """
+
+    block: int = 4
+    scales: int = 3
+    peak_threshold: float = 4.0
+    edge_threshold: float = 2.0
+    growth: float = 0.4
+
+
+def find_extended(
+    image: NDArray[np.float32],
+    flags: NDArray[np.uint8],
+    power: NDArray[np.float64],
+    noise: NDArray[np.float64],
+    grid: SuperpixelGrid,
+    *,
+    config: ExtendedConfig,
+    ignored: int,
+    threads: int = 1,
+) -> NDArray[np.bool_]:
+    """Blocks that hold faint extended light.
+
+    The residual is averaged over blocks without the pixels that ``ignored`` flags, smoothed, and
+    compared with its scatter: the larger of what pixel noise explains and of what the negative side
+    shows. A sky that the model does not follow thus raises the bar rather than fill the mask.
+
+    Parameters
+    ----------
+    image, flags, power
+        As for `skysub.sources.detect.find_footprints`.
+    noise
+        (gy, gx) noise per pixel in each superpixel of ``grid``, unit of the image.
+
+    Returns
+    -------
+    blocks
+        (ceil(ny / block), ceil(nx / block)) bool.
+    """
+    from skysub.sources import kernels
+
+    size = config.block
+    shape = (-(-image.shape[0] // size), -(-image.shape[1] // size))
+    total = np.empty(shape, np.float32)
+    count = np.empty(shape, np.float32)
+
+    def band(rows: range) -> None:
+        kernels.bin_residual(image, flags, power, ignored, size, rows.start, rows.stop, total, count)
+
+    in_threads(band, shape[0], threads)
+    found = np.zeros(shape, bool)
+    for scale in range(config.scales):
+        factor = 4**scale
+        if min(shape) < 2 * factor:
+            break
+        if found.any():
+            # what a finer scale has found must not shine into a coarser one
+            total[found] = 0
+            count[found] = 0
+        sums, counts = _coarser(total, factor), _coarser(count, factor)
+        region = _region(sums, counts, _at_blocks(noise, grid, sums.shape, size * factor), config)
+        if region.any():
+            found |= np.repeat(np.repeat(region, factor, 0), factor, 1)[: shape[0], : shape[1]]
+    return found
+
+
+def _region(
+    total: NDArray[np.float32],
+    count: NDArray[np.float32],
+    noise: NDArray[np.float32],
+    config: ExtendedConfig,
+) -> NDArray[np.bool_]:
+    """Blocks of one scale that stand out after smoothing, grown."""
+    from skysub.sources import kernels
+    from skysub.sources.detect import smoothing_kernel
+
+    kernel = smoothing_kernel(_SMOOTHING_FWHM)
+    ny, nx = total.shape
+    light, weight, variance = np.empty_like(total), np.empty_like(total), np.empty_like(total)
+    kernels.convolve(total, kernel, 0, ny, light)
+    kernels.convolve(count, kernel, 0, ny, weight)
+    kernels.convolve(count * noise**2, kernel**2, 0, ny, variance)
+    # the kernel sums to 1, so the weight is the mean number of good pixels per block
+    judged = weight > _LEAST_COVERAGE * count.max(initial=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        significance = np.where(judged & (variance > 0), light / np.sqrt(variance), 0)
+    values = significance[judged]
+    if values.size < 16:
+        return np.zeros(total.shape, bool)
+    low, middle = np.quantile(values, [0.1587, 0.5])
+    # measured from the median: a pedestal of faint sources everywhere is no extended source
+    bar = max(1.0, float(middle - low))
+    classes = np.zeros((ny, -(-nx // 8) * 8), np.uint8)
+    above = (significance - middle) / bar
+    classes[:, :nx] = (above >= config.edge_threshold).view(np.uint8)
+    classes[:, :nx] += (above >= config.peak_threshold).view(np.uint8)
+    run_y, run_a, run_b = kernels.find_runs(classes, nx)
+    labels, n = kernels.label_runs(run_y, run_a, run_b)
+    kept = np.zeros(n, bool)
+    kernels.mark_kept(classes, run_y, run_a, run_b, labels, kept)
+    area = np.bincount(labels, weights=run_b - run_a, minlength=n)
+    radius = np.where(kept, np.maximum(1, config.growth * np.sqrt(area / np.pi)), -1)
+    region = np.zeros(total.shape, np.uint8)
+    kernels.paint_runs(run_y, run_a, run_b, labels, radius, 1, region)
+    return region.view(bool)
+
+
+def _coarser(blocks: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
+    """Sums over factor x factor blocks, (ceil(ny / factor), ceil(nx / factor))."""
+    if factor == 1:
+        return blocks
+    ny, nx = (-(-n // factor) * factor for n in blocks.shape)
+    padded = np.pad(blocks, ((0, ny - blocks.shape[0]), (0, nx - blocks.shape[1])))
+    sums: NDArray[np.float32] = padded.reshape(ny // factor, factor, nx // factor, factor).sum((1, 3))
+    return sums
+
+
+def _at_blocks(
+    noise: NDArray[np.float64], grid: SuperpixelGrid, shape: tuple[int, int], size: int
+) -> NDArray[np.float32]:
+    """Noise of the superpixel in which each block's first pixel lies."""
+    rows = np.searchsorted(grid.y_edges, size * np.arange(shape[0]), side="right") - 1
+    columns = np.searchsorted(grid.x_edges, size * np.arange(shape[1]), side="right") - 1
+    return noise[np.ix_(rows, columns)].astype(np.float32)

@@ -1,0 +1,476 @@
+"""Compiled kernels of detection: smoothing with thresholds, footprints, and painting masks.
+
+All take native float32 images (ny, nx) and a plane of uint8 flags of the same shape, whose bits
+`skysub.sources.flags` names. They release the GIL, and their results do not depend on how rows are
+shared among threads.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+TAPS = 6
+"""Half-width of the smoothing kernel that `classify` has unrolled, pixel."""
+HORNER = 7
+"""Coefficients per row of a model of order 6 at most, which is evaluated unrolled."""
+
+
+@njit(nogil=True, cache=True)
+def flag_pixels(mask, ignored, saturated, flags):
+    """Flags: 1 where a bit of ``ignored`` is set, 2 where one of ``saturated`` is."""
+    for y in range(mask.shape[0]):
+        for x in range(mask.shape[1]):
+            m = mask[y, x]
+            flags[y, x] = np.uint8((m & ignored) != 0) | (np.uint8((m & saturated) != 0) << np.uint8(1))
+
+
+@njit(nogil=True, cache=True)
+def model_row(power, y, ny, u, out):
+    """Values of a polynomial, coefficients [q, p] of v^q u^p, along row ``y`` of an image of ny rows."""
+    order = power.shape[0] - 1
+    v = (2.0 * y - ny + 1) / ny
+    c = np.zeros(max(order + 1, HORNER), np.float32)
+    for p in range(order + 1):
+        t = power[order, p]
+        for q in range(order - 1, -1, -1):
+            t = t * v + power[q, p]
+        c[p] = t
+    if order < HORNER:
+        c0, c1, c2, c3, c4, c5, c6 = c[0], c[1], c[2], c[3], c[4], c[5], c[6]
+        for x in range(len(u)):
+            w = u[x]
+            out[x] = (((((c6 * w + c5) * w + c4) * w + c3) * w + c2) * w + c1) * w + c0
+    else:
+        out[:] = c[order]
+        for p in range(order - 1, -1, -1):
+            for x in range(len(u)):
+                out[x] = out[x] * u[x] + c[p]
+
+
+@njit(nogil=True, cache=True)
+def _residual_row(image, flags, y, power, u, out):
+    """One row of image - model, 0 where a pixel is flagged as ignored or is not finite."""
+    model_row(power, y, image.shape[0], u, out)
+    row = image[y]
+    flag = flags[y]
+    zero = np.float32(0)
+    for x in range(len(u)):
+        r = row[x] - out[x]
+        good = (flag[x] & 1) == 0 and abs(r) <= np.float32(1e30)
+        out[x] = r if good else zero
+
+
+@njit(nogil=True, cache=True)
+def _smooth_row(r, k, pad, out):
+    """Convolve one padded row with the symmetric kernel k[0] (centre) to k[-1]."""
+    n = len(out)
+    if len(k) == TAPS + 1:
+        k0, k1, k2, k3, k4, k5, k6 = k[0], k[1], k[2], k[3], k[4], k[5], k[6]
+        # shifted views of their own, in two loops, are what the compiler vectorises in every caller
+        z = r[pad : pad + n]
+        a1, b1 = r[pad - 1 : pad - 1 + n], r[pad + 1 : pad + 1 + n]
+        a2, b2 = r[pad - 2 : pad - 2 + n], r[pad + 2 : pad + 2 + n]
+        a3, b3 = r[pad - 3 : pad - 3 + n], r[pad + 3 : pad + 3 + n]
+        a4, b4 = r[pad - 4 : pad - 4 + n], r[pad + 4 : pad + 4 + n]
+        a5, b5 = r[pad - 5 : pad - 5 + n], r[pad + 5 : pad + 5 + n]
+        a6, b6 = r[pad - 6 : pad - 6 + n], r[pad + 6 : pad + 6 + n]
+        for x in range(n):
+            out[x] = k0 * z[x] + k1 * (a1[x] + b1[x]) + k2 * (a2[x] + b2[x]) + k3 * (a3[x] + b3[x])
+        for x in range(n):
+            out[x] += k4 * (a4[x] + b4[x]) + k5 * (a5[x] + b5[x]) + k6 * (a6[x] + b6[x])
+        return
+    for x in range(n):
+        out[x] = k[0] * r[x + pad]
+    for t in range(1, len(k)):
+        for x in range(n):
+            out[x] += k[t] * (r[x + pad - t] + r[x + pad + t])
+
+
+@njit(nogil=True, cache=True)
+def _smooth_column(ring, y, k, out):
+    """Convolve across the rows kept in ``ring``, row ``y`` being the centre."""
+    size = ring.shape[0]
+    n = len(out)
+    if len(k) == TAPS + 1:
+        k0, k1, k2, k3, k4, k5, k6 = k[0], k[1], k[2], k[3], k[4], k[5], k[6]
+        z = ring[y % size]
+        a1, b1 = ring[(y - 1) % size], ring[(y + 1) % size]
+        a2, b2 = ring[(y - 2) % size], ring[(y + 2) % size]
+        a3, b3 = ring[(y - 3) % size], ring[(y + 3) % size]
+        a4, b4 = ring[(y - 4) % size], ring[(y + 4) % size]
+        a5, b5 = ring[(y - 5) % size], ring[(y + 5) % size]
+        a6, b6 = ring[(y - 6) % size], ring[(y + 6) % size]
+        # two loops: a loop over more arrays than this is not vectorised
+        for x in range(n):
+            out[x] = k0 * z[x] + k1 * (a1[x] + b1[x]) + k2 * (a2[x] + b2[x]) + k3 * (a3[x] + b3[x])
+        for x in range(n):
+            out[x] += k4 * (a4[x] + b4[x]) + k5 * (a5[x] + b5[x]) + k6 * (a6[x] + b6[x])
+        return
+    z = ring[y % size]
+    for x in range(n):
+        out[x] = k[0] * z[x]
+    for t in range(1, len(k)):
+        a, b = ring[(y - t) % size], ring[(y + t) % size]
+        for x in range(n):
+            out[x] += k[t] * (a[x] + b[x])
+
+
+@njit(nogil=True, cache=True)
+def classify(image, flags, power, k, per_noise, y_edges, x_edges, low, high, start, stop, out):
+    """Class of each pixel of rows start to stop: 1 where smoothed / noise >= low, 2 where >= high.
+
+    ``power`` are the model's monomial coefficients; ``k`` the symmetric kernel, centre first;
+    ``per_noise`` (gy, gx) one over the noise of the smoothed image in each superpixel; ``out`` (rows,
+    width) uint8, its width padded beyond nx with zeros.
+    """
+    ny, nx = image.shape
+    half = len(k) - 1
+    u = ((2.0 * np.arange(nx) - nx + 1) / nx).astype(np.float32)
+    padded = np.zeros(nx + 2 * half, np.float32)
+    ring = np.zeros((2 * half + 1, nx), np.float32)
+    smooth = np.empty(nx, np.float32)
+    scale = np.empty(nx, np.float32)
+    j = -1
+    low, high = np.float32(low), np.float32(high)
+    for y in range(start - half, stop + half):
+        if 0 <= y < ny:
+            _residual_row(image, flags, y, power, u, padded[half : half + nx])
+            _smooth_row(padded, k, half, ring[y % (2 * half + 1)])
+        else:
+            ring[y % (2 * half + 1)][:] = 0
+        at = y - half
+        if at < start:
+            continue
+        if j < 0 or at >= y_edges[j + 1]:
+            while j < 0 or at >= y_edges[j + 1]:
+                j += 1
+            for i in range(len(x_edges) - 1):
+                scale[x_edges[i] : x_edges[i + 1]] = per_noise[j, i]
+        _smooth_column(ring, at, k, smooth)
+        row = out[at - start]
+        for x in range(nx):
+            s = smooth[x] * scale[x]
+            row[x] = np.uint8(s >= low) + np.uint8(s >= high)
+
+
+@njit(nogil=True, cache=True)
+def convolve(image, k, start, stop, out):
+    """Rows start to stop of an image convolved with a symmetric separable kernel, zero outside it."""
+    ny, nx = image.shape
+    half = len(k) - 1
+    padded = np.zeros(nx + 2 * half, np.float32)
+    ring = np.zeros((2 * half + 1, nx), np.float32)
+    for y in range(start - half, stop + half):
+        if 0 <= y < ny:
+            padded[half : half + nx] = image[y]
+            _smooth_row(padded, k, half, ring[y % (2 * half + 1)])
+        else:
+            ring[y % (2 * half + 1)][:] = 0
+        if y - half >= start:
+            _smooth_column(ring, y - half, k, out[y - half])
+
+
+@njit(nogil=True, cache=True)
+def find_runs(classes, width):
+    """Runs of non-zero classes, (n,) each: row, first column, one past the last; by row, then column."""
+    none = np.empty(0, np.int32)
+    n = _each_run(classes, width, none, none, none)
+    run_y = np.empty(n, np.int32)
+    run_a = np.empty(n, np.int32)
+    run_b = np.empty(n, np.int32)
+    _each_run(classes, width, run_y, run_a, run_b)
+    return run_y, run_a, run_b
+
+
+@njit(nogil=True, cache=True)
+def _each_run(classes, width, run_y, run_a, run_b):
+    """Count the runs and, into arrays that are not empty, write them; eight empty pixels at a time."""
+    keep = len(run_y) > 0
+    n = 0
+    for y in range(classes.shape[0]):
+        row = classes[y]
+        words = row.view(np.uint64)
+        x = 0
+        w = 0
+        while w < len(words):
+            if words[w] == 0:
+                w += 1
+                continue
+            x = max(x, 8 * w)
+            end = 8 * w + 8
+            while x < end:
+                if row[x] == 0:
+                    x += 1
+                    continue
+                first = x
+                while x < width and row[x] != 0:
+                    x += 1
+                if keep:
+                    run_y[n], run_a[n], run_b[n] = y, first, x
+                n += 1
+            w = x >> 3
+    return n
+
+
+@njit(nogil=True, cache=True)
+def _root(parent, i):
+    while parent[i] != i:
+        parent[i] = parent[parent[i]]
+        i = parent[i]
+    return i
+
+
+@njit(nogil=True, cache=True)
+def label_runs(run_y, run_a, run_b):
+    """Label of each run, 0 to n - 1 by first appearance; runs that touch, also by corners, share one."""
+    n = len(run_y)
+    parent = np.arange(n).astype(np.int32)
+    above = 0
+    for i in range(n):
+        y = run_y[i]
+        while above < i and (run_y[above] < y - 1 or (run_y[above] == y - 1 and run_b[above] < run_a[i])):
+            above += 1
+        j = above
+        while j < i and run_y[j] == y - 1 and run_a[j] <= run_b[i]:
+            p, q = _root(parent, i), _root(parent, j)
+            if p < q:
+                parent[q] = p
+            elif q < p:
+                parent[p] = q
+            j += 1
+    labels = np.empty(n, np.int32)
+    count = 0
+    for i in range(n):
+        root = _root(parent, i)
+        if root == i:
+            labels[i] = count
+            count += 1
+        else:
+            labels[i] = labels[root]
+    return labels, count
+
+
+@njit(nogil=True, cache=True)
+def mark_kept(classes, run_y, run_a, run_b, labels, kept):
+    """Set ``kept`` of each label that has a pixel of class 2."""
+    for i in range(len(run_y)):
+        if not kept[labels[i]]:
+            row = classes[run_y[i]]
+            for x in range(run_a[i], run_b[i]):
+                if row[x] == 2:
+                    kept[labels[i]] = True
+                    break
+
+
+@njit(nogil=True, cache=True)
+def measure_footprints(image, flags, power, classes, run_y, run_a, run_b, labels, count, table):
+    """Sums over each footprint, into ``table`` (count, 10) float64.
+
+    Columns: area; flux (sum of image - model); peak of it; pixels of class 2; saturated pixels; sums of
+    x, y, x^2, x y, y^2 over the footprint's pixels about its first run's start (columns 5 to 9), which
+    `footprint_shapes` turns into centre and moments.
+    """
+    ny, nx = image.shape
+    order = power.shape[0] - 1
+    table[:] = 0
+    table[:, 2] = -np.inf
+    origin = np.full((count, 2), -1, np.int32)
+    for i in range(len(run_y)):
+        k = labels[i]
+        y, a, b = run_y[i], run_a[i], run_b[i]
+        if origin[k, 0] < 0:
+            origin[k, 0], origin[k, 1] = a, y
+        v = (2.0 * y - ny + 1) / ny
+        u = (float(a + b - 1) - nx + 1) / nx
+        model = 0.0
+        for p in range(order, -1, -1):
+            t = power[order, p]
+            for q in range(order - 1, -1, -1):
+                t = t * v + power[q, p]
+            model = model * u + t
+        flux = 0.0
+        peak = -np.inf
+        high = 0
+        saturated = 0
+        for x in range(a, b):
+            high += classes[y, x] == 2
+            saturated += (flags[y, x] & 2) != 0
+            if (flags[y, x] & 1) == 0 and np.isfinite(image[y, x]):
+                r = image[y, x] - model
+                flux += r
+                peak = max(peak, r)
+        n = b - a
+        row = table[k]
+        row[0] += n
+        row[1] += flux
+        row[2] = max(row[2], peak)
+        row[3] += high
+        row[4] += saturated
+        da, dy = float(a - origin[k, 0]), float(y - origin[k, 1])
+        last = da + n - 1
+        sx = n * (da + last) / 2
+        sxx = _squares(last) - _squares(da - 1)
+        row[5] += sx
+        row[6] += n * dy
+        row[7] += sxx
+        row[8] += sx * dy
+        row[9] += n * dy * dy
+    return origin
+
+
+@njit(nogil=True, cache=True)
+def _squares(n):
+    """Sum of squares from 0 to n, a polynomial that also serves negative n."""
+    return n * (n + 1) * (2 * n + 1) / 6
+
+
+@njit(nogil=True, cache=True)
+def paint_runs(run_y, run_a, run_b, labels, radius, value, flags):
+    """Set bits ``value`` within ``radius[label]`` pixels of each run; a negative radius paints nothing."""
+    ny, nx = flags.shape
+    value = np.uint8(value)
+    for i in range(len(run_y)):
+        r = radius[labels[i]]
+        if r < 0:
+            continue
+        for dy in range(-int(r), int(r) + 1):
+            y = run_y[i] + dy
+            if 0 <= y < ny:
+                w = int(np.sqrt(r * r - dy * dy))
+                row = flags[y]
+                for x in range(max(0, run_a[i] - w), min(nx, run_b[i] + w)):
+                    row[x] |= value
+
+
+@njit(nogil=True, cache=True)
+def paint_ellipses(centre_x, centre_y, xx, xy, yy, value, flags):
+    """Set bits ``value`` inside d^T M^-1 d <= 1 about each centre, M = [[xx, xy], [xy, yy]] pixel^2."""
+    ny, nx = flags.shape
+    value = np.uint8(value)
+    for i in range(len(centre_x)):
+        det = xx[i] * yy[i] - xy[i] * xy[i]
+        if not det > 0:
+            continue
+        height = np.sqrt(yy[i])
+        for y in range(
+            max(0, int(np.ceil(centre_y[i] - height))), min(ny - 1, int(centre_y[i] + height)) + 1
+        ):
+            t = (y - centre_y[i]) / yy[i]
+            middle = centre_x[i] + xy[i] * t
+            inside = det / yy[i] * (1 - t * t * yy[i])
+            if inside < 0:
+                continue
+            w = np.sqrt(inside)
+            row = flags[y]
+            for x in range(max(0, int(np.ceil(middle - w))), min(nx - 1, int(np.floor(middle + w))) + 1):
+                row[x] |= value
+
+
+@njit(nogil=True, cache=True)
+def bin_residual(image, flags, power, ignored, size, start, stop, total, count):
+    """Sum of image - model and number of its good pixels in blocks of ``size``, for block rows start to stop.
+
+    Pixels with a bit of ``ignored`` in their flags, and such as are not finite, are left out. ``total``
+    (by, bx) float32 and ``count`` (by, bx) float32 are written whole in those rows.
+    """
+    ny, nx = image.shape
+    u = ((2.0 * np.arange(nx) - nx + 1) / nx).astype(np.float32)
+    model = np.empty(nx, np.float32)
+    sums = np.empty(nx, np.float32)
+    counts = np.empty(nx, np.uint8)
+    ignored = np.uint8(ignored)
+    zero = np.float32(0)
+    for j in range(start, stop):
+        sums[:] = 0
+        counts[:] = 0
+        for y in range(j * size, min(ny, (j + 1) * size)):
+            model_row(power, y, ny, u, model)
+            row = image[y]
+            flag = flags[y]
+            for x in range(nx):
+                r = row[x] - model[x]
+                good = (flag[x] & ignored) == 0 and abs(r) <= np.float32(1e30)
+                sums[x] += r if good else zero
+                counts[x] += np.uint8(good)
+        for i in range(total.shape[1]):
+            s = zero
+            n = zero
+            for x in range(i * size, min(nx, (i + 1) * size)):
+                s += sums[x]
+                n += counts[x]
+            total[j, i] = s
+            count[j, i] = n
+
+
+@njit(nogil=True, cache=True)
+def paint_blocks(blocks, size, value, flags):
+    """Set bits ``value`` in all pixels of the blocks, (by, bx) bool, of ``size`` pixels."""
+    ny, nx = flags.shape
+    value = np.uint8(value)
+    for y in range(ny):
+        row = flags[y]
+        chosen = blocks[y // size]
+        for i in range(blocks.shape[1]):
+            if chosen[i]:
+                for x in range(i * size, min(nx, (i + 1) * size)):
+                    row[x] |= value
+
+
+@njit(nogil=True, cache=True)
+def count_flagged(flags, bits, y_edges, x_edges, out):
+    """Pixels of each superpixel that have any of ``bits``, into ``out`` (gy, gx) int64."""
+    bits = np.uint8(bits)
+    for j in range(len(y_edges) - 1):
+        for i in range(len(x_edges) - 1):
+            n = 0
+            for y in range(y_edges[j], y_edges[j + 1]):
+                row = flags[y]
+                for x in range(x_edges[i], x_edges[i + 1]):
+                    n += (row[x] & bits) != 0
+            out[j, i] = n
+
+
+@njit(nogil=True, cache=True)
+def set_bits(flags, flag, bits, mask):
+    """Set ``bits`` in the mask wherever ``flag`` is in the flags."""
+    flag = np.uint8(flag)
+    for y in range(mask.shape[0]):
+        for x in range(mask.shape[1]):
+            if flags[y, x] & flag:
+                mask[y, x] |= bits
+
+
+@njit(nogil=True, cache=True)
+def pixel_noise(image, flags, ignored, y_edges, x_edges, samples, quantile, out):
+    """Quantile of |difference of neighbouring pixels| in each superpixel, from ``samples`` pairs at most.
+
+    NaN where fewer than 16 pairs are good.
+    """
+    ignored = np.uint8(ignored)
+    values = np.empty(samples, np.float64)
+    for j in range(len(y_edges) - 1):
+        for i in range(len(x_edges) - 1):
+            a, b = x_edges[i], x_edges[i + 1] - 1
+            rows = y_edges[j + 1] - y_edges[j]
+            across = max(1, (b - a) // 2)
+            step = max(1, rows * across // samples)
+            n = 0
+            for t in range(0, rows * across, step):
+                # neighbouring samples lie on different rows, so that one star does not fill them
+                y = y_edges[j] + t % rows
+                x = a + 2 * (t // rows)
+                if n == samples or x >= b:
+                    break
+                if (flags[y, x] | flags[y, x + 1]) & ignored:
+                    continue
+                d = abs(np.float64(image[y, x + 1]) - np.float64(image[y, x]))
+                if np.isfinite(d):
+                    values[n] = d
+                    n += 1
+            out[j, i] = np.nan
+            if n >= 16:
+                good = np.sort(values[:n])
+                at = quantile * (n - 1)
+                k = int(at)
+                out[j, i] = good[k] + (at - k) * (good[min(k + 1, n - 1)] - good[k])

@@ -1,0 +1,244 @@
+"""The source mask for the sky's sake: footprints grown with their light, halos, and a budget."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from skysub.errors import ConfigError
+from skysub.sources.detect import find_footprints, smoothed_noise, smoothing_kernel
+from skysub.sources.extended import ExtendedConfig, find_extended
+from skysub.sources.flags import EXTENDED, IGNORED, NOT_SKY, SATURATED, SOURCE
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from skysub.background.superpixels import SuperpixelGrid
+    from skysub.sources.detect import Footprints
+
+__all__ = ["RUNGS", "SourceMask", "SourceMaskConfig", "mask_sources"]
+
+RUNGS = (1.0, 0.6, 0.3, 0.0)
+"""Share of the growth that each rung of the budget keeps; the later ones also leave faint extended light."""
+
+_AUREOLE_DECADES = 6.0
+"""Logarithm of the ratio of radii over which an r^-2 aureole is spread: 1 to 400 pixels."""
+_ROUND_ENOUGH = 0.55
+"""Share of its moments' ellipse that a footprint fills when the ellipse describes it well."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceMaskConfig:
+    """How sources are masked before the sky is measured.
+
+    Parameters
+    ----------
+    peak_threshold, edge_threshold
+        In units of the smoothed noise: a footprint is kept if its peak reaches the first, and ends at
+        the second.
+    growth, growth_with_size
+        Every footprint grows by ``growth`` pixels and by ``growth_with_size`` times its own radius.
+    halo_light, halo_depth, halo_limit
+        A circle is masked round each source out to where an r^-2 aureole of ``halo_light`` of its flux
+        falls below ``halo_depth`` of the noise per pixel, ``halo_limit`` pixels at most.
+    saturated_growth
+        That circle reaches this many times the half-width of a saturated star at least.
+    extended
+        The search for faint extended light; None to leave it out.
+    least_sky, least_superpixels
+        The budget. A superpixel has run dry when less than ``least_sky`` of its pixels are left; when
+        fewer than ``least_superpixels`` of those that had sky before the mask are left, growth is given
+        up step by step.
+    """
+
+    peak_threshold: float = 3.5
+    edge_threshold: float = 2.0
+    growth: float = 3.0
+    growth_with_size: float = 0.65
+    halo_light: float = 0.03
+    halo_depth: float = 0.02
+    halo_limit: float = 400.0
+    saturated_growth: float = 2.0
+    extended: ExtendedConfig | None = field(default_factory=ExtendedConfig)
+    least_sky: float = 0.03
+    least_superpixels: float = 0.6
+
+    def __post_init__(self) -> None:
+        for name in ("peak_threshold", "edge_threshold", "halo_depth"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise ConfigError(f"{name} must be a positive number, not {getattr(self, name)!r}")
+        if self.edge_threshold > self.peak_threshold:
+            raise ConfigError(
+                f"edge_threshold {self.edge_threshold} must not exceed peak_threshold {self.peak_threshold}"
+            )
+        for name in ("growth", "growth_with_size", "halo_light", "halo_limit", "saturated_growth"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise ConfigError(f"{name} must be zero or a positive number, not {getattr(self, name)!r}")
+        for name in ("least_sky", "least_superpixels"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} must lie between 0 and 1, not {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True, eq=False)
+class SourceMask:
+    """What was masked; the pixels themselves are in the flags."""
+
+    footprints: Footprints
+    good: NDArray[np.int64]
+    """(gy, gx) pixels of each superpixel that are left for the sky."""
+    masked: float
+    """Share of the pixels that had sky before which the mask took."""
+    rung: int
+    """How many steps of growth were given up to stay within the budget."""
+    dry: int
+    """Superpixels without enough sky left, among those that had it before."""
+
+
+def mask_sources(
+    image: NDArray[np.float32],
+    flags: NDArray[np.uint8],
+    power: NDArray[np.float64],
+    noise: NDArray[np.float64],
+    grid: SuperpixelGrid,
+    *,
+    config: SourceMaskConfig,
+    fwhm: float,
+    rung: int = 0,
+    threads: int = 1,
+) -> SourceMask:
+    """Mark sources in ``flags`` (bits SOURCE and EXTENDED, cleared first).
+
+    Parameters
+    ----------
+    image, flags, power
+        As for `skysub.sources.detect.find_footprints`.
+    noise
+        (gy, gx) noise per pixel in each superpixel, unit of the image.
+    fwhm
+        Of the PSF, pixel.
+    rung
+        First step of the budget to try: where an earlier pass ended.
+    """
+    from skysub.sources import kernels
+
+    kernel = smoothing_kernel(fwhm)
+    flags &= np.uint8(IGNORED | SATURATED)
+    footprints = find_footprints(
+        image,
+        flags,
+        power,
+        noise * smoothed_noise(kernel),
+        grid,
+        kernel=kernel,
+        peak_threshold=config.peak_threshold,
+        edge_threshold=config.edge_threshold,
+        threads=threads,
+    )
+    before = _sky_pixels(flags, grid)
+    size = np.outer(np.diff(grid.y_edges), np.diff(grid.x_edges))
+    had_sky = before >= np.maximum(1, config.least_sky * size)
+    level = float(np.nanmedian(noise)) if np.isfinite(noise).any() else np.nan
+    while True:
+        _paint(footprints, flags, config, RUNGS[rung], level)
+        if config.extended is not None and RUNGS[rung] == 1:
+            blocks = find_extended(
+                image, flags, power, noise, grid, config=config.extended, ignored=NOT_SKY, threads=threads
+            )
+            kernels.paint_blocks(blocks, config.extended.block, EXTENDED, flags)
+        good = _sky_pixels(flags, grid)
+        left = had_sky & (good >= config.least_sky * size)
+        if left.sum() >= config.least_superpixels * had_sky.sum() or rung == len(RUNGS) - 1:
+            break
+        rung += 1
+        flags &= np.uint8(IGNORED | SATURATED)
+    return SourceMask(
+        footprints=footprints,
+        good=good,
+        masked=1 - float(good.sum()) / max(1, int(before.sum())),
+        rung=rung,
+        dry=int(had_sky.sum() - left.sum()),
+    )
+
+
+def _sky_pixels(flags: NDArray[np.uint8], grid: SuperpixelGrid) -> NDArray[np.int64]:
+    from skysub.sources import kernels
+
+    flagged = np.empty(grid.shape, np.int64)
+    kernels.count_flagged(flags, NOT_SKY, grid.y_edges, grid.x_edges, flagged)
+    good: NDArray[np.int64] = np.outer(np.diff(grid.y_edges), np.diff(grid.x_edges)) - flagged
+    return good
+
+
+def _paint(
+    found: Footprints, flags: NDArray[np.uint8], config: SourceMaskConfig, share: float, noise: float
+) -> None:
+    """Mark grown footprints: ellipses where their moments describe them, else run by run; and halos."""
+    from skysub.sources import kernels
+
+    if not len(found):
+        return
+    runs = (found.run_y, found.run_start, found.run_stop, found.run_label)
+    growth = share * (config.growth + config.growth_with_size * found.radius)
+    # eigenvalues of the moments; a uniform ellipse has semi-axes of twice their roots
+    mean = (found.xx + found.yy) / 2
+    apart = np.hypot((found.xx - found.yy) / 2, found.xy)
+    major, minor = 2 * np.sqrt(mean + apart), 2 * np.sqrt(np.maximum(mean - apart, 0.05))
+    filled = found.area / (np.pi * major * minor)
+    simple = (filled > _ROUND_ENOUGH) & (found.saturated == 0)
+    # bleeds are long and their own growth is for the star, not the trail
+    own = np.where(found.saturated > 0, share * config.growth, growth)
+    kernels.paint_runs(*runs, np.where(simple, min(1.0, share * config.growth), own), SOURCE, flags)
+    grown_major, grown_minor = (major + growth) ** 2, (minor + growth) ** 2
+    mean, half = (grown_major + grown_minor) / 2, (grown_major - grown_minor) / 2
+    with np.errstate(invalid="ignore"):
+        cos = np.where(apart > 0, (found.xx - found.yy) / 2 / apart, 1.0)
+        sin = np.where(apart > 0, found.xy / apart, 0.0)
+    kernels.paint_ellipses(
+        found.x[simple],
+        found.y[simple],
+        (mean + half * cos)[simple],
+        (half * sin)[simple],
+        (mean - half * cos)[simple],
+        SOURCE,
+        flags,
+    )
+    _paint_halos(found, growth, flags, config=config, share=share, noise=noise)
+
+
+def _paint_halos(
+    found: Footprints,
+    growth: NDArray[np.float64],
+    flags: NDArray[np.uint8],
+    *,
+    config: SourceMaskConfig,
+    share: float,
+    noise: float,
+) -> None:
+    from skysub.sources import kernels
+
+    if not (noise > 0 and share > 0):
+        return
+    widest = found.longest_runs()
+    half_width = (found.run_stop - found.run_start)[widest] / 2
+    core_x = (found.run_start + found.run_stop - 1)[widest] / 2
+    core_y = found.run_y[widest].astype(np.float64)
+    faintest = 2 * np.pi * _AUREOLE_DECADES * config.halo_depth * noise
+    halo = share * np.sqrt(config.halo_light * np.maximum(found.flux, 0) / faintest)
+    saturated = found.saturated > 0
+    halo = np.where(saturated, np.maximum(halo, config.saturated_growth * half_width + growth), halo)
+    halo = np.minimum(halo, config.halo_limit)
+    wide = halo > found.radius + growth
+    wide |= saturated
+    square = halo[wide] ** 2
+    kernels.paint_ellipses(
+        np.where(saturated, core_x, found.x)[wide],
+        np.where(saturated, core_y, found.y)[wide],
+        square,
+        np.zeros_like(square),
+        square,
+        SOURCE,
+        flags,
+    )
