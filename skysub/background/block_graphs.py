@@ -12,14 +12,12 @@ from dask.highlevelgraph import HighLevelGraph, Layer, MaterializedLayer
 from dask.task_spec import GraphNode, Task, TaskRef
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
-
-    from dask.delayed import Delayed
+    from collections.abc import Hashable
 
 __all__ = ["read_again"]
 
 
-def read_again(image: da.Array, after: Sequence[Delayed]) -> da.Array:
+def read_again(image: da.Array, *, after: da.Array) -> da.Array:
     """Give an array under other keys, whose sources wait until something else is known.
 
     Under the same keys a scheduler would keep each block from its first use until its last; and without
@@ -30,16 +28,16 @@ def read_again(image: da.Array, after: Sequence[Delayed]) -> da.Array:
     image
         Any array.
     after
-        For each chunk along the first axis, or for all, what to wait for.
+        What to wait for: an array with as many chunks along the first axis as ``image``, or one for all.
     """
-    if len(after) == 1:
-        return _bound(image, after[0])
+    if after.numblocks[0] == 1:
+        return _bound(image, after)
     # binding copies all of the graph it is given, so that each part comes with its own alone
-    parts = [optimize(image.blocks[i])[0] for i in range(len(after))]
-    return da.concatenate([_bound(part, known) for part, known in zip(parts, after, strict=True)])
+    parts = [optimize(image.blocks[i])[0] for i in range(image.numblocks[0])]
+    return da.concatenate([_bound(part, after.blocks[i]) for i, part in enumerate(parts)])
 
 
-def _bound(image: da.Array, known: Delayed) -> da.Array:
+def _bound(image: da.Array, known: da.Array) -> da.Array:
     graph = image.dask
     layers = {
         name: _Renamable(layer) if isinstance(layer, MaterializedLayer) else layer
@@ -47,7 +45,7 @@ def _bound(image: da.Array, known: Delayed) -> da.Array:
     }
     renamable = HighLevelGraph(layers, graph.dependencies)
     image = da.Array(renamable, image.name, image.chunks, dtype=image.dtype, meta=meta_from_array(image))
-    return bind(image, known, seed=known.key)
+    return bind(image, known, seed=known.name)
 
 
 class _Renamable(MaterializedLayer):

@@ -168,10 +168,11 @@ def subtract_blocks(
         da.from_delayed(box, (cut.stop - cut.start, 1, 1)[-axes:], meta=np.empty((0,) * axes, object))
         for box, cut in zip(boxes, inputs.detector_chunks(), strict=True)
     ]
+    model = models[0] if len(models) == 1 else da.concatenate(models)
     subtracted = da.map_blocks(
         block_tasks.subtracted,
-        read_again(inputs.image, boxes),
-        models[0] if len(models) == 1 else da.concatenate(models),
+        read_again(inputs.image, after=model),
+        model,
         threads=threads,
         chunks=inputs.image.chunks,
         meta=np.empty((0,) * axes, working_dtype(inputs.image.dtype)),
@@ -338,20 +339,19 @@ def _checked_mask(ignored: Any, image: da.Array) -> tuple[da.Array | None, int]:
     """Mask as a Dask array, and bits; its values are looked at in the tasks of blocks only."""
     if ignored is None:
         return None, 0
-    whole = isinstance(ignored, tuple) and len(ignored) == 2
-    mask = ignored[0] if whole else ignored
+    mask, *bits = ignored if isinstance(ignored, tuple) else (ignored,)
     if not isinstance(mask, da.Array):
         mask = np.asarray(mask)
-    # rules about types and bits are one: asked with a mask of no pixels
+    # asked with a mask of no pixels, so that the rules about types and bits are those of NumPy's path
     nothing = np.empty((0, 0), mask.dtype)
-    _, bits = checked_ignored((nothing, ignored[1]) if whole else nothing, (0, 0))
+    _, checked_bits = checked_ignored((nothing, *bits) if isinstance(ignored, tuple) else nothing, (0, 0))
     if mask.shape != image.shape:
         raise InvalidImageError(
             f"Shape of the mask {mask.shape} does not match that of the image {image.shape}"
         )
     if not isinstance(mask, da.Array):
         mask = da.from_array(mask, chunks=image.chunks)
-    return mask, bits
+    return mask, checked_bits
 
 
 def _rebuilt(graph: Any, lazy: LazyBackground, rebuild: Any, state: Any, **names: Any) -> LazyBackground:
