@@ -1,0 +1,208 @@
+"""The Zarr arrays of a run: made at full length before work starts, then filled one whole shard at a time."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import zarr
+from zarr.codecs import BloscCodec
+
+from skysub.campaign.backgrounds import FIELDS
+from skysub.campaign.files import checksum, sync
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+__all__ = [
+    "CHUNK",
+    "PLANES",
+    "background_rows",
+    "create_backgrounds",
+    "create_images",
+    "read_plane",
+    "shard_path",
+    "write_background_rows",
+    "write_plane",
+]
+
+CHUNK = 1024
+"""Edge of a chunk inside a shard, pixel: windows are read without the rest, at no cost to whole reads."""
+
+PLANES = {"image": ("float32", float("nan")), "mask": ("int32", 0), "variance": ("float32", float("nan"))}
+"""Pixel arrays, their type and what stands where nothing was written."""
+
+
+def create_images(
+    store: Path,
+    product: str,
+    *,
+    planes: Sequence[str],
+    visits: Sequence[int],
+    detectors: Sequence[int],
+    shape: tuple[int, int],
+    compression: str,
+) -> None:
+    """Make the pixel arrays (visit, detector, y, x) of a product, with nothing in them."""
+    group = _group(store, product, visits=visits, detectors=detectors)
+    ny, nx = shape
+    chunk = (min(CHUNK, ny), min(CHUNK, nx))
+    shard = tuple(-(-length // edge) * edge for length, edge in zip(shape, chunk, strict=True))
+    for name in planes:
+        dtype, fill = PLANES[name]
+        group.create_array(
+            name,
+            shape=(len(visits), len(detectors), ny, nx),
+            dtype=dtype,
+            chunks=(1, 1, *chunk),
+            shards=(1, 1, *shard),
+            compressors=_codec(compression, mask=name == "mask"),
+            fill_value=fill,
+            dimension_names=("visit", "detector", "y", "x"),
+        )
+
+
+def create_backgrounds(
+    store: Path,
+    product: str,
+    *,
+    visits: Sequence[int],
+    detectors: Sequence[int],
+    layers: int,
+    grid: tuple[int, int],
+    terms: int,
+) -> None:
+    """Make the arrays (visit, detector, layer, ...) of a background, one chunk per visit."""
+    group = _group(store, product, visits=visits, detectors=detectors)
+    sizes = {"gy": grid[0], "gx": grid[1], "term": terms, "term_2": terms}
+    for name, (dtype, dimensions) in FIELDS.items():
+        inner = (len(detectors), layers, *(sizes[each] for each in dimensions))
+        group.create_array(
+            name,
+            shape=(len(visits), *inner),
+            dtype=dtype,
+            chunks=(1, *inner),
+            compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"),
+            fill_value=float("nan") if dtype.startswith("float") else 0,
+            dimension_names=("visit", "detector", "layer", *dimensions),
+        )
+
+
+def write_plane(
+    store: Path,
+    product: str,
+    name: str,
+    index: tuple[int, int],
+    pixels: NDArray[Any],
+    *,
+    durable: bool = False,
+) -> dict[str, Any]:
+    """Write one detector's pixels as one whole shard; returns the shard's size and checksum."""
+    array = _array(store / product / name)
+    path = shard_path(store, product, name, index)
+    for leftover in path.parent.glob("*.partial"):
+        # what a killed attempt at this very shard left behind
+        leftover.unlink(missing_ok=True)
+    ny, nx = pixels.shape
+    if pixels.shape == array.shape[2:]:
+        array[index] = pixels
+    else:
+        whole = np.full(array.shape[2:], array.fill_value, array.dtype)
+        whole[:ny, :nx] = pixels
+        array[index] = whole
+    if not path.exists():
+        # nothing but the fill value: Zarr keeps no file for that
+        return {"bytes": 0, "crc32c": ""}
+    if durable:
+        sync(path)
+    return {"bytes": path.stat().st_size, "crc32c": checksum(path)}
+
+
+def read_plane(
+    store: Path, product: str, name: str, index: tuple[int, int], shape: tuple[int, int]
+) -> NDArray[Any]:
+    """Pixels (ny, nx) of one detector, without the padding that larger detectors need."""
+    array = _array(store / product / name)
+    return np.asarray(array[(*index, slice(0, shape[0]), slice(0, shape[1]))])
+
+
+def shard_path(store: Path, product: str, name: str, index: tuple[int, int]) -> Path:
+    """File that holds one detector's pixels; absent where they are all the fill value."""
+    return store / product / name / "c" / str(index[0]) / str(index[1]) / "0" / "0"
+
+
+def write_background_rows(
+    store: Path, product: str, visit_index: int, rows: dict[int, list[dict[str, NDArray[Any]]]]
+) -> set[int]:
+    """Write one visit's backgrounds as one chunk of each array.
+
+    Parameters
+    ----------
+    rows
+        By index of the detector: the arrays of each layer.
+
+    Returns
+    -------
+    unfit
+        Indices of detectors with more layers, superpixels or terms than the arrays have room for; they
+        are not written.
+    """
+    arrays = {name: _array(store / product / name) for name in FIELDS}
+    rooms = {name: array.shape[2:] for name, array in arrays.items()}
+    unfit = {index for index, layers in rows.items() if not _fits(layers, rooms)}
+    for name, array in arrays.items():
+        block: NDArray[Any] = np.full(array.shape[1:], array.fill_value, array.dtype)
+        for index in rows.keys() - unfit:
+            for number, layer in enumerate(rows[index]):
+                inner = tuple(slice(0, length) for length in layer[name].shape)
+                block[index, number][inner] = layer[name]
+        array[visit_index] = block
+    return unfit
+
+
+def background_rows(
+    store: Path, product: str, visit_index: int, detector_index: int
+) -> dict[str, NDArray[Any]]:
+    """Arrays (layer, ...) of one detector, padded as the store has them."""
+    return {name: np.asarray(_array(store / product / name)[visit_index, detector_index]) for name in FIELDS}
+
+
+def _fits(layers: list[dict[str, NDArray[Any]]], rooms: dict[str, tuple[int, ...]]) -> bool:
+    return all(
+        len(layers) <= room[0] and all(n <= most for n, most in zip(layer[name].shape, room[1:], strict=True))
+        for layer in layers
+        for name, room in rooms.items()
+    )
+
+
+def _group(store: Path, product: str, *, visits: Sequence[int], detectors: Sequence[int]) -> zarr.Group:
+    root = zarr.open_group(store, mode="a")
+    group = root.require_group(product)
+    for name, values in (("visit", visits), ("detector", detectors)):
+        array = group.create_array(
+            name, shape=(len(values),), dtype="int64", chunks=(max(1, len(values)),), dimension_names=(name,)
+        )
+        array[:] = np.asarray(values, np.int64)
+    return group
+
+
+def _codec(compression: str, *, mask: bool) -> BloscCodec | None:
+    if compression == "none" and not mask:
+        return None
+    # masks shrink a hundredfold at no cost, so they are compressed in any case
+    cname: Literal["lz4", "zstd"] = "zstd" if compression == "zstd" else "lz4"
+    return BloscCodec(cname=cname, clevel=1, shuffle="bitshuffle")
+
+
+def _array(path: Path) -> Any:
+    # a store made anew at the same path is another one
+    return _opened(str(path), (path / "zarr.json").stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _opened(path: str, _made: int) -> Any:
+    return zarr.open_array(path, mode="r+")

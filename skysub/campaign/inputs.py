@@ -1,0 +1,241 @@
+"""Which files a recipe means, and what their headers say; no pixel is read."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import math
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from skysub.campaign.files import checksum
+from skysub.campaign.recipe import built
+from skysub.errors import InputChangedError, InputsError, SkysubError
+from skysub.visit.ingest import IngestMap
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from skysub.campaign.recipe import Source
+
+__all__ = [
+    "Found",
+    "Unreadable",
+    "content_checksum",
+    "found_inputs",
+    "ingest_maps",
+    "is_unchanged",
+    "known_ingest",
+    "stamp",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One input file (the main one, where a detector has several) and what is known of it."""
+
+    visit: int
+    detector: int
+    band: str
+    exposure_time: float | None
+    path: str
+    size: int
+    mtime_ns: int
+    shape: tuple[int, int]
+    source: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """An input file that cannot be planned, and why."""
+
+    path: str
+    reason: str
+
+
+def found_inputs(sources: Sequence[Source]) -> Iterator[Found | Unreadable]:
+    """Open the headers of all input files, in the order of the sources and of their names.
+
+    Raises
+    ------
+    InputsError
+        When a source matches no file, a table has no column ``path``, or there is no source at all.
+    """
+    if not sources:
+        raise InputsError("the recipe names no inputs: give --inputs 'raw/*.fits', or inputs: in the recipe")
+    for number, (source, ingest) in enumerate(zip(sources, ingest_maps(sources), strict=True)):
+        for path, known in _paths(source):
+            yield _look(path, known, number, ingest)
+
+
+def ingest_maps(sources: Sequence[Source]) -> list[IngestMap]:
+    """Mapping of each source's files.
+
+    Raises
+    ------
+    RecipeError
+        Where a mapping has an unknown key or a value that is no good.
+    """
+    return [
+        built(IngestMap, source.ingest or {}, f"inputs.{number}.ingest")
+        for number, source in enumerate(sources)
+    ]
+
+
+def known_ingest(
+    ingest: IngestMap, *, visit: int | None = None, detector: int | None = None, band: str | None = None
+) -> IngestMap:
+    """Return the mapping with what a plan, a pattern or a table says in place of headers."""
+    says: dict[str, Any] = {"visit": visit, "detector": detector, "band": f"={band}" if band else None}
+    return dataclasses.replace(ingest, **{name: value for name, value in says.items() if value is not None})
+
+
+def stamp(path: str, ingest: IngestMap) -> tuple[int, int]:
+    """Size in bytes and time of change in nanoseconds of an input; sum and latest of several files.
+
+    Raises
+    ------
+    InputChangedError
+        When a file is gone.
+    """
+    try:
+        stats = [os.stat(each) for each in _files(path, ingest)]
+    except FileNotFoundError as error:
+        raise InputChangedError(f"{error.filename} is gone since the campaign was planned") from None
+    return sum(each.st_size for each in stats), max(each.st_mtime_ns for each in stats)
+
+
+def content_checksum(path: str, ingest: IngestMap) -> str:
+    """CRC-32C of an input's bytes; of several files, one after the other."""
+    return "-".join(checksum(Path(each)) for each in _files(path, ingest))
+
+
+def is_unchanged(path: str, planned: tuple[int, int], ingest: IngestMap, *, was: str | None = None) -> bool:
+    """Whether an input is the one that was planned.
+
+    Equal size and time of change: yes. Another size: no. Another time alone: only if the bytes still
+    have the checksum ``was`` (None: unknown, so no), as after a copy or a ``touch``.
+    """
+    size, mtime_ns = stamp(path, ingest)
+    if (size, mtime_ns) == planned:
+        return True
+    return size == planned[0] and was is not None and content_checksum(path, ingest) == was
+
+
+def _files(path: str, ingest: IngestMap) -> list[str]:
+    from skysub.visit.read import files_of
+
+    files: list[str] = files_of(path, ingest=ingest)
+    return files
+
+
+def _paths(source: Source) -> Iterator[tuple[str, dict[str, Any]]]:
+    if source.table:
+        yield from _table_rows(source.table)
+        return
+    if source.pattern:
+        wanted, search = _compiled(source.pattern)
+        matches = [(path, search.fullmatch(path)) for path in _globbed(wanted)]
+        hits = [(path, match) for path, match in matches if match]
+        if not hits:
+            raise InputsError(f"no file matches the pattern {source.pattern!r}{_why_not(wanted)}")
+        for path, match in hits:
+            says: dict[str, Any] = {name: value for name, value in match.groupdict().items() if value}
+            yield path, {name: value if name == "band" else int(value) for name, value in says.items()}
+        return
+    seen = set()
+    for each in source.files:
+        found = _globbed(each)
+        if not found:
+            raise InputsError(f"no file matches {each!r}{_why_not(each)}")
+        for path in found:
+            if path not in seen:
+                seen.add(path)
+                yield path, {}
+
+
+def _globbed(text: str) -> list[str]:
+    absolute = str(Path(text).expanduser().absolute())
+    return sorted(path for path in glob.glob(absolute, recursive=True) if not Path(path).is_dir())
+
+
+def _why_not(text: str) -> str:
+    folder = Path(text).expanduser()
+    while any(mark in folder.name for mark in "*?[") or not folder.exists():
+        if folder == folder.parent:
+            break
+        folder = folder.parent
+    if folder.is_dir():
+        count = sum(1 for _ in folder.iterdir())
+        return f": {folder.absolute()} holds {count} files and folders, none of that name"
+    return f": {folder.absolute()} is a file" if folder.exists() else ""
+
+
+def _compiled(pattern: str) -> tuple[str, re.Pattern[str]]:
+    absolute = str(Path(pattern).expanduser().absolute())
+    parts = re.split(r"(\{visit\}|\{detector\}|\{band\}|\*)", absolute)
+    groups = {"{visit}": r"(?P<visit>\d+)", "{detector}": r"(?P<detector>\d+)", "{band}": r"(?P<band>\w+?)"}
+    seen: set[str] = set()
+    expression, wanted = "", ""
+    for part in parts:
+        if part in groups:
+            expression += f"(?P={part[1:-1]})" if part in seen else groups[part]
+            wanted += "*"
+            seen.add(part)
+        elif part == "*":
+            expression += "[^/]*"
+            wanted += "*"
+        else:
+            expression += re.escape(part)
+            wanted += glob.escape(part)
+    return wanted, re.compile(expression)
+
+
+def _table_rows(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    from astropy.table import Table
+
+    path = Path(name).expanduser()
+    kinds = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv", ".parquet": "parquet"}
+    kind = kinds.get(path.suffix.lower())
+    if kind is None:
+        raise InputsError(
+            f"{path}: a table of inputs is {', '.join(kinds)}, not {path.suffix or 'without a suffix'}"
+        )
+    try:
+        table = Table.read(path, format=kind)
+    except Exception as error:
+        raise InputsError(f"{path} cannot be read as a table: {error}") from None
+    if "path" not in table.colnames:
+        raise InputsError(f"{path} has no column 'path'; its columns are {', '.join(table.colnames)}")
+    for row in table:
+        file = Path(str(row["path"])).expanduser()
+        file = file if file.is_absolute() else path.absolute().parent / file
+        known: dict[str, Any] = {key: int(row[key]) for key in ("visit", "detector") if key in table.colnames}
+        if "band" in table.colnames:
+            known["band"] = str(row["band"])
+        yield str(file), known
+
+
+def _look(path: str, known: dict[str, Any], number: int, ingest: IngestMap) -> Found | Unreadable:
+    from skysub.visit.read import read_visit_header
+
+    try:
+        size, mtime_ns = stamp(path, ingest)
+        header = read_visit_header(path, ingest=known_ingest(ingest, **known))
+    except (SkysubError, OSError) as error:
+        return Unreadable(path, str(error).removeprefix(f"{path}: "))
+    exposure_time = header.exposure_time
+    return Found(
+        visit=header.visit,
+        detector=header.detector,
+        band=header.band,
+        exposure_time=exposure_time if math.isfinite(exposure_time) else None,
+        path=path,
+        size=size,
+        mtime_ns=mtime_ns,
+        shape=header.shape,
+        source=number,
+    )

@@ -1,0 +1,134 @@
+"""Commit markers: a unit of work is done when, and only when, its marker is there.
+
+``units/STEP/VISIT/DETECTOR.json`` is written last by the unit itself and never replaced. When all
+detectors of a visit are done, ``units/STEP/VISIT.json`` takes their place. A unit that raised leaves
+``DETECTOR.failed.json`` with its traceback, until it succeeds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from skysub.campaign.files import put, put_if_absent, read_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+__all__ = ["Markers"]
+
+
+@dataclass(frozen=True)
+class Markers:
+    """The markers of one step of one run.
+
+    Parameters
+    ----------
+    folder
+        ``OUT/runs/NAME/units/STEP``.
+    durable
+        Wait for the disk after each write.
+    """
+
+    folder: Path
+    durable: bool = False
+
+    def detector_path(self, visit: int, detector: int) -> Path:
+        """File of a detector's marker."""
+        return self.folder / str(visit) / f"{detector}.json"
+
+    def visit_path(self, visit: int) -> Path:
+        """File of a visit's marker, which stands for those of all its detectors."""
+        return self.folder / f"{visit}.json"
+
+    def failure_path(self, visit: int, detector: int) -> Path:
+        """File that says why a detector failed."""
+        return self.folder / str(visit) / f"{detector}.failed.json"
+
+    def finish(self, visit: int, detector: int, record: Mapping[str, Any]) -> bool:
+        """Mark a detector as done, unless it is; what said that it failed is removed."""
+        first = put_if_absent(self.detector_path(visit, detector), _json(record), durable=self.durable)
+        self.failure_path(visit, detector).unlink(missing_ok=True)
+        return first
+
+    def fail(self, visit: int, detector: int, record: Mapping[str, Any]) -> None:
+        """Record why a detector failed, in place of an earlier failure."""
+        put(self.failure_path(visit, detector), _json(record), durable=self.durable)
+
+    def finish_visit(self, visit: int, record: Mapping[str, Any]) -> None:
+        """Put one marker in place of those of a visit's detectors."""
+        put_if_absent(self.visit_path(visit), _json(record), durable=self.durable)
+        # readers look for the visit's marker first, so nothing is missing at any moment
+        shutil.rmtree(self.folder / str(visit), ignore_errors=True)
+
+    def forget(self, visit: int, detector: int) -> None:
+        """Make a detector one that is not done; the rest of its visit stays done."""
+        gathered = read_json(self.visit_path(visit))
+        if gathered is not None:
+            for key, record in gathered["detectors"].items():
+                if int(key) != detector:
+                    put_if_absent(self.detector_path(visit, int(key)), _json(record), durable=self.durable)
+            self.visit_path(visit).unlink()
+        self.detector_path(visit, detector).unlink(missing_ok=True)
+
+    def of_visit(self, visit: int) -> dict[int, dict[str, Any]]:
+        """Markers of a visit's finished detectors, by detector."""
+        # the visit's marker may come between two looks: look for it again when a detector's is gone
+        for _ in range(3):
+            gathered = read_json(self.visit_path(visit))
+            if gathered is not None:
+                return {int(key): record for key, record in gathered["detectors"].items()}
+            found = {number: read_json(path) for number, path in self._files(visit) if number is not None}
+            if not self.visit_path(visit).exists():
+                return {number: record for number, record in sorted(found.items()) if record is not None}
+        return {}
+
+    def of_detector(self, visit: int, detector: int) -> dict[str, Any] | None:
+        """Marker of one detector, None where it is not done."""
+        record: dict[str, Any] | None = read_json(self.detector_path(visit, detector))
+        if record is None:
+            gathered = read_json(self.visit_path(visit))
+            record = None if gathered is None else gathered["detectors"].get(str(detector))
+        return record
+
+    def done(self, visit: int, detectors: Iterable[int]) -> set[int]:
+        """Which of a visit's detectors are done, without reading their markers."""
+        if self.visit_path(visit).exists():
+            return set(detectors)
+        found = {number for number, path in self._files(visit) if number is not None and path.stat().st_size}
+        if not found and self.visit_path(visit).exists():
+            return set(detectors)
+        return found & set(detectors)
+
+    def failures(self, visit: int) -> dict[int, dict[str, Any]]:
+        """Why detectors of a visit failed, by detector; finished ones are not among them."""
+        folder = self.folder / str(visit)
+        done = {number for number, _ in self._files(visit) if number is not None}
+        failed = {}
+        for path in sorted(folder.glob("*.failed.json")):
+            number = int(path.name.split(".", 1)[0])
+            record = read_json(path)
+            if number not in done and record is not None:
+                failed[number] = record
+        return failed
+
+    def _files(self, visit: int) -> list[tuple[int | None, Path]]:
+        folder = self.folder / str(visit)
+        try:
+            names = os.listdir(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return [(_number(name), folder / name) for name in names]
+
+
+def _number(name: str) -> int | None:
+    stem, _, suffix = name.partition(".")
+    return int(stem) if suffix == "json" and stem.lstrip("-").isdigit() else None
+
+
+def _json(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(record, separators=(",", ":")).encode()

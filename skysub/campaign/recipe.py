@@ -1,0 +1,285 @@
+"""What a user asks for: a recipe, checked where its YAML enters."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+
+from skysub.campaign.lookup import closest, find_yaml, read_yaml, set_value
+from skysub.errors import RecipeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = [
+    "Products",
+    "Recipe",
+    "Source",
+    "built",
+    "canonical",
+    "explained",
+    "load_recipe",
+    "plain",
+    "short_hash",
+]
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, (str, dict)) else value
+
+
+class Source(BaseModel):
+    """Where some of the inputs lie, and how their files are mapped."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    files: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ()
+    """Globs; ``**`` goes into folders."""
+    pattern: str = ""
+    """A path with ``{visit}``, ``{detector}``, perhaps ``{band}`` and ``*``; it stands above headers."""
+    table: str = ""
+    """A table (CSV, ECSV, Parquet) with the column ``path`` and, over headers, visit, detector, band."""
+    ingest: dict[str, Any] | None = None
+    """How to read the files, for `skysub.read_visit_image`; None: by looking at each file."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Source:
+        given = [name for name in ("files", "pattern", "table") if getattr(self, name)]
+        if len(given) != 1:
+            says = " and ".join(given) if given else "none"
+            raise ValueError(f"say where files are in one way: files, pattern or table (here: {says})")
+        if self.pattern and not ("{visit}" in self.pattern and "{detector}" in self.pattern):
+            example = "'raw/{visit}_{detector}.fits'"
+            raise ValueError(
+                f"pattern needs {{visit}} and {{detector}}, as in {example}, not {self.pattern!r}"
+            )
+        return self
+
+
+class Products(BaseModel):
+    """Which products are kept, and how."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pixels: Literal["stored", "on_demand"] = "stored"
+    """``on_demand``: image and variance are made from the input again when somebody asks for them."""
+    compression: Literal["lz4", "zstd", "none"] = "lz4"
+    """Codec of the stored pixels; all are lossless."""
+    durable: bool = False
+    """Wait for the disk before a unit counts as done, so that a power failure loses nothing either."""
+
+
+class Recipe(BaseModel):
+    """A kind of campaign: inputs, the step that each detector goes through, products, and where it runs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    description: str = ""
+    inputs: Annotated[tuple[Source, ...], BeforeValidator(_as_list)] = ()
+    steps: dict[str, dict[str, Any]]
+    """One step by name, with its settings; `skysub.campaign.steps` lists the names."""
+    products: Products = Products()
+    cluster: dict[str, Any] = Field(default_factory=lambda: {"profile": "local"})
+    """A profile by name or path, and what to change in it."""
+    mode: Literal["auto", "detector", "block"] = "auto"
+    """One task per detector, or detectors cut into blocks; auto counts detectors and workers."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthands(cls, tree: Any) -> Any:
+        if not isinstance(tree, dict):
+            return tree
+        tree = dict(tree)
+        if isinstance(tree.get("cluster"), str):
+            tree["cluster"] = {"profile": tree["cluster"]}
+        if isinstance(tree.get("steps"), dict):
+            tree["steps"] = {name: {} if given is None else given for name, given in tree["steps"].items()}
+        if isinstance(tree.get("inputs"), (list, tuple)):
+            tree["inputs"] = [{"files": each} if isinstance(each, str) else each for each in tree["inputs"]]
+        elif isinstance(tree.get("inputs"), str):
+            tree["inputs"] = [{"files": tree["inputs"]}]
+        return tree
+
+    @model_validator(mode="after")
+    def _one_step(self) -> Recipe:
+        if len(self.steps) != 1:
+            raise ValueError(
+                f"a recipe runs one step, not {len(self.steps)}: {', '.join(self.steps) or 'none'}"
+            )
+        return self
+
+    @property
+    def step(self) -> str:
+        """Name of the step."""
+        return next(iter(self.steps))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Settings of the step as the recipe gives them; what is not given has its default."""
+        return self.steps[self.step]
+
+
+def load_recipe(
+    name: str, *, inputs: Iterable[str] = (), cluster: str | None = None, settings: Iterable[str] = ()
+) -> Recipe:
+    """Read a recipe by path or name, with the command line's choices over it.
+
+    Parameters
+    ----------
+    name
+        Path of a YAML file, or a name that `skysub.campaign.lookup.find_yaml` finds.
+    inputs
+        Globs in place of those that the recipe names; with several sources in the recipe this is refused.
+    cluster
+        Profile in place of the recipe's.
+    settings
+        ``key=value`` assignments, applied last, in order.
+
+    Raises
+    ------
+    RecipeError
+        Where the recipe has an unknown key (with the nearest known one), a value of the wrong type, or
+        cannot be read.
+    """
+    path = find_yaml(name, "workflows")
+    tree = read_yaml(path, "workflows")
+    globs = list(inputs)
+    if globs:
+        sources = _as_list(tree.get("inputs") or [])
+        mappings = (
+            [each.get("ingest") for each in sources if isinstance(each, dict)]
+            if isinstance(sources, list)
+            else []
+        )
+        if len(mappings) > 1:
+            raise RecipeError(
+                f"{path} names {len(mappings)} sources with mappings of their own, so inputs cannot be given "
+                "from outside: edit its inputs"
+            )
+        source: dict[str, Any] = {"files": globs}
+        if mappings and mappings[0] is not None:
+            source["ingest"] = mappings[0]
+        tree = {**tree, "inputs": [source]}
+    if cluster is not None:
+        tree = {**tree, "cluster": {"profile": cluster}}
+    elif isinstance(tree.get("cluster"), str):
+        tree = {**tree, "cluster": {"profile": tree["cluster"]}}
+    for assignment in settings:
+        tree = set_value(tree, assignment)
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise RecipeError(f"{path}: {explained(error, Recipe)}") from None
+
+
+def built(cls: type, given: dict[str, Any], where: str) -> Any:
+    """A configuration dataclass from a mapping, nested ones included.
+
+    Raises
+    ------
+    RecipeError
+        Where a key is unknown (with the nearest known one) or a value is refused.
+    """
+    _check_keys(cls, given, where)
+    try:
+        return TypeAdapter(cls).validate_python(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join([where, *(str(part) for part in first["loc"])])
+        raise RecipeError(f"{place}: {_plain(first)}") from None
+
+
+def canonical(value: Any) -> str:
+    """One text for equal configurations: JSON with sorted keys, dataclasses and models as mappings."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=_jsonable)
+
+
+def plain(value: Any) -> Any:
+    """Return a configuration as mappings, lists and numbers, as JSON has them."""
+    return json.loads(canonical(value))
+
+
+def short_hash(value: Any) -> str:
+    """First 16 hexadecimal digits of the SHA-256 of `canonical`."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()[:16]
+
+
+def explained(error: ValidationError, model: type[BaseModel]) -> str:
+    """What is wrong with the first bad key, in one sentence."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        *parents, word = first["loc"]
+        known = _known_keys(model, parents)
+        inside = f" in {'.'.join(str(p) for p in parents)}" if parents else ""
+        return f"unknown key {word!r}{inside}{closest(str(word), known)}; known: {', '.join(known)}"
+    return f"{place}: {_plain(first)}" if place else _plain(first)
+
+
+def _plain(first: Any) -> str:
+    reason = first.get("ctx", {}).get("error")
+    if reason is not None:
+        return str(reason)
+    message = str(first["msg"])
+    if first["type"] == "missing":
+        return "is missing"
+    return f"{message[0].lower()}{message[1:]}, not {first['input']!r}"
+
+
+def _known_keys(model: type[BaseModel], parents: list[Any]) -> list[str]:
+    for part in parents:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation
+        inner = [
+            t
+            for t in (annotation, *typing.get_args(annotation))
+            if isinstance(t, type) and issubclass(t, BaseModel)
+        ]
+        model = inner[0]
+    return sorted(field.alias or name for name, field in model.model_fields.items())
+
+
+def _check_keys(cls: type, given: dict[str, Any], where: str) -> None:
+    hints = typing.get_type_hints(cls)
+    known = [field.name for field in dataclasses.fields(cls) if field.init]
+    for key, value in given.items():
+        if key not in known:
+            raise RecipeError(
+                f"{where}: unknown key {key!r}{closest(str(key), known)}; known: {', '.join(known)}"
+            )
+        inner = _dataclass_in(hints[key])
+        if inner is not None and isinstance(value, dict):
+            _check_keys(inner, value, f"{where}.{key}")
+
+
+def _dataclass_in(hint: Any) -> type | None:
+    options = typing.get_args(hint) if typing.get_origin(hint) in {typing.Union, types.UnionType} else (hint,)
+    return next((each for each in options if isinstance(each, type) and dataclasses.is_dataclass(each)), None)
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} has no place in a configuration")

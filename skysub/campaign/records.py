@@ -1,0 +1,108 @@
+"""What a marker says of a visit image apart from its pixels, and the visit image made of it again."""
+
+from __future__ import annotations
+
+import base64
+import math
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from skysub.errors import InvalidImageError
+from skysub.visit.planes import MaskPlanes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from skysub.visit.image import VisitImage
+
+__all__ = ["described", "narrow_mask", "numbers", "visit_image_fields"]
+
+
+def described(visit_image: VisitImage, planes: MaskPlanes) -> dict[str, Any]:
+    """Return what `visit_image_fields` needs to make the same visit image of the stored pixels."""
+    header = visit_image.header
+    wcs = visit_image.wcs
+    return {
+        "unit": visit_image.unit,
+        "planes": dict(planes),
+        "has_variance": visit_image.variance is not None,
+        "photo_calib": _number(visit_image.photo_calib),
+        "band": visit_image.band,
+        "exposure_time": _number(visit_image.exposure_time),
+        "gain": _number(visit_image.gain),
+        "read_noise": _number(visit_image.read_noise),
+        "xy0": [int(value) for value in visit_image.xy0],
+        # relaxed, so that distortion terms are written as well
+        "wcs": None if wcs is None else _packed(wcs.to_header_string(relax=True)),
+        "header": None if header is None else _packed(header.tostring()),
+    }
+
+
+def visit_image_fields(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a visit image that `described` kept, arrays and identity left out."""
+    from astropy.io.fits import Header
+    from astropy.wcs import WCS
+
+    exposure_time = record["exposure_time"]
+    return {
+        "unit": record["unit"],
+        "planes": MaskPlanes(record["planes"]),
+        "photo_calib": record["photo_calib"],
+        "band": record["band"],
+        "exposure_time": math.nan if exposure_time is None else exposure_time,
+        "gain": record["gain"],
+        "read_noise": record["read_noise"],
+        "xy0": tuple(record["xy0"]),
+        "wcs": None
+        if record["wcs"] is None
+        else WCS(Header.fromstring(_unpacked(record["wcs"])), naxis=2, fix=False),
+        "header": None if record["header"] is None else Header.fromstring(_unpacked(record["header"])),
+    }
+
+
+def narrow_mask(mask: NDArray[np.signedinteger], planes: MaskPlanes) -> tuple[NDArray[np.int32], MaskPlanes]:
+    """Return the mask as the int32 that the store has, planes moved to lower bits where they must be.
+
+    Raises
+    ------
+    InvalidImageError
+        When there are more than 31 planes.
+    """
+    if mask.dtype == np.int32 and planes.dtype == np.int32:
+        return mask.astype(np.int32, copy=False), planes
+    if len(planes) > 31:
+        raise InvalidImageError(f"the store holds masks of 31 planes, not {len(planes)}: {', '.join(planes)}")
+    narrow = MaskPlanes({name: bit for bit, name in enumerate(planes.names)})
+    moved = np.zeros(mask.shape, np.int32)
+    for name, bit in narrow.items():
+        moved[(mask >> planes[name]) & 1 == 1] |= np.int32(1 << bit)
+    return moved, narrow
+
+
+def numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return figures ready for JSON: NumPy's numbers as Python's, what is not finite as None."""
+    return {name: _plain(value) for name, value in values.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _packed(text: str) -> str:
+    return base64.b64encode(zlib.compress(text.encode(), 6)).decode()
+
+
+def _unpacked(text: str) -> str:
+    return zlib.decompress(base64.b64decode(text)).decode()

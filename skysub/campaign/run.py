@@ -1,0 +1,296 @@
+"""The coordinator: hands units to workers, records what fails, gathers visits, survives being killed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import sys
+import threading
+import traceback
+from collections import deque
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TextIO
+
+from skysub._version import __version__
+from skysub.campaign.files import locked, put, writing
+from skysub.campaign.plan import make_plan
+from skysub.campaign.progress import LOG, Progress, logged
+from skysub.campaign.unit import Receipt, failure_record, gather_visit, process_unit
+from skysub.campaign.window import Job, Window
+from skysub.cluster import connected, load_profile
+from skysub.errors import OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from skysub.campaign.inputs import Unreadable
+    from skysub.campaign.plan import Plan
+    from skysub.campaign.recipe import Recipe
+    from skysub.campaign.runs import Run, Unit
+    from skysub.campaign.window import Finished
+    from skysub.cluster import Workers
+
+__all__ = ["Outcome", "run_campaign"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to."""
+
+    run: str
+    """Name of the run that was worked on; empty where nothing was to do."""
+    done: int
+    """Units done now."""
+    earlier: int
+    """Units that were done before."""
+    failed: int
+    left: int
+    """Units not begun, after an interruption."""
+    unreadable: int
+    """Inputs whose headers cannot be read."""
+    interrupted: bool
+    seconds: float
+    stages: str = ""
+    """Which stages cost most, for people."""
+    log: str = ""
+    """Path of the log file."""
+
+
+def run_campaign(
+    recipe: Recipe, output: Path, *, verify: bool = False, stream: TextIO | None = sys.stderr
+) -> Outcome:
+    """Do what is left of a campaign; a killed or interrupted one is continued by calling this again.
+
+    Parameters
+    ----------
+    output
+        Folder of the campaign.
+    verify
+        Compare what finished units wrote with their checksums first, and redo those that differ.
+    stream
+        Where progress is shown; None shows none.
+
+    Raises
+    ------
+    OutputError
+        When the output cannot be written, or fills up on the way; finished units stay.
+    OutputInUseError
+        When another process works on this output.
+    NotEnoughMemoryError, ClusterError, InputsError, RecipeError, StoreVersionError
+        Before anything is written.
+    """
+    profile = load_profile(recipe.cluster)
+    with locked(output):
+        plan = make_plan(recipe, output, verify=verify)
+        _note_unreadable(output, plan.unreadable)
+        counts = _Counts(plan.left, plan.done, len(plan.unreadable), plan.memory)
+        _announce(plan, stream)
+        if not plan.left:
+            if plan.pointers:
+                plan.freeze()
+            return Outcome("", 0, counts.earlier, 0, 0, counts.unreadable, interrupted=False, seconds=0)
+        run = plan.freeze()
+        # plans of large campaigns are large, and not needed any more
+        del plan
+        with writing(run.folder), logged(run.folder / "run.log"), _interruptible(stream) as stop:
+            LOG.info("skysub %s starts: %d units to do in run %s", __version__, counts.left, run.name)
+            progress = Progress(run.record["step"], counts.left, stream)
+            with connected(profile, need=counts.memory, units=counts.left) as workers:
+                progress.say(f"run {run.name} on {workers.described}; log: {run.folder / 'run.log'}")
+                coordinator = _Coordinator(run, progress, stop)
+                coordinator.work(workers)
+            progress.end()
+            LOG.info("ends: %d done, %d failed", progress.done, progress.failed)
+            if coordinator.halted:
+                raise OutputError(coordinator.halted)
+        return Outcome(
+            run=run.name,
+            done=progress.done,
+            earlier=counts.earlier,
+            failed=progress.failed,
+            left=counts.left - progress.done - progress.failed,
+            unreadable=counts.unreadable,
+            interrupted=stop.is_set(),
+            seconds=progress.elapsed,
+            stages=progress.stages(),
+            log=str(run.folder / "run.log"),
+        )
+
+
+@dataclass(frozen=True)
+class _Counts:
+    left: int
+    earlier: int
+    unreadable: int
+    memory: int
+
+
+@dataclass
+class _OpenVisit:
+    lines: list[str]
+    waiting: set[int] = field(default_factory=set)
+
+
+class _Coordinator:
+    """Units in the order of the plan, each visit gathered once its last detector is over."""
+
+    def __init__(self, run: Run, progress: Progress, stop: threading.Event) -> None:
+        self.halted = ""
+        self._run = run
+        self._progress = progress
+        self._stop = stop
+        self._folder = str(run.folder)
+        self._open: dict[int, _OpenVisit] = {}
+        self._ready: deque[Job] = deque()
+        self._units = self._jobs()
+
+    def work(self, workers: Workers) -> None:
+        """Do all units that are left."""
+        window = Window(workers.client, size=4 * workers.slots + 4)
+        try:
+            for finished in window.run(self._next, stopping=self._stopping):
+                if finished.job.function is process_unit:
+                    self._unit_over(finished)
+                else:
+                    self._visit_over(finished)
+        finally:
+            window.close()
+
+    def _stopping(self) -> bool:
+        return self._stop.is_set() or bool(self.halted)
+
+    def _next(self) -> Job | None:
+        if self._ready:
+            return self._ready.popleft()
+        return next(self._units, None)
+
+    def _jobs(self) -> Iterator[Job]:
+        markers = self._run.markers
+        for visit, units in self._run.visits():
+            gathered = markers.visit_path(visit).exists()
+            if gathered:
+                # what a coordinator killed between marker and clean-up left behind
+                shutil.rmtree(markers.folder / str(visit), ignore_errors=True)
+                continue
+            done = markers.done(visit, [unit.detector for unit in units])
+            lines = [unit.to_json() for unit in units]
+            left = [
+                (unit, line) for unit, line in zip(units, lines, strict=True) if unit.detector not in done
+            ]
+            if not left:
+                yield self._gathering(visit, lines)
+                continue
+            self._open[visit] = _OpenVisit(lines, {unit.detector for unit, _ in left})
+            for unit, line in left:
+                yield Job((visit, unit.detector), process_unit, (self._folder, line))
+
+    def _gathering(self, visit: int, lines: list[str]) -> Job:
+        return Job((visit,), gather_visit, (self._folder, lines))
+
+    def _unit_over(self, finished: Finished) -> None:
+        visit, detector = finished.job.name
+        receipt = finished.result
+        if finished.error is not None:
+            receipt = self._lost(finished, visit, detector)
+        if receipt.state == "stopped":
+            self._halt(receipt.message)
+            return
+        if receipt.state == "failed":
+            LOG.error("visit %d detector %d failed: %s", visit, detector, receipt.message)
+        self._progress.count(receipt)
+        waiting = self._open[visit]
+        waiting.waiting.discard(detector)
+        if not waiting.waiting:
+            del self._open[visit]
+            self._ready.append(self._gathering(visit, waiting.lines))
+
+    def _lost(self, finished: Finished, visit: int, detector: int) -> Receipt:
+        """Record a unit whose worker could not say itself what happened."""
+        error = finished.error
+        message = " ".join(f"{type(error).__name__}: {error}".split())
+        if type(error).__name__ == "KilledWorker":
+            message = (
+                "each worker that tried it died: too little memory, or a crash in a library; "
+                f"{self._folder}/run.log says more"
+            )
+        unit = _unit_of(finished.job)
+        trace = "".join(traceback.format_exception(error))
+        try:
+            with writing(self._run.folder):
+                self._run.markers.fail(visit, detector, failure_record(self._run, unit, message, trace))
+        except OutputError as full:
+            return Receipt(visit, detector, "stopped", str(full))
+        return Receipt(visit, detector, "failed", message)
+
+    def _visit_over(self, finished: Finished) -> None:
+        (visit,) = finished.job.name
+        if finished.error is not None:
+            LOG.error("visit %d could not be gathered", visit, exc_info=finished.error)
+            self._progress.say(f"visit {visit} is done but could not be gathered: {finished.error}")
+        elif finished.result:
+            self._halt(finished.result)
+        else:
+            LOG.info("visit %d is over", visit)
+
+    def _halt(self, message: str) -> None:
+        if not self.halted:
+            LOG.error(message)
+            self.halted = message
+
+
+def _unit_of(job: Job) -> Unit:
+    from skysub.campaign.runs import Unit
+
+    return Unit.from_json(job.arguments[1])
+
+
+def _note_unreadable(output: Path, unreadable: tuple[Unreadable, ...]) -> None:
+    """Keep the inputs that could not even be planned beside the runs, as of the last start."""
+    path = output / "unreadable.json"
+    if not unreadable:
+        path.unlink(missing_ok=True)
+        return
+    rows = [{"path": each.path, "reason": each.reason} for each in unreadable]
+    with writing(output):
+        put(path, json.dumps(rows, indent=1).encode())
+
+
+def _announce(plan: Plan, stream: TextIO | None) -> None:
+    if stream is None:
+        return
+    for each in plan.unreadable:
+        print(f"cannot be read, left out: {each.path}: {each.reason}", file=stream)
+    for unit in plan.changed:
+        who = f"visit {unit.visit} detector {unit.detector}"
+        print(f"the input of {who} changed, it will be redone: {unit.path}", file=stream)
+    if plan.outdated:
+        print(f"{plan.outdated} units will be redone with the new settings", file=stream)
+
+
+@contextmanager
+def _interruptible(stream: TextIO | None) -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C (or SIGTERM) into a wish to stop; the second is an ordinary interrupt."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def asked(number: int, _frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        if stream is not None:
+            name = signal.Signals(number).name
+            print(
+                f"\n{name}: finishing the units in flight; once more stops at once", file=stream, flush=True
+            )
+
+    before = {each: signal.signal(each, asked) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

@@ -1,0 +1,170 @@
+"""Runs: the frozen plans under ``OUT/runs``, and which of them speaks for a detector of a visit."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from skysub.campaign.files import checksum, put, read_json, writing
+from skysub.campaign.markers import Markers
+from skysub.errors import CampaignNotFoundError, StoreVersionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+__all__ = ["FORMAT", "Run", "Unit", "existing_runs", "freeze", "next_name", "open_runs"]
+
+FORMAT = 1
+"""Version of the store's layout; a store of a later one is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One detector of one visit, as planned."""
+
+    visit: int
+    detector: int
+    band: str
+    exposure_time: float | None
+    """Seconds; None where unknown."""
+    path: str
+    size: int
+    """Bytes of the input file (of all of them, where a detector has several)."""
+    mtime_ns: int
+    """When the input last changed, nanoseconds (the latest, where there are several files)."""
+    shape: tuple[int, int]
+    """(ny, nx), pixel."""
+    key: str
+    """Hash of step, settings and mapping: results of an equal key and input are equal."""
+    source: int
+    """Which mapping of ``run.json`` reads the file."""
+    visit_index: int = -1
+    """Place along the first axis of the run's arrays."""
+    detector_index: int = -1
+    """Place along the second axis."""
+    held_by: str = ""
+    """Name of the earlier run whose result serves; empty where this run does the work."""
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Unit:
+        """Return the unit that `to_json` wrote."""
+        fields = json.loads(text)
+        fields["shape"] = tuple(fields["shape"])
+        return cls(**fields)
+
+    def to_json(self) -> str:
+        """Return the unit as one line."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One frozen plan and what has been done of it."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """Name of the run; later runs have higher numbers."""
+        return self.folder.name
+
+    @property
+    def units_file(self) -> Path:
+        """File with one planned unit per line, ordered by visit and detector."""
+        return self.folder / "units.jsonl"
+
+    @property
+    def images(self) -> Path:
+        """Zarr store of pixels."""
+        return self.folder / "images.zarr"
+
+    @property
+    def backgrounds(self) -> Path:
+        """Zarr store of backgrounds."""
+        return self.folder / "backgrounds.zarr"
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """Content of ``run.json``: step, settings, mappings, products, shapes, counts, versions."""
+        record: dict[str, Any] = read_json(self.folder / "run.json")
+        return record
+
+    @cached_property
+    def markers(self) -> Markers:
+        """Markers of this run's step."""
+        durable = bool(self.record["products"].get("durable", False))
+        return Markers(self.folder / "units" / self.record["step"].replace(":", "."), durable=durable)
+
+    def units(self) -> Iterator[Unit]:
+        """Planned units, ordered by visit and detector; read as they are asked for."""
+        with self.units_file.open() as file:
+            for line in file:
+                yield Unit.from_json(line)
+
+    def visits(self) -> Iterator[tuple[int, list[Unit]]]:
+        """Units of one visit after the other that this run does itself."""
+        own = (unit for unit in self.units() if not unit.held_by)
+        for visit, units in groupby(own, key=lambda unit: unit.visit):
+            yield visit, list(units)
+
+
+def open_runs(output: Path) -> list[Run]:
+    """Return the runs of a campaign, oldest first.
+
+    Raises
+    ------
+    StoreVersionError
+        When one was written by a newer skysub.
+    """
+    runs = []
+    for file in sorted((output / "runs").glob("*/run.json")):
+        run = Run(file.parent)
+        if read_json(file) is None:
+            # never whole: the plan is made again under another name
+            continue
+        version = run.record.get("format")
+        if version != FORMAT:
+            writer = run.record.get("versions", {}).get("skysub", "a newer version")
+            raise StoreVersionError(
+                f"{run.folder} has layout {version}, written by skysub {writer}; this skysub knows layout "
+                f"{FORMAT}: install skysub {writer} or later, or choose another output"
+            )
+        runs.append(run)
+    return runs
+
+
+def existing_runs(output: Path) -> list[Run]:
+    """Return the runs of a campaign that must be there.
+
+    Raises
+    ------
+    CampaignNotFoundError
+        When there is none.
+    """
+    runs = open_runs(output)
+    if not runs:
+        raise CampaignNotFoundError(
+            f"there is no campaign at {output}: its folder would hold runs/; `skysub run` makes one"
+        )
+    return runs
+
+
+def next_name(output: Path) -> str:
+    """Name for a new run: a number above all folders there are, finished or not."""
+    taken = [int(folder.name) for folder in (output / "runs").glob("*") if folder.name.isdigit()]
+    return f"{max(taken, default=0) + 1:04d}"
+
+
+def freeze(run: Run, record: dict[str, Any], units: Iterable[Unit]) -> None:
+    """Write a plan: the units first, ``run.json`` with their checksum last. Without it there is no run."""
+    with writing(run.folder):
+        run.folder.mkdir(parents=True, exist_ok=True)
+        with run.units_file.open("w") as file:
+            for unit in units:
+                file.write(unit.to_json() + "\n")
+        record = {"format": FORMAT, **record, "units_crc32c": checksum(run.units_file)}
+        put(run.folder / "run.json", json.dumps(record, indent=1).encode())

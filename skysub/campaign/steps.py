@@ -1,0 +1,168 @@
+"""The steps that a recipe can name: what is done to one detector of one visit, and what comes out."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from skysub.background.config import BackgroundConfig
+from skysub.background.estimate import candidate_grids, subtract_background
+from skysub.background.model import BackgroundList
+from skysub.campaign.lookup import closest
+from skysub.errors import RecipeError
+from skysub.visit.planes import BACKGROUND_IGNORED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from skysub.visit.image import VisitImage
+
+__all__ = ["STEPS", "BackgroundStep", "Layout", "Step", "StepResult", "find_step"]
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step makes of one detector of one visit."""
+
+    visit_image: VisitImage
+    """Pixels with their background subtracted, mask with what was detected."""
+    background: BackgroundList
+    """Layers that were subtracted."""
+    figures: Mapping[str, float | int | str] = field(default_factory=dict)
+    """Summary statistics, by name."""
+    flags: Mapping[str, str] = field(default_factory=dict)
+    """What is missing or to be doubted: name, and a sentence for people."""
+    timings: Mapping[str, float] = field(default_factory=dict)
+    """Seconds by stage, in the order they were done."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Room that a step's background needs in the store."""
+
+    layers: int
+    grid: tuple[int, int]
+    """Superpixels (gy, gx)."""
+    terms: int
+    """Coefficients of a layer."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step: a plain function of a visit image and a configuration, with what a plan must know of it."""
+
+    name: str
+    version: int
+    """Raised when the same input and configuration give other numbers: earlier results are then redone."""
+    configuration: type
+    """Frozen dataclass of its settings."""
+    work: Callable[[VisitImage, Any], StepResult]
+    layout: Callable[[tuple[int, int], Any], Layout]
+    """From the shape (ny, nx) of a detector and a configuration."""
+    remake: Callable[[VisitImage, BackgroundList, Any], NDArray[np.float32]]
+    """Pixels (ny, nx) that ``work`` gave, from the input and the background alone."""
+    product: str = "preliminary_visit_image"
+    """Name of the pixels it makes; the background's is this with ``_background``."""
+    memory_images: float = 6.0
+    """Memory that one detector needs, in units of its float32 image."""
+    seconds_per_megapixel: float = 0.03
+    """First guess of its time on one core; a plan prefers what finished units took."""
+
+    @property
+    def background_product(self) -> str:
+        """Name of its background."""
+        return f"{self.product}_background"
+
+
+@dataclass(frozen=True)
+class BackgroundStep:
+    """Settings of the step ``background``: one fit, with the masks that the files bring.
+
+    Parameters
+    ----------
+    fit
+        How superpixels are cut, summarised and fit.
+    ignored
+        Mask planes whose pixels are left out; planes that a file does not have are passed over.
+    """
+
+    fit: BackgroundConfig = field(default_factory=BackgroundConfig)
+    ignored: tuple[str, ...] = BACKGROUND_IGNORED
+
+
+def find_step(name: str) -> Step:
+    """Return a step by its name, or one of your own as ``package.module:attribute``.
+
+    Raises
+    ------
+    RecipeError
+        When there is none.
+    """
+    if name in STEPS:
+        return STEPS[name]
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise RecipeError(
+            f"steps: there is no step {name!r}{closest(name, list(STEPS))}; known: {', '.join(STEPS)}, "
+            "or package.module:attribute"
+        )
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise RecipeError(f"steps: {name} cannot be imported: {error}") from None
+    if not isinstance(found, Step):
+        raise RecipeError(f"steps: {name} is no skysub.campaign.steps.Step, but {type(found).__name__}")
+    return found
+
+
+def _background(visit_image: VisitImage, config: BackgroundStep) -> StepResult:
+    started = time.perf_counter()
+    ignored = (visit_image.mask, visit_image.bits(*config.ignored))
+    subtracted, layer = subtract_background(visit_image.image, ignored, config.fit)
+    figures = {
+        "sky": float(layer.coefficients[0]),
+        "order": layer.order,
+        "chi2_per_freedom": float(layer.chi2_per_freedom),
+        "superpixels_used": int(layer.usable.sum()),
+    }
+    return StepResult(
+        visit_image=visit_image.replace(image=subtracted),
+        background=BackgroundList([layer]),
+        figures=figures,
+        flags={"order_reduced": layer.reduced} if layer.reduced else {},
+        timings={"background": time.perf_counter() - started},
+    )
+
+
+def _background_layout(shape: tuple[int, int], config: BackgroundStep) -> Layout:
+    grids = [grid.shape for grid in candidate_grids(shape, config.fit)[:1]]
+    return Layout(layers=1, grid=grids[0], terms=_terms(config.fit.order))
+
+
+def _background_remake(
+    visit_image: VisitImage, background: BackgroundList, _config: BackgroundStep
+) -> NDArray[np.float32]:
+    return background[0].subtract_from(visit_image.image)
+
+
+def _terms(order: int) -> int:
+    return (order + 1) * (order + 2) // 2
+
+
+STEPS = {
+    "background": Step(
+        name="background",
+        version=1,
+        configuration=BackgroundStep,
+        work=_background,
+        layout=_background_layout,
+        remake=_background_remake,
+        memory_images=5.0,
+    ),
+}
+"""Steps by name."""

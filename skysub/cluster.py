@@ -1,0 +1,235 @@
+"""Which Dask workers a campaign runs on: profiles, and the client of a cluster that has memory enough."""
+
+from __future__ import annotations
+
+import math
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import psutil
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from skysub.campaign.lookup import find_yaml, merged, read_yaml
+from skysub.campaign.recipe import explained
+from skysub.errors import ClusterError, NotEnoughMemoryError, RecipeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from distributed import Client
+
+__all__ = ["Profile", "Workers", "connected", "load_profile"]
+
+_USABLE = 0.9
+"""Share of this machine's memory that workers may have."""
+
+_WORKER_MEMORY = {
+    # units hold their pixels themselves, so Dask has nothing to spill, and a pause would not end
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.terminate": 0.95,
+}
+
+
+class Profile(BaseModel):
+    """A place to run, as a YAML file of ``cluster/`` says."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["local", "threads", "address"]
+    """Processes of this machine, threads of this process, or a scheduler that is running already."""
+    workers: int | Literal["auto"] = Field("auto", gt=0)
+    """Worker processes (local) or threads (threads); auto: as many as cores and memory allow."""
+    threads: int = Field(1, gt=0)
+    """Threads per worker process."""
+    memory: str | int = "auto"
+    """Limit of one worker ("3 GiB"), of all threads for ``threads``; auto: what this machine has."""
+    address: str = ""
+    """Of the scheduler."""
+    dashboard: str = ""
+    """Address of Dask's dashboard, such as ":8787"; empty: none."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """A client, and how many units its workers do at once."""
+
+    client: Client
+    slots: int
+    """Units at once: threads of all workers."""
+    described: str
+    """For people."""
+
+
+def load_profile(cluster: Mapping[str, Any]) -> Profile:
+    """Read the profile that a recipe's ``cluster`` names, with the recipe's changes.
+
+    Raises
+    ------
+    RecipeError
+        When there is no such profile, or a key or value of it is no good.
+    """
+    changes = dict(cluster)
+    path = find_yaml(str(changes.pop("profile", "local")), "cluster")
+    try:
+        profile = Profile.model_validate(merged(read_yaml(path, "cluster"), changes))
+    except ValidationError as error:
+        raise RecipeError(f"{path}: {explained(error, Profile)}") from None
+    if profile.kind == "address" and not profile.address:
+        raise RecipeError(f"{path}: address is missing: --set cluster.address=tcp://HOST:8786")
+    return profile
+
+
+@contextmanager
+def connected(profile: Profile, *, need: int, units: int) -> Iterator[Workers]:
+    """Open a client of the profile's workers; a cluster that was started for it ends with it.
+
+    Parameters
+    ----------
+    need
+        Bytes that one unit of work needs at most, libraries included.
+    units
+        Units of work; more workers than that are not started.
+
+    Raises
+    ------
+    NotEnoughMemoryError
+        When a worker has less memory than a unit needs.
+    ClusterError
+        When no scheduler answers, or it has no workers.
+    """
+    opened = {"local": _local, "threads": _threads, "address": _address}[profile.kind]
+    with opened(profile, need, max(1, units)) as workers:
+        yield workers
+
+
+@contextmanager
+def _local(profile: Profile, need: int, units: int) -> Iterator[Workers]:
+    import dask
+    from dask.system import CPU_COUNT
+    from distributed import Client, LocalCluster
+
+    room = _memory_here()
+    each = need * profile.threads
+    limit = _bytes(profile.memory)
+    count = (
+        min(CPU_COUNT, max(1, math.ceil(units / profile.threads)))
+        if profile.workers == "auto"
+        else profile.workers
+    )
+    if profile.workers == "auto":
+        count = max(1, min(count, int(room // (limit or each))))
+    limit = limit or int(room // count)
+    if limit < each:
+        _refuse(
+            f"each of {count} worker processes",
+            limit,
+            each,
+            "--set cluster.workers=1, or a larger cluster.memory",
+        )
+    with (
+        dask.config.set(_WORKER_MEMORY),
+        _started(
+            lambda: LocalCluster(
+                n_workers=count,
+                threads_per_worker=profile.threads,
+                processes=True,
+                memory_limit=limit,
+                dashboard_address=profile.dashboard or None,
+            )
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        threads = "" if profile.threads == 1 else f" of {profile.threads} threads"
+        yield Workers(client, count * profile.threads, f"{count} worker processes{threads} on this machine")
+
+
+@contextmanager
+def _threads(profile: Profile, need: int, units: int) -> Iterator[Workers]:
+    from dask.system import CPU_COUNT
+    from distributed import Client, LocalCluster
+
+    room = _bytes(profile.memory) or _memory_here()
+    count = min(CPU_COUNT, units) if profile.workers == "auto" else profile.workers
+    if profile.workers == "auto":
+        count = max(1, min(count, int(room // need)))
+    if room < need * count:
+        _refuse(f"this process with {count} threads", int(room), need * count, "--set cluster.workers=1")
+    with (
+        _started(
+            lambda: LocalCluster(
+                n_workers=1,
+                threads_per_worker=count,
+                processes=False,
+                memory_limit=None,
+                dashboard_address=profile.dashboard or None,
+            )
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield Workers(client, count, f"{count} threads of this process")
+
+
+@contextmanager
+def _address(profile: Profile, need: int, units: int) -> Iterator[Workers]:
+    from distributed import Client
+
+    with _started(lambda: Client(profile.address, timeout="20s")) as client:
+        try:
+            client.wait_for_workers(1, timeout=60)
+        except TimeoutError:
+            raise ClusterError(
+                f"{profile.address} has no workers, after a minute's wait: start some"
+            ) from None
+        known = client.scheduler_info(n_workers=-1)["workers"]
+        small = {
+            address: worker["memory_limit"]
+            for address, worker in known.items()
+            if worker["memory_limit"] and worker["memory_limit"] < need * worker["nthreads"]
+        }
+        if small:
+            address, limit = min(small.items(), key=lambda item: item[1])
+            what = f"worker {address} ({known[address]['nthreads']} threads)"
+            _refuse(
+                what, limit, need * known[address]["nthreads"], "workers with fewer threads or more memory"
+            )
+        slots = sum(worker["nthreads"] for worker in known.values())
+        yield Workers(client, min(slots, units), f"{len(known)} workers at {profile.address}")
+
+
+@contextmanager
+def _started(start: Any) -> Iterator[Any]:
+    try:
+        opened = start()
+    except (OSError, TimeoutError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ClusterError(f"no Dask cluster to work on: {reason}") from error
+    with opened:
+        yield opened
+
+
+def _refuse(who: str, has: int, needs: int, cure: str) -> None:
+    has_gib, needs_gib = has / 2**30, needs / 2**30
+    raise NotEnoughMemoryError(
+        f"{who} would have {has_gib:.2f} GiB of memory, units need {needs_gib:.2f} GiB: use {cure}"
+    )
+
+
+def _memory_here() -> float:
+    from distributed.system import MEMORY_LIMIT
+
+    # the limit knows of containers, what is available of other processes
+    return _USABLE * float(min(MEMORY_LIMIT, psutil.virtual_memory().available))
+
+
+def _bytes(memory: str | int) -> int:
+    from dask.utils import parse_bytes
+
+    if memory == "auto":
+        return 0
+    try:
+        return int(parse_bytes(memory))
+    except ValueError:
+        raise RecipeError(f"cluster.memory must be auto or a size as '3 GiB', not {memory!r}") from None
