@@ -26,7 +26,7 @@ import skysub
 MIB = 2**20
 
 # what does not fit is an error rather than a slow run: nothing is spilled to disk
-STRICT = {"distributed.worker.memory": {"target": False, "spill": False, "pause": False, "terminate": 0.95}}
+STRICT = {f"distributed.worker.memory.{state}": False for state in ("target", "spill", "pause")}
 
 
 def main() -> None:
