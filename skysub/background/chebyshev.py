@@ -27,6 +27,8 @@ WORST_CONDITION = 1e6
 class ChebyshevFit:
     """Coefficients of a fit and their covariance, terms in afw's order."""
 
+    order: int
+    """Total degree that was fit."""
     coefficients: NDArray[np.float64]
     """(n_terms,) float64, unit of the values."""
     covariance: NDArray[np.float64]
@@ -62,32 +64,6 @@ def design_matrix(
     return np.stack([tx[p] * ty[q] for p, q in degrees(order)], axis=-1)
 
 
-def supported_order(
-    x: NDArray[np.float64],
-    y: NDArray[np.float64],
-    weights: NDArray[np.float64],
-    *,
-    shape: tuple[int, int],
-    order: int,
-) -> int:
-    """Highest order, ``order`` at most, that the usable superpixels at ``x``, ``y`` (n,) determine.
-
-    An order is held when there are as many superpixels as terms, more distinct rows and columns than
-    its degree, and the weighted design is not degenerate. Returns -1 where there is no superpixel.
-    """
-    n = len(x)
-    if n == 0:
-        return -1
-    columns, rows = len(np.unique(x)), len(np.unique(y))
-    for tried in range(min(order, columns - 1, rows - 1), 0, -1):
-        if n < len(degrees(tried)):
-            continue
-        matrix = design_matrix(x, y, shape=shape, order=tried)
-        if np.linalg.cond(matrix * np.sqrt(weights / weights.max())[:, None]) <= WORST_CONDITION:
-            return tried
-    return 0
-
-
 def fit_chebyshev(
     x: NDArray[np.float64],
     y: NDArray[np.float64],
@@ -100,10 +76,13 @@ def fit_chebyshev(
 ) -> ChebyshevFit:
     """Weighted least squares: minimise sum w (v - sum c T)^2 by the normal equations, as afw does.
 
+    The order is the highest up to ``order`` that the points determine: as many points as terms, and a
+    weighted design that is not degenerate.
+
     Parameters
     ----------
     x, y
-        (n,) float64, pixel; centres of the usable superpixels.
+        (n,) float64, pixel; centres of the usable superpixels, at least one.
     values, errors
         (n,) float64; values and their standard errors, which enter the covariance alone.
     weights
@@ -119,28 +98,39 @@ def fit_chebyshev(
     # the scale of the weights cancels; taking it out keeps images of 1e15 or 1e-20 within range
     w = weights / np.max(weights)
     matrix = design_matrix(x, y, shape=shape, order=order)
-    weighted = matrix * w[:, None]
-    # einsum rather than BLAS: its sums do not depend on the number of threads
-    normal = np.einsum("ki,kj->ij", weighted, matrix)
-    coefficients = np.linalg.solve(normal, np.einsum("ki,k->i", weighted, values))
+    # einsum rather than BLAS: its sums do not depend on the number of threads, and BLAS threads that
+    # find no free core cost a hundred times the fit
+    normal = np.einsum("ki,kj->ij", matrix * w[:, None], matrix)
+    held = _determined_order(normal, len(x), order)
+    terms = len(degrees(held))
+    # terms stand by degree: a lower order's equations are the first of a higher one's
+    matrix, normal = matrix[:, :terms], normal[:terms, :terms]
+    coefficients = np.linalg.solve(normal, np.einsum("ki,k->i", matrix, w * values))
     scale = np.max(errors, initial=0.0, where=np.isfinite(errors)) or 1.0
     relative = np.where(np.isfinite(errors), errors / scale, 0.0)
-    noisy = weighted * relative[:, None]
+    noisy = matrix * (w * relative)[:, None]
     inverse = np.linalg.inv(normal)
     covariance = inverse @ np.einsum("ki,kj->ij", noisy, noisy) @ inverse
-    freedom = int(np.count_nonzero(relative > 0)) - matrix.shape[1]
+    known = relative > 0
+    freedom = int(np.count_nonzero(known)) - terms
     chi2 = np.nan
     if freedom > 0:
-        pulls = (
-            (values - np.einsum("ki,i->k", matrix, coefficients))[relative > 0]
-            / scale
-            / relative[relative > 0]
-        )
+        pulls = (values - np.einsum("ki,i->k", matrix, coefficients))[known] / scale / relative[known]
         chi2 = float(np.sum(pulls**2) / freedom)
         covariance *= max(1.0, chi2)
     return ChebyshevFit(
-        coefficients=coefficients, covariance=covariance * scale * scale, chi2_per_freedom=chi2
+        order=held, coefficients=coefficients, covariance=covariance * scale * scale, chi2_per_freedom=chi2
     )
+
+
+def _determined_order(normal: NDArray[np.float64], points: int, order: int) -> int:
+    for tried in range(order, 0, -1):
+        terms = len(degrees(tried))
+        if points >= terms:
+            eigenvalues = np.linalg.eigvalsh(normal[:terms, :terms])
+            if eigenvalues[0] * WORST_CONDITION**2 >= eigenvalues[-1]:
+                return tried
+    return 0
 
 
 def power_coefficients(coefficients: NDArray[np.float64], order: int) -> NDArray[np.float64]:

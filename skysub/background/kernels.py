@@ -14,6 +14,8 @@ import math
 import numpy as np
 from numba import njit
 
+from skysub.background.fma import fma
+
 IQR_TO_SIGMA = 0.741301109252802
 """Standard deviation of a Gaussian in units of its interquartile range, as in afw's Statistics.cc."""
 
@@ -33,7 +35,7 @@ COUNTING_FROM = 512
 """With fewer good pixels than this a sort is quicker than counting."""
 ROUNDS = 8
 """Rounds of counting before a sort is taken instead."""
-CLOSE = 48
+CLOSE = 80
 """A guess is good enough when this few pixels lie between it and the quartile."""
 MARGIN = 10
 """Pixels of margin on either side of the windows round the quartiles."""
@@ -77,6 +79,7 @@ def gather(image, mask, bits, has_mask, x_edges, nan, row, tiles):
 def band_statistics(tiles, sizes, code, sigma, passes, mean, error, count):
     """Statistics of each tile of a band; ``sizes`` are the pixel counts without the filling."""
     marks = np.empty(tiles.shape[1], np.uint8)
+    words = np.empty(tiles.shape[1] // 8 + 1, np.int32)
     marked = np.empty(ROOM, tiles.dtype)
     window = np.empty(ROOM, tiles.dtype)
     sums = np.empty((2, LANES))
@@ -88,7 +91,9 @@ def band_statistics(tiles, sizes, code, sigma, passes, mean, error, count):
         if n == 0:
             mean[i], error[i] = np.nan, np.nan
         elif code == MEANCLIP:
-            mean[i], error[i] = _clipped_mean(tile, n, sigma, passes, guess, marks, marked, window, sums)
+            mean[i], error[i] = _clipped_mean(
+                tile, n, sigma, passes, guess, marks, words, marked, window, sums
+            )
         else:
             mean[i], error[i] = _plain_mean(tile, n, sums)
             if code == MEDIAN:
@@ -99,8 +104,9 @@ def band_statistics(tiles, sizes, code, sigma, passes, mean, error, count):
 @_compiled
 def _count_good(tile):
     n = np.int32(0)
-    for v in tile:
-        n = np.int32(n + np.int32(v == v))
+    # by index: numba's iterators stand in the way of vector code
+    for k in range(len(tile)):
+        n = np.int32(n + np.int32(tile[k] == tile[k]))
     return np.int64(n)
 
 
@@ -115,12 +121,14 @@ def _plain_mean(tile, n, sums):
 
 
 @_compiled
-def _clipped_mean(tile, n, sigma, passes, guess, marks, marked, window, sums):
+def _clipped_mean(tile, n, sigma, passes, guess, marks, words, marked, window, sums):
     """Mean and standard error after ``passes`` clips, each of all good pixels."""
     n_marked = -1
     middle = distance = reach = tile.dtype.type(np.nan)
     if n >= COUNTING_FROM:
-        n_marked, middle, distance, reach = _quartiles_by_counting(tile, n, sigma, guess, marks, marked, window)
+        n_marked, middle, distance, reach = _quartiles_by_counting(
+            tile, n, sigma, guess, marks, words, marked, window
+        )
     if n_marked < 0:
         _quartiles_by_sorting(tile, n, guess)
     median = guess[1]
@@ -128,7 +136,7 @@ def _clipped_mean(tile, n, sigma, passes, guess, marks, marked, window, sums):
     core = _bounds(tile, median, CORE * half)
     rim = _bounds(tile, median, RIM * half)
     if n_marked < 0 or not _holds_rim(core, rim, middle, distance, reach):
-        n_marked = _mark_rim(tile, core, rim, marks, marked)
+        n_marked = _mark_rim(tile, core, rim, marks, words, marked)
     n_rim = _keep_rim(marked, n_marked, core, rim, window)
     core_n, core_total, core_squares = _sums_within(tile, core[0], core[1], median, sums)
     centre = median
@@ -140,7 +148,13 @@ def _clipped_mean(tile, n, sigma, passes, guess, marks, marked, window, sums):
         if half != half or centre != centre:
             return np.nan, np.nan
         clip = _bounds(tile, centre, half)
-        if n_rim >= 0 and clip[0] <= core[0] and clip[1] >= core[1] and clip[0] >= rim[0] and clip[1] <= rim[1]:
+        if (
+            n_rim >= 0
+            and clip[0] <= core[0]
+            and clip[1] >= core[1]
+            and clip[0] >= rim[0]
+            and clip[1] <= rim[1]
+        ):
             kept, total, squares = core_n, core_total, core_squares
             for v in window[:n_rim]:
                 if clip[0] <= v <= clip[1]:
@@ -212,7 +226,7 @@ def _sums_within(tile, low, high, centre, sums):
             dc = np.float64(c[j]) - centre if in_c else 0.0
             dd = np.float64(d[j]) - centre if in_d else 0.0
             first[j] += (da + db) + (dc + dd)
-            second[j] += (da * da + db * db) + (dc * dc + dd * dd)
+            second[j] = fma(da, da, fma(db, db, fma(dc, dc, fma(dd, dd, second[j]))))
             n = np.int32(n + np.int32(in_a) + np.int32(in_b) + np.int32(in_c) + np.int32(in_d))
     total = 0.0
     squares = 0.0
@@ -244,7 +258,7 @@ def _between(low, high, fraction):
 
 
 @_compiled
-def _quartiles_by_counting(tile, n, sigma, guess, marks, marked, window):
+def _quartiles_by_counting(tile, n, sigma, guess, marks, words, marked, window):
     """Exact quartiles from a guess of them, without a sort.
 
     Pixels below each guess are counted, and the guesses moved, until few pixels can lie between guess
@@ -254,28 +268,43 @@ def _quartiles_by_counting(tile, n, sigma, guess, marks, marked, window):
     Returns the number of pixels picked out, -1 where it did not work out, and of those near the ends of
     the first clip the middle, their distance from it, and the reach about that distance.
     """
-    if not guess[2] > guess[0]:
-        _guess_from_sample(tile, guess)
-    for _ in range(ROUNDS):
+    margin = MARGIN
+    for turn in range(2 * ROUNDS):
+        # from the neighbour's quartiles, or where those led nowhere from a sample
+        if turn == ROUNDS or not guess[0] < guess[1] < guess[2]:
+            _guess_from_sample(tile, guess)
         low, mid, high = tile.dtype.type(guess[0]), tile.dtype.type(guess[1]), tile.dtype.type(guess[2])
         if not low < mid < high:
             break
-        below_low, below_mid, below_high = _ranks(tile, low, mid, high)
-        miss_low = 0.25 * (n - 1) - below_low
-        miss_mid = 0.50 * (n - 1) - below_mid
-        miss_high = 0.75 * (n - 1) - below_high
-        # values per pixel of rank, as if Gaussian
-        spread = IQR_TO_SIGMA * (np.float64(high) - np.float64(low)) / n
-        if max(abs(miss_low), abs(miss_mid), abs(miss_high)) <= CLOSE:
-            return _pick_out(
-                tile, n, sigma, guess, marks, marked, window,
-                (low, mid, high), (below_low, below_mid, below_high),
-                (1.3 * max(abs(miss_low), abs(miss_high)) + MARGIN) * spread / 0.318,
-                (1.3 * abs(miss_mid) + MARGIN) * spread / 0.399,
+        below = _ranks(tile, low, mid, high)
+        miss_low = 0.25 * (n - 1) - below[0]
+        miss_mid = 0.50 * (n - 1) - below[1]
+        miss_high = 0.75 * (n - 1) - below[2]
+        # difference of two pixels next in rank, as in a Gaussian, at the median and at the quartiles
+        at_mid = IQR_TO_SIGMA * (np.float64(high) - np.float64(low)) / n / 0.399
+        at_outer = at_mid * 0.399 / 0.318
+        miss_outer = max(abs(miss_low), abs(miss_high))
+        if max(miss_outer, abs(miss_mid)) <= CLOSE:
+            found = _pick_out(
+                tile,
+                n,
+                sigma,
+                guess,
+                marks,
+                words,
+                marked,
+                window,
+                (low, mid, high),
+                below,
+                (1.3 * miss_outer + margin) * at_outer,
+                (1.3 * abs(miss_mid) + margin) * at_mid,
             )
-        guess[0] += miss_low * spread / 0.318
-        guess[1] += miss_mid * spread / 0.399
-        guess[2] += miss_high * spread / 0.318
+            if found[0] >= 0:
+                return found
+            margin *= 3
+        guess[0] += miss_low * at_outer
+        guess[1] += miss_mid * at_mid
+        guess[2] += miss_high * at_outer
     nan = tile.dtype.type(np.nan)
     return -1, nan, nan, nan
 
@@ -289,6 +318,7 @@ def _guess_from_sample(tile, guess):
         if v == v:
             sample[n] = v
             n += 1
+    guess[:] = np.nan
     if n > 0:
         sample[:n].sort()
         for q in range(3):
@@ -300,7 +330,8 @@ def _ranks(tile, low, mid, high):
     below_low = np.int32(0)
     below_mid = np.int32(0)
     below_high = np.int32(0)
-    for v in tile:
+    for k in range(len(tile)):
+        v = tile[k]
         below_low = np.int32(below_low + np.int32(v < low))
         below_mid = np.int32(below_mid + np.int32(v < mid))
         below_high = np.int32(below_high + np.int32(v < high))
@@ -308,7 +339,7 @@ def _ranks(tile, low, mid, high):
 
 
 @_compiled
-def _pick_out(tile, n, sigma, guess, marks, marked, window, pivots, below, reach_outer, reach_mid):
+def _pick_out(tile, n, sigma, guess, marks, words, marked, window, pivots, below, reach_outer, reach_mid):
     kind = tile.dtype.type
     low, mid, high = pivots
     middle = kind(0.5 * (np.float64(low) + np.float64(high)))
@@ -322,9 +353,12 @@ def _pick_out(tile, n, sigma, guess, marks, marked, window, pivots, below, reach
     for k in range(len(tile)):
         off = abs(tile[k] - middle)
         marks[k] = np.uint8(
-            (abs(off - arm) <= reach_outer) | (abs(tile[k] - mid) <= reach_mid) | (abs(off - distance) <= reach)
+            (abs(off - arm) <= reach_outer)
+            | (abs(tile[k] - mid) <= reach_mid)
+            | (abs(off - distance) <= reach)
         )
-    n_marked = _collect(tile, marks, marked)
+    n_marked = _collect(tile, marks, marked, words)
+    exact = np.empty(3)
     for q in range(3):
         held = 0
         less = 0
@@ -346,22 +380,30 @@ def _pick_out(tile, n, sigma, guess, marks, marked, window, pivots, below, reach
         if not with_pivot or k < 0 or k + 1 >= held:
             return -1, middle, distance, reach
         first, second = _neighbours(window[:held], k)
-        guess[q] = _between(first, second, at - int(at))
+        exact[q] = _between(first, second, at - int(at))
+    guess[:] = exact
     return n_marked, middle, distance, reach
 
 
 @_compiled
-def _collect(tile, marks, marked):
-    """Copy the marked pixels of a tile in their order; -1 where there are too many."""
+def _collect(tile, marks, marked, words):
+    """Copy the marked pixels of a tile in their order; -1 where there are too many.
+
+    Without branches, which no processor could predict: first the words of eight marks that are not
+    all zero, then the pixels of those.
+    """
+    eights = marks[: len(tile)].view(np.uint64)
+    n_words = 0
+    for w in range(len(eights)):
+        words[n_words] = w
+        n_words += eights[w] != 0
     n = 0
-    words = marks[: len(tile)].view(np.uint64)
-    for w in range(len(words)):
-        if words[w] != 0:
-            if n + 8 > ROOM:
-                return -1
-            for k in range(8 * w, 8 * w + 8):
-                marked[n] = tile[k]
-                n += marks[k]
+    for i in range(n_words):
+        if n + 8 > ROOM:
+            return -1
+        for k in range(8 * words[i], 8 * words[i] + 8):
+            marked[n] = tile[k]
+            n += marks[k]
     return n
 
 
@@ -369,21 +411,29 @@ def _collect(tile, marks, marked):
 def _neighbours(values, k):
     """The k-th and the (k+1)-th smallest of a few values."""
     n = len(values)
+    down = values.dtype.type(-np.inf)
+    up = values.dtype.type(np.inf)
     for candidate in values:
+        if not down <= candidate <= up:
+            continue
         less = np.int32(0)
         up_to = np.int32(0)
-        for v in values:
-            less = np.int32(less + np.int32(v < candidate))
-            up_to = np.int32(up_to + np.int32(v <= candidate))
-        if less <= k < up_to:
-            if k + 1 < up_to:
-                return candidate, candidate
+        for i in range(n):
+            less = np.int32(less + np.int32(values[i] < candidate))
+            up_to = np.int32(up_to + np.int32(values[i] <= candidate))
+        if up_to <= k:
+            down = candidate
+        elif less > k:
+            up = candidate
+        elif k + 1 < up_to:
+            return candidate, candidate
+        else:
             following = values.dtype.type(np.inf)
             for v in values:
-                if v > candidate and v < following:
+                if candidate < v < following:
                     following = v
             return candidate, following
-    return values[n - 1], values[n - 1]
+    return values[0], values[0]
 
 
 @_compiled
@@ -399,11 +449,11 @@ def _holds_rim(core, rim, middle, distance, reach):
 
 
 @_compiled
-def _mark_rim(tile, core, rim, marks, marked):
+def _mark_rim(tile, core, rim, marks, words, marked):
     for k in range(len(tile)):
         v = tile[k]
         marks[k] = np.uint8(((v >= rim[0]) & (v < core[0])) | ((v > core[1]) & (v <= rim[1])))
-    return _collect(tile, marks, marked)
+    return _collect(tile, marks, marked, words)
 
 
 @_compiled

@@ -12,7 +12,6 @@ from skysub.background.chebyshev import (
     degrees,
     fit_chebyshev,
     power_coefficients,
-    supported_order,
 )
 from skysub.background.threads import in_threads
 from skysub.background.config import BackgroundConfig
@@ -205,21 +204,20 @@ def fit_statistics(
     x, y, w = grid.x_centers[ix], grid.y_centers[iy], weights[usable]
     shape = grid.image_shape
     held_by_grid = min(config.order, min(grid.shape) - 1)
-    order = supported_order(x, y, w, shape=shape, order=held_by_grid)
+    fit = fit_chebyshev(x, y, values[usable], errors[usable], w, shape=shape, order=held_by_grid)
     reduced = ""
-    if order < config.order:
-        reduced = _why_reduced(grid, len(x), config, order, held_by_grid)
+    if fit.order < config.order:
+        reduced = _why_reduced(grid, len(x), config, fit.order, held_by_grid)
         if config.undersampled == "raise":
             raise UndersampledError(
                 f"{reduced}; use a lower order, smaller superpixels, or undersampled='reduce'"
             )
-    fit = fit_chebyshev(x, y, values[usable], errors[usable], w, shape=shape, order=order)
     return Background(
         grid=grid,
         statistics=statistics,
         coefficients=fit.coefficients,
         covariance=fit.covariance,
-        order=order,
+        order=fit.order,
         usable=usable,
         chi2_per_freedom=fit.chi2_per_freedom,
         config=config,
