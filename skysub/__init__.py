@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from skysub.background.config import BackgroundConfig
     from skysub.background.estimate import fit_background, subtract_background
     from skysub.background.model import Background, BackgroundList
+    from skysub.campaign.campaign import Campaign, open_campaign
     from skysub.pipeline.calibrate_image import CalibrateImageResult, calibrate_image
     from skysub.pipeline.config import CalibrateImageConfig
     from skysub.visit.image import VisitImage
@@ -27,6 +28,7 @@ __all__ = [
     "BackgroundList",
     "CalibrateImageConfig",
     "CalibrateImageResult",
+    "Campaign",
     "LazyBackground",
     "MaskPlanes",
     "VisitImage",
@@ -34,6 +36,7 @@ __all__ = [
     "align_chunks",
     "calibrate_image",
     "fit_background",
+    "open_campaign",
     "subtract_background",
 ]
 
@@ -48,6 +51,8 @@ _HOME = {
     "align_chunks": "skysub.background.blocks",
     "MaskPlanes": "skysub.visit.planes",
     "VisitImage": "skysub.visit.image",
+    "Campaign": "skysub.campaign.campaign",
+    "open_campaign": "skysub.campaign.campaign",
     "fit_background": "skysub.background.estimate",
     "subtract_background": "skysub.background.estimate",
 }

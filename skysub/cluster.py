@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from distributed import Client
 
-__all__ = ["Profile", "Workers", "connected", "load_profile"]
+__all__ = ["Profile", "Workers", "connected", "expected_slots", "load_profile"]
 
 _USABLE = 0.9
 """Share of this machine's memory that workers may have."""
@@ -82,6 +82,21 @@ def load_profile(cluster: Mapping[str, Any]) -> Profile:
     return profile
 
 
+def expected_slots(profile: Profile, *, need: int, units: int) -> int:
+    """How many units the workers of a profile would do at once; 0 where only its scheduler knows.
+
+    Parameters are those of `connected`.
+
+    Raises
+    ------
+    NotEnoughMemoryError
+        When a worker would have less memory than a unit needs.
+    """
+    if profile.kind == "local":
+        return _local_workers(profile, need, max(1, units))[0] * profile.threads
+    return _thread_count(profile, need, max(1, units)) if profile.kind == "threads" else 0
+
+
 @contextmanager
 def connected(profile: Profile, *, need: int, units: int) -> Iterator[Workers]:
     """Open a client of the profile's workers; a cluster that was started for it ends with it.
@@ -108,27 +123,9 @@ def connected(profile: Profile, *, need: int, units: int) -> Iterator[Workers]:
 @contextmanager
 def _local(profile: Profile, need: int, units: int) -> Iterator[Workers]:
     import dask
-    from dask.system import CPU_COUNT
     from distributed import Client, LocalCluster
 
-    room = _memory_here()
-    each = need * profile.threads
-    limit = _bytes(profile.memory)
-    count = (
-        min(CPU_COUNT, max(1, math.ceil(units / profile.threads)))
-        if profile.workers == "auto"
-        else profile.workers
-    )
-    if profile.workers == "auto":
-        count = max(1, min(count, int(room // (limit or each))))
-    limit = limit or int(room // count)
-    if limit < each:
-        _refuse(
-            f"each of {count} worker processes",
-            limit,
-            each,
-            "--set cluster.workers=1, or a larger cluster.memory",
-        )
+    count, limit = _local_workers(profile, need, units)
     with (
         dask.config.set(_WORKER_MEMORY),
         _started(
@@ -148,15 +145,9 @@ def _local(profile: Profile, need: int, units: int) -> Iterator[Workers]:
 
 @contextmanager
 def _threads(profile: Profile, need: int, units: int) -> Iterator[Workers]:
-    from dask.system import CPU_COUNT
     from distributed import Client, LocalCluster
 
-    room = _bytes(profile.memory) or _memory_here()
-    count = min(CPU_COUNT, units) if profile.workers == "auto" else profile.workers
-    if profile.workers == "auto":
-        count = max(1, min(count, int(room // need)))
-    if room < need * count:
-        _refuse(f"this process with {count} threads", int(room), need * count, "--set cluster.workers=1")
+    count = _thread_count(profile, need, units)
     with (
         _started(
             lambda: LocalCluster(
@@ -197,6 +188,35 @@ def _address(profile: Profile, need: int, units: int) -> Iterator[Workers]:
             )
         slots = sum(worker["nthreads"] for worker in known.values())
         yield Workers(client, min(slots, units), f"{len(known)} workers at {profile.address}")
+
+
+def _local_workers(profile: Profile, need: int, units: int) -> tuple[int, int]:
+    """Number of processes, and the memory limit of each in bytes."""
+    from dask.system import CPU_COUNT
+
+    room = _memory_here()
+    each = need * profile.threads
+    limit = _bytes(profile.memory)
+    if profile.workers == "auto":
+        wanted = min(CPU_COUNT, math.ceil(units / profile.threads))
+        count = max(1, min(wanted, int(room // (limit or each))))
+    else:
+        count = profile.workers
+    limit = limit or int(room // count)
+    if limit < each:
+        cure = "--set cluster.workers=1, or a larger cluster.memory"
+        _refuse(f"each of {count} worker processes", limit, each, cure)
+    return count, limit
+
+
+def _thread_count(profile: Profile, need: int, units: int) -> int:
+    from dask.system import CPU_COUNT
+
+    room = _bytes(profile.memory) or _memory_here()
+    count = max(1, min(CPU_COUNT, units, int(room // need))) if profile.workers == "auto" else profile.workers
+    if room < need * count:
+        _refuse(f"this process with {count} threads", int(room), need * count, "--set cluster.workers=1")
+    return count
 
 
 @contextmanager

@@ -46,10 +46,17 @@ def create_images(
     detectors: Sequence[int],
     shape: tuple[int, int],
     compression: str,
+    unit: str,
 ) -> None:
-    """Make the pixel arrays (visit, detector, y, x) of a product, with nothing in them."""
+    """Make the pixel arrays (visit, detector, y, x) of a product, with nothing in them.
+
+    ``unit`` is that of all the pixels; empty where they have several.
+    """
     group = _group(store, product, visits=visits, detectors=detectors)
     ny, nx = shape
+    for name, length in (("y", ny), ("x", nx)):
+        _coordinate(group, name, range(length), units="pixel")
+    units = {"image": unit, "variance": f"{unit}**2" if unit else ""}
     chunk = (min(CHUNK, ny), min(CHUNK, nx))
     shard = tuple(-(-length // edge) * edge for length, edge in zip(shape, chunk, strict=True))
     for name in planes:
@@ -63,6 +70,7 @@ def create_images(
             compressors=_codec(compression, mask=name == "mask"),
             fill_value=fill,
             dimension_names=("visit", "detector", "y", "x"),
+            attributes={"units": units[name]} if units.get(name) else {},
         )
 
 
@@ -75,8 +83,10 @@ def create_backgrounds(
     layers: int,
     grid: tuple[int, int],
     terms: int,
+    unit: str,
 ) -> None:
     """Make the arrays (visit, detector, layer, ...) of a background, one chunk per visit."""
+    units = dict.fromkeys(("mean", "error", "coefficients"), unit) | {"covariance": f"{unit}**2"}
     group = _group(store, product, visits=visits, detectors=detectors)
     sizes = {"gy": grid[0], "gx": grid[1], "term": terms, "term_2": terms}
     for name, (dtype, dimensions) in FIELDS.items():
@@ -89,6 +99,7 @@ def create_backgrounds(
             compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"),
             fill_value=float("nan") if dtype.startswith("float") else 0,
             dimension_names=("visit", "detector", "layer", *dimensions),
+            attributes={"units": units[name]} if unit and name in units else {},
         )
 
 
@@ -183,11 +194,20 @@ def _group(store: Path, product: str, *, visits: Sequence[int], detectors: Seque
     root = zarr.open_group(store, mode="a")
     group = root.require_group(product)
     for name, values in (("visit", visits), ("detector", detectors)):
-        array = group.create_array(
-            name, shape=(len(values),), dtype="int64", chunks=(max(1, len(values)),), dimension_names=(name,)
-        )
-        array[:] = np.asarray(values, np.int64)
+        _coordinate(group, name, values)
     return group
+
+
+def _coordinate(group: zarr.Group, name: str, values: Sequence[int], **attributes: Any) -> None:
+    array = group.create_array(
+        name,
+        shape=(len(values),),
+        dtype="int64",
+        chunks=(max(1, len(values)),),
+        dimension_names=(name,),
+        attributes=dict(attributes),
+    )
+    array[:] = np.asarray(values, np.int64)
 
 
 def _codec(compression: str, *, mask: bool) -> BloscCodec | None:

@@ -17,7 +17,7 @@ from skysub.errors import InputChangedError, InputsError, SkysubError
 from skysub.visit.ingest import IngestMap
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from skysub.campaign.recipe import Source
 
@@ -41,11 +41,13 @@ class Found:
     detector: int
     band: str
     exposure_time: float | None
+    unit: str
     path: str
     size: int
     mtime_ns: int
     shape: tuple[int, int]
     source: int
+    known: tuple[tuple[str, Any], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ def found_inputs(sources: Sequence[Source]) -> Iterator[Found | Unreadable]:
         raise InputsError("the recipe names no inputs: give --inputs 'raw/*.fits', or inputs: in the recipe")
     for number, (source, ingest) in enumerate(zip(sources, ingest_maps(sources), strict=True)):
         for path, known in _paths(source):
-            yield _look(path, known, number, ingest)
+            yield from _look(path, known, number, ingest)
 
 
 def ingest_maps(sources: Sequence[Source]) -> list[IngestMap]:
@@ -85,15 +87,13 @@ def ingest_maps(sources: Sequence[Source]) -> list[IngestMap]:
     ]
 
 
-def known_ingest(
-    ingest: IngestMap, *, visit: int | None = None, detector: int | None = None, band: str | None = None
-) -> IngestMap:
-    """Return the mapping with what a plan, a pattern or a table says in place of headers."""
-    says: dict[str, Any] = {"visit": visit, "detector": detector, "band": f"={band}" if band else None}
-    return dataclasses.replace(ingest, **{name: value for name, value in says.items() if value is not None})
+def known_ingest(ingest: IngestMap, known: Iterable[tuple[str, Any]]) -> IngestMap:
+    """Return the mapping with what a pattern or a table says (visit, detector, band) in place of headers."""
+    says: dict[str, Any] = {name: f"={value}" if name == "band" else value for name, value in known}
+    return dataclasses.replace(ingest, **says)
 
 
-def stamp(path: str, ingest: IngestMap) -> tuple[int, int]:
+def stamp(path: str) -> tuple[int, int]:
     """Size in bytes and time of change in nanoseconds of an input; sum and latest of several files.
 
     Raises
@@ -102,34 +102,34 @@ def stamp(path: str, ingest: IngestMap) -> tuple[int, int]:
         When a file is gone.
     """
     try:
-        stats = [os.stat(each) for each in _files(path, ingest)]
+        stats = [os.stat(each) for each in _files(path)]
     except FileNotFoundError as error:
         raise InputChangedError(f"{error.filename} is gone since the campaign was planned") from None
     return sum(each.st_size for each in stats), max(each.st_mtime_ns for each in stats)
 
 
-def content_checksum(path: str, ingest: IngestMap) -> str:
+def content_checksum(path: str) -> str:
     """CRC-32C of an input's bytes; of several files, one after the other."""
-    return "-".join(checksum(Path(each)) for each in _files(path, ingest))
+    return "-".join(checksum(Path(each)) for each in _files(path))
 
 
-def is_unchanged(path: str, planned: tuple[int, int], ingest: IngestMap, *, was: str | None = None) -> bool:
+def is_unchanged(path: str, planned: tuple[int, int], *, was: str | None = None) -> bool:
     """Whether an input is the one that was planned.
 
     Equal size and time of change: yes. Another size: no. Another time alone: only if the bytes still
     have the checksum ``was`` (None: unknown, so no), as after a copy or a ``touch``.
     """
-    size, mtime_ns = stamp(path, ingest)
+    size, mtime_ns = stamp(path)
     if (size, mtime_ns) == planned:
         return True
-    return size == planned[0] and was is not None and content_checksum(path, ingest) == was
+    return size == planned[0] and was is not None and content_checksum(path) == was
 
 
-def _files(path: str, ingest: IngestMap) -> list[str]:
-    from skysub.visit.read import files_of
-
-    files: list[str] = files_of(path, ingest=ingest)
-    return files
+def _files(path: str) -> list[str]:
+    """The input, and the files beside it that belong to it: DECam keeps quality and weight in their own."""
+    main = Path(path)
+    beside = [main.with_name(re.sub(r"_(oo|op|os)i_", rf"_\1{kind}_", main.name)) for kind in "dw"]
+    return [path, *(str(each) for each in beside if each != main and each.exists())]
 
 
 def _paths(source: Source) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -206,7 +206,7 @@ def _table_rows(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
         )
     try:
         table = Table.read(path, format=kind)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - table readers raise errors of all kinds
         raise InputsError(f"{path} cannot be read as a table: {error}") from None
     if "path" not in table.colnames:
         raise InputsError(f"{path} has no column 'path'; its columns are {', '.join(table.colnames)}")
@@ -219,23 +219,27 @@ def _table_rows(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
         yield str(file), known
 
 
-def _look(path: str, known: dict[str, Any], number: int, ingest: IngestMap) -> Found | Unreadable:
-    from skysub.visit.read import read_visit_header
+def _look(path: str, known: dict[str, Any], number: int, ingest: IngestMap) -> Iterator[Found | Unreadable]:
+    from skysub.visit.fits.read import read_visit_headers
 
     try:
-        size, mtime_ns = stamp(path, ingest)
-        header = read_visit_header(path, ingest=known_ingest(ingest, **known))
+        size, mtime_ns = stamp(path)
+        headers = read_visit_headers(path, known_ingest(ingest, known.items()))
     except (SkysubError, OSError) as error:
-        return Unreadable(path, str(error).removeprefix(f"{path}: "))
-    exposure_time = header.exposure_time
-    return Found(
-        visit=header.visit,
-        detector=header.detector,
-        band=header.band,
-        exposure_time=exposure_time if math.isfinite(exposure_time) else None,
-        path=path,
-        size=size,
-        mtime_ns=mtime_ns,
-        shape=header.shape,
-        source=number,
-    )
+        yield Unreadable(path, str(error).removeprefix(f"{path}: "))
+        return
+    for header in headers:
+        exposure_time = header.exposure_time
+        yield Found(
+            visit=header.visit,
+            detector=header.detector,
+            band=header.band,
+            exposure_time=exposure_time if math.isfinite(exposure_time) else None,
+            unit=header.unit,
+            path=path,
+            size=size,
+            mtime_ns=mtime_ns,
+            shape=header.shape,
+            source=number,
+            known=tuple(known.items()),
+        )

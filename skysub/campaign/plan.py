@@ -110,6 +110,7 @@ class Plan:
             detectors=detectors,
             shape=(ny, nx),
             compression=products["compression"],
+            unit=self.record["unit"],
         )
         gy, gx = self.record["grid"]
         create_backgrounds(
@@ -120,6 +121,7 @@ class Plan:
             layers=self.record["layers"],
             grid=(gy, gx),
             terms=self.record["terms"],
+            unit=self.record["unit"],
         )
 
 
@@ -148,7 +150,7 @@ def make_plan(recipe: Recipe, output: Path, *, verify: bool = False) -> Plan:
     ingests = ingest_maps(recipe.inputs)
     runs = open_runs(output)
     wanted, unreadable = _wanted(recipe, step, config, ingests)
-    history = _History(runs, ingests, recipe.products.pixels, verify=verify)
+    history = _History(runs, recipe.products.pixels, verify=verify)
     units, changed, outdated, pointers = [], [], 0, set()
     for unit in wanted:
         holder, newest, why = history.holder(unit)
@@ -194,8 +196,7 @@ class _Holder:
 class _History:
     """What earlier runs planned and did, looked up by visit and detector."""
 
-    def __init__(self, runs: list[Run], ingests: list[IngestMap], pixels: str, *, verify: bool) -> None:
-        self._ingests = ingests
+    def __init__(self, runs: list[Run], pixels: str, *, verify: bool) -> None:
         self._pixels = pixels
         self._verify = verify
         self._runs = {run.name: run for run in runs}
@@ -251,7 +252,7 @@ class _History:
             return True
         marker = run.markers.of_detector(unit.visit, unit.detector)
         was = None if marker is None else marker["input"]["crc32c"]
-        return is_unchanged(wanted.path, planned, self._ingests[wanted.source], was=was)
+        return is_unchanged(wanted.path, planned, was=was)
 
 
 def _wanted(
@@ -289,6 +290,7 @@ def _record(
     left: list[Unit],
     layouts: list[Layout],
 ) -> dict[str, Any]:
+    pixel_units = {unit.unit for unit in left}
     return {
         "step": step.name,
         "step_version": step.version,
@@ -296,6 +298,7 @@ def _record(
         "settings_hash": short_hash([step.name, step.version, config]),
         "ingests": [plain(ingest) for ingest in ingests],
         "products": recipe.products.model_dump(),
+        "unit": next(iter(pixel_units)) if len(pixel_units) == 1 else "",
         "shape": [max((unit.shape[axis] for unit in left), default=0) for axis in (0, 1)],
         "layers": max((layout.layers for layout in layouts), default=0),
         "grid": [max((layout.grid[axis] for layout in layouts), default=0) for axis in (0, 1)],

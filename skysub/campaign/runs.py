@@ -31,6 +31,8 @@ class Unit:
     band: str
     exposure_time: float | None
     """Seconds; None where unknown."""
+    unit: str
+    """Unit of the input's pixels."""
     path: str
     size: int
     """Bytes of the input file (of all of them, where a detector has several)."""
@@ -42,6 +44,8 @@ class Unit:
     """Hash of step, settings and mapping: results of an equal key and input are equal."""
     source: int
     """Which mapping of ``run.json`` reads the file."""
+    known: tuple[tuple[str, Any], ...] = ()
+    """What a pattern or a table says in place of the header."""
     visit_index: int = -1
     """Place along the first axis of the run's arrays."""
     detector_index: int = -1
@@ -54,6 +58,7 @@ class Unit:
         """Return the unit that `to_json` wrote."""
         fields = json.loads(text)
         fields["shape"] = tuple(fields["shape"])
+        fields["known"] = tuple((name, value) for name, value in fields["known"])
         return cls(**fields)
 
     def to_json(self) -> str:

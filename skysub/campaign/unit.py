@@ -35,7 +35,15 @@ if TYPE_CHECKING:
     from skysub.campaign.steps import Step, StepResult
     from skysub.visit.image import VisitImage
 
-__all__ = ["Receipt", "failure_record", "gather_visit", "process_unit", "read_input", "stored_background"]
+__all__ = [
+    "Receipt",
+    "configured_step",
+    "failure_record",
+    "gather_visit",
+    "process_unit",
+    "read_input",
+    "stored_background",
+]
 
 _PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.ENETDOWN, errno.ENETUNREACH}
 """Errors of a file system that may be over in a moment: these are left to Dask's retries."""
@@ -106,18 +114,16 @@ def read_input(run: Run, unit: Unit) -> VisitImage:
     SkysubError
         What `skysub.read_visit_image` raises.
     """
-    import skysub
+    from skysub.visit.fits.read import read_visit_image
 
     ingest = _ingest(run, unit.source)
     marker = run.markers.of_detector(unit.visit, unit.detector)
     was = None if marker is None else marker["input"]["crc32c"]
-    if not is_unchanged(unit.path, (unit.size, unit.mtime_ns), ingest, was=was):
+    if not is_unchanged(unit.path, (unit.size, unit.mtime_ns), was=was):
         raise InputChangedError(
             f"{unit.path} changed since the campaign was planned: start the same command again"
         )
-    known = known_ingest(ingest, visit=unit.visit, detector=unit.detector, band=unit.band)
-    visit_image: VisitImage = skysub.read_visit_image(unit.path, known)
-    return visit_image
+    return read_visit_image(unit.path, known_ingest(ingest, unit.known), detector=unit.detector)
 
 
 def stored_background(run: Run, marker: Mapping[str, Any], index: tuple[int, int]) -> BackgroundList:
@@ -149,11 +155,10 @@ def failure_record(run: Run, unit: Unit, message: str, trace: str) -> dict[str, 
 
 
 def _process(run: Run, unit: Unit) -> dict[str, float]:
-    step, config = _step(run)
+    step, config = configured_step(run)
     durable = bool(run.record["products"]["durable"])
-    ingest = _ingest(run, unit.source)
     started, clock = _now(), time.perf_counter()
-    stamped = stamp(unit.path, ingest)
+    stamped = stamp(unit.path)
     visit_image = read_input(run, unit)
     timings = {"read": time.perf_counter() - clock}
     if visit_image.shape != unit.shape:
@@ -162,8 +167,8 @@ def _process(run: Run, unit: Unit) -> dict[str, float]:
     del visit_image
     timings |= result.timings
     clock = time.perf_counter()
-    crc = content_checksum(unit.path, ingest)
-    if stamp(unit.path, ingest) != stamped:
+    crc = content_checksum(unit.path)
+    if stamp(unit.path) != stamped:
         raise InputChangedError(f"{unit.path} changed while it was read: start the same command again")
     timings["checksum"] = time.perf_counter() - clock
     clock = time.perf_counter()
@@ -210,7 +215,7 @@ def _write_pixels(run: Run, unit: Unit, step: Step, result: StepResult, *, durab
 
 
 def _gather(run: Run, visit: int, units: list[Unit]) -> None:
-    step, _ = _step(run)
+    step, _ = configured_step(run)
     markers = run.markers.of_visit(visit)
     if not markers:
         return
@@ -248,7 +253,8 @@ def _run(folder: str) -> Run:
     return Run(Path(folder))
 
 
-def _step(run: Run) -> tuple[Step, Any]:
+def configured_step(run: Run) -> tuple[Step, Any]:
+    """Step of a run, and its settings."""
     return _configured(run.record["step"], json.dumps(run.record["settings"]))
 
 

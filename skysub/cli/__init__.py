@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_VERBS: dict[str, str] = {}
+_VERBS: dict[str, str] = {
+    "run": "Do a campaign, or what is left of it.",
+    "plan": "Show what run would do, and what it would cost.",
+    "status": "Show what is done, what failed and why, and what is left.",
+    "export": "Write products of a campaign as FITS files.",
+}
 """Verb -> what it does, as ``skysub --help`` lists it. Module skysub.cli.VERB has add_arguments and run."""
 
 

@@ -1,0 +1,87 @@
+"""Products of a campaign as FITS files that other tools open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from skysub.campaign.campaign import open_campaign
+from skysub.campaign.files import writing
+from skysub.errors import NotDoneError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from pathlib import Path
+
+__all__ = ["Exported", "export_products"]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export came to."""
+
+    written: int
+    """Files."""
+    missing: tuple[str, ...]
+    """Why units are left out."""
+
+
+def export_products(
+    output: Path,
+    folder: Path,
+    *,
+    products: Collection[str] | None = None,
+    visits: Collection[int] | None = None,
+    detectors: Collection[int] | None = None,
+    compression: Literal["none", "lossless", "lossy16"] = "lossless",
+) -> Exported:
+    """Write products as ``FOLDER/PRODUCT/VISIT/PRODUCT_VISIT_DETECTOR.fits``; files there are replaced.
+
+    Parameters
+    ----------
+    products
+        Names, as `Campaign.products` has them; all by default.
+    visits, detectors
+        Which ones; all by default.
+
+    Raises
+    ------
+    NotDoneError
+        When the campaign makes no product of a name, or no unit is chosen.
+    OutputError
+        When the folder cannot be written.
+    """
+    import skysub
+
+    campaign = open_campaign(output)
+    pixels, background = campaign.products
+    chosen = list(campaign.products if products is None else products)
+    for product in chosen:
+        if product not in campaign.products:
+            raise NotDoneError(f"{output} has no product {product!r}; it has {pixels} and {background}")
+    units = [
+        (visit, detector)
+        for visit, detector in campaign.units
+        if (visits is None or visit in visits) and (detectors is None or detector in detectors)
+    ]
+    if not units:
+        raise NotDoneError(f"{output} has no such visit or detector; `skysub status {output}` lists them")
+    written, missing = 0, []
+    for visit, detector in units:
+        try:
+            campaign.marker(visit, detector)
+        except NotDoneError as error:
+            missing.append(str(error))
+            continue
+        for product in chosen:
+            path = folder / product / str(visit) / f"{product}_{visit}_{detector}.fits"
+            with writing(folder):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if product == pixels:
+                    skysub.write_visit_image(
+                        campaign.visit_image(visit, detector), path, compression=compression
+                    )
+                else:
+                    skysub.write_background(campaign.background(product, visit, detector), path)
+            written += 1
+    return Exported(written, tuple(missing))

@@ -1,0 +1,49 @@
+"""``skysub export``: products of a campaign as FITS files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from skysub.campaign.export import export_products
+
+if TYPE_CHECKING:
+    import argparse
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the verb takes."""
+    parser.add_argument("output", metavar="OUT", type=Path, help="folder of the campaign")
+    parser.add_argument("--to", metavar="FOLDER", type=Path, required=True, help="where the FITS files go")
+    parser.add_argument(
+        "--product",
+        metavar="NAME",
+        action="append",
+        help="what to export, may be repeated (default: all that the campaign makes)",
+    )
+    parser.add_argument("--visit", type=int, action="append", help="only this visit; may be repeated")
+    parser.add_argument("--detector", type=int, action="append", help="only this detector; may be repeated")
+    parser.add_argument(
+        "--compression",
+        choices=("none", "lossless", "lossy16"),
+        default="lossless",
+        help="of pixels (default: lossless tiles)",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the files and say how many; 1 when a unit that was asked for is not done."""
+    exported = export_products(
+        options.output,
+        options.to,
+        products=options.product,
+        visits=options.visit,
+        detectors=options.detector,
+        compression=options.compression,
+    )
+    print(f"{exported.written} files in {options.to}")
+    for reason in exported.missing:
+        print(f"left out: {reason}")
+    return 1 if exported.missing else 0

@@ -1,0 +1,69 @@
+"""``skysub run``: do a campaign, or what is left of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from skysub.campaign.progress import span
+from skysub.campaign.recipe import load_recipe
+from skysub.campaign.run import run_campaign
+
+if TYPE_CHECKING:
+    import argparse
+
+__all__ = ["add_arguments", "add_recipe_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the verb takes."""
+    add_recipe_arguments(parser)
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="compare what is done with its checksums first; redo what differs",
+    )
+
+
+def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare recipe, inputs and output, which ``plan`` takes as well."""
+    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of a recipe")
+    parser.add_argument("--inputs", metavar="GLOB", nargs="+", default=[], help="in place of the recipe's")
+    parser.add_argument("--output", metavar="OUT", type=Path, required=True, help="folder of the campaign")
+    parser.add_argument(
+        "--cluster", metavar="PROFILE", help="where to run (default: as the recipe says, local)"
+    )
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        dest="settings",
+        help="change the recipe, as in steps.background.fit.order=4 or cluster.workers=1; may be repeated",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the campaign; 0: all done, 1: something failed, 2: interrupted with work left."""
+    recipe = load_recipe(
+        options.recipe, inputs=options.inputs, cluster=options.cluster, settings=options.settings
+    )
+    outcome = run_campaign(recipe, options.output, verify=options.verify)
+    if not outcome.run:
+        print(f"nothing to do: {outcome.earlier} units are done in {options.output}")
+    else:
+        rest = "".join(
+            f", {number} {what}"
+            for number, what in ((outcome.failed, "failed"), (outcome.left, "left"))
+            if number
+        )
+        before = f", {outcome.earlier} were done before" if outcome.earlier else ""
+        print(f"{outcome.done} units done{rest} in {span(outcome.seconds)}{before}: {options.output}")
+        if outcome.stages:
+            print(f"time went into: {outcome.stages}")
+    if outcome.failed or outcome.unreadable:
+        print(f"{outcome.failed + outcome.unreadable} failed: `skysub status {options.output}` says why")
+    if outcome.interrupted and outcome.left:
+        print("interrupted: the same command continues")
+        return 2
+    return 1 if outcome.failed or outcome.unreadable else 0
