@@ -102,9 +102,7 @@ def simulate_detector(
         mask[dark] |= AFW_PLANES.bits("NO_DATA")
         mask[kept < 1] |= AFW_PLANES.bits("VIGNETTED")
         unusable |= dark
-    truth = Truth(
-        scene=scene, seed=seed, observation=seen, planes=planes, catalog=sources, unusable=unusable
-    )
+    truth = Truth(scene=scene, seed=seed, observation=seen, planes=planes, catalog=sources, unusable=unusable)
     return (
         VisitImage(
             image=image,

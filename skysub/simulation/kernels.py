@@ -12,6 +12,7 @@ QUANTUM = np.float32(1024.0)
 
 @njit(nogil=True, cache=True)
 def rounded(plane):
+    """Round to multiples of 1/1024 in place: sums are then exact, and planes compress."""
     for y in range(plane.shape[0]):
         for x in range(plane.shape[1]):
             plane[y, x] = np.rint(plane[y, x] * QUANTUM) / QUANTUM
@@ -19,6 +20,7 @@ def rounded(plane):
 
 @njit(nogil=True, cache=True)
 def polynomial_and_wave(x0, y0, scale, terms, wave_x, wave_y, phase, amplitude, out):
+    """Fill with a quadratic polynomial of focal-plane position plus one plane wave."""
     ny, nx = out.shape
     cos_x = np.empty(nx)
     sin_x = np.empty(nx)
@@ -39,6 +41,7 @@ def polynomial_and_wave(x0, y0, scale, terms, wave_x, wave_y, phase, amplitude, 
 
 @njit(nogil=True, cache=True)
 def fringe_pattern(terms, amplitude, out):
+    """Fill with the interference of two lines in silicon of a cubic thickness."""
     # two lines of airglow beat against each other, as the OH bands do
     ny, nx = out.shape
     for y in range(ny):
@@ -60,12 +63,14 @@ def fringe_pattern(terms, amplitude, out):
 
 @njit(nogil=True, cache=True)
 def smooth_step(distance, edge):
+    """Rise from 0 to 1 over ``edge`` about 0."""
     t = min(max(distance / edge + 0.5, 0.0), 1.0)
     return t * t * (3.0 - 2.0 * t)
 
 
 @njit(nogil=True, cache=True)
 def add_ghost(x, y, outer, inner, level, edge, out):
+    """Add an annulus of constant light."""
     ny, nx = out.shape
     for j in range(max(0, int(y - outer - edge)), min(ny, int(y + outer + edge) + 2)):
         for i in range(max(0, int(x - outer - edge)), min(nx, int(x + outer + edge) + 2)):
@@ -76,6 +81,7 @@ def add_ghost(x, y, outer, inner, level, edge, out):
 
 @njit(nogil=True, cache=True)
 def add_wedge(x, y, reach, angle, half_opening, level, edge, out):
+    """Add a wedge that fades along its length."""
     ny, nx = out.shape
     c, s = math.cos(angle), math.sin(angle)
     tangent = math.tan(half_opening)
@@ -90,6 +96,7 @@ def add_wedge(x, y, reach, angle, half_opening, level, edge, out):
 
 @njit(nogil=True, cache=True)
 def transmission(x0, y0, start, end, depth, out):
+    """Fill with the light that vignetting leaves: quadratic loss beyond ``start``."""
     ny, nx = out.shape
     for y in range(ny):
         for x in range(nx):
@@ -100,6 +107,7 @@ def transmission(x0, y0, start, end, depth, out):
 
 @njit(nogil=True, cache=True)
 def spline_weights(f):
+    """Weights of four cubic B-splines at the fraction ``f`` of a cell."""
     return (
         (1.0 - f) ** 3 / 6.0,
         (3.0 * f**3 - 6.0 * f**2 + 4.0) / 6.0,
@@ -110,6 +118,7 @@ def spline_weights(f):
 
 @njit(nogil=True, cache=True)
 def spline_surface(coefficients, u0, v0, du_x, dv_x, du_y, dv_y, level, out):
+    """Fill with a periodic B-spline surface, seen rotated and shifted."""
     # cubic B-spline on a periodic grid, so the field is smooth across cells and detectors
     ny, nx = out.shape
     size = coefficients.shape[0]
@@ -136,6 +145,7 @@ def spline_surface(coefficients, u0, v0, du_x, dv_x, du_y, dv_y, level, out):
 
 @njit(nogil=True, cache=True)
 def add_upsampled(coarse, cell, offset_x, offset_y, out):
+    """Add a plane given in cells."""
     # cubic B-spline through cell means: at most a few per cent smoother than they are
     ny, nx = out.shape
     for y in range(ny):
@@ -160,6 +170,7 @@ def add_upsampled(coarse, cell, offset_x, offset_y, out):
 
 @njit(nogil=True, cache=True)
 def add_moffats(xs, ys, fluxes, scale, floor, out):
+    """Add point sources."""
     # beta 3, whose integral is pi a^2 / 2; cut off where it falls below ``floor``
     ny, nx = out.shape
     inverse = np.float32(1.0 / (scale * scale))
@@ -179,6 +190,7 @@ def add_moffats(xs, ys, fluxes, scale, floor, out):
 
 @njit(nogil=True, cache=True)
 def add_aureoles(xs, ys, fluxes, core, reach, norm, out):
+    """Add aureoles of single stars."""
     ny, nx = out.shape
     core2, reach2 = np.float32(core * core), np.float32(reach * reach)
     one = np.float32(1.0)
@@ -197,6 +209,7 @@ def add_aureoles(xs, ys, fluxes, core, reach, norm, out):
 
 @njit(nogil=True, cache=True)
 def add_profiles(xs, ys, fluxes, sizes, m00, m01, m11, tables, steps, floor, out):
+    """Add elliptical sources of tabulated profiles."""
     # an elliptical profile of unit determinant: r2 = m00 dx2 + 2 m01 dx dy + m11 dy2
     ny, nx = out.shape
     last = tables.shape[1] - 1
@@ -224,6 +237,7 @@ def add_profiles(xs, ys, fluxes, sizes, m00, m01, m11, tables, steps, floor, out
 
 @njit(nogil=True, cache=True)
 def add_track(x, y, dx, dy, length, charge, out):
+    """Add the track of a cosmic ray."""
     # a cosmic ray: charge laid down along a straight line, shared between neighbouring pixels
     ny, nx = out.shape
     steps = max(1, int(length * 4))
@@ -241,6 +255,7 @@ def add_track(x, y, dx, dy, length, charge, out):
 
 @njit(nogil=True, cache=True)
 def add_noise(expected, z, read, out):
+    """Fill with ``expected``, its photon noise from normal numbers ``z``, and ``read``."""
     # Cornish-Fisher expansion of Poisson noise about a normal: right to the fourth cumulant
     for y in range(expected.shape[0]):
         for x in range(expected.shape[1]):
@@ -254,6 +269,7 @@ def add_noise(expected, z, read, out):
 
 @njit(nogil=True, cache=True)
 def bleed(image, saturation, middle, saturated):
+    """Clip at saturation and let the excess run along columns."""
     # charge beyond saturation runs along the column, up and down, and stops where the halves are read apart
     ny, nx = image.shape
     for x in range(nx):
@@ -283,6 +299,7 @@ def bleed(image, saturation, middle, saturated):
 
 @njit(nogil=True, cache=True)
 def fill(image, y, x, saturation, excess, saturated):
+    """Fill one pixel up to saturation; returns the charge that is left."""
     room = saturation - image[y, x]
     if room <= 0.0:
         # a second saturated run on the way: its own excess joins this one

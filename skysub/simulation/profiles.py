@@ -48,9 +48,7 @@ def profile_tables(
     tables = np.zeros((len(sizes), RADII + 1))
     for table, size, step in zip(tables, sizes, steps, strict=True):
         scale = size / 1.67835
-        variance = (
-            scale**2 * disk_variance[:, None] + psf_scale**2 * psf_variance[None, :]
-        ).ravel()
+        variance = (scale**2 * disk_variance[:, None] + psf_scale**2 * psf_variance[None, :]).ravel()
         r2 = (np.arange(RADII) * step) ** 2
         density = weight / (2 * np.pi * variance)
         table[:RADII] = np.einsum("g,gr->r", density, np.exp(-0.5 * r2[None, :] / variance[:, None]))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skysub.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 __all__ = [
     "BANDS",
@@ -271,7 +273,7 @@ def _moonlit(gradient: float) -> Scene:
 
 
 def _ghosts(brightest: float) -> Scene:
-    return replace(_QUIET, scattered=ScatteredLight(ghosts=1.0, wedges=0.4, brightest=brightest))
+    return replace(_QUIET, scattered=ScatteredLight(ghosts=2.0, wedges=0.7, brightest=brightest))
 
 
 def _cirrus(surface_brightness: float) -> Scene:
@@ -313,7 +315,11 @@ SCENES: Mapping[str, tuple[Callable[[Any], Scene], float | None, str]] = {
     "cirrus": (_cirrus, 26.5, "Galactic cirrus; NUMBER: mean surface brightness, mag per arcsec2"),
     "galaxy": (_galaxy, 100.0, "one large galaxy per detector; NUMBER: effective radius, pixel"),
     "crowded": (_crowded, 30.0, "dense star field without aureoles; NUMBER: density, 1 for 6 per arcmin2"),
-    "bright_star": (_bright_star, None, "one star of magnitude 8, 10, 12 or 14 per detector; NUMBER: magnitude"),
+    "bright_star": (
+        _bright_star,
+        None,
+        "one star of magnitude 8, 10, 12 or 14 per detector; NUMBER: magnitude",
+    ),
     "fringes": (_fringes, 2e-3, "fringes in z or y; NUMBER: amplitude, fraction of the sky"),
     "amplifiers": (_amplifiers, 1.0, "steps at amplifiers and detectors; NUMBER: pedestals, electron"),
     "vignetted": (_vignetted, 0.9, "the edge of the field; NUMBER: light lost there, fraction"),

@@ -176,8 +176,8 @@ def _fringes(scene: Scene, seen: Observation, seed: int) -> NDArray[np.float32]:
     turns = 2 * math.pi * 4000 / scene.fringes.period
     angle = pattern.uniform(0, 2 * math.pi)
     terms = np.array([
-        0.5 * turns * math.cos(angle),
-        0.5 * turns * math.sin(angle),
+        turns * math.cos(angle),
+        turns * math.sin(angle),
         *(turns * pattern.uniform(-0.5, 0.5, 3)),
         *(turns * pattern.uniform(-0.3, 0.3, 2)),
     ])  # fmt: skip

@@ -76,7 +76,9 @@ def catalog(scene: Scene, seen: Observation, *, seed: int) -> NDArray[np.void]:
     found["flux"] = seen.flux(found["magnitude"])
     found["angle"] += seen.rotation
     reach = np.where(found["radius"] > 0, np.maximum(GALAXY_MARGIN, 12 * found["radius"]), margin)
-    near = (found["x"] > -reach) & (found["x"] < nx + reach) & (found["y"] > -reach) & (found["y"] < ny + reach)
+    near = (
+        (found["x"] > -reach) & (found["x"] < nx + reach) & (found["y"] > -reach) & (found["y"] < ny + reach)
+    )
     found = found[near]
     area = seen.psf_area + 4 * math.pi * found["radius"] ** 2
     found["detected"] = found["flux"] > 5 * np.sqrt(area * seen.pixel_variance)
@@ -85,15 +87,12 @@ def catalog(scene: Scene, seen: Observation, *, seed: int) -> NDArray[np.void]:
     return found
 
 
-def paint_sources(
-    sources: NDArray[np.void], seen: Observation, *, stars: Stars
-) -> NDArray[np.float32]:
+def paint_sources(sources: NDArray[np.void], seen: Observation, *, stars: Stars) -> NDArray[np.float32]:
     """Light of sources without aureoles, (ny, nx) float32, electron per pixel."""
     out = np.zeros(seen.shape, np.float32)
     points = sources[sources["radius"] == 0]
-    kernels.add_moffats(
-        *_columns(points, "x", "y"), points["flux"] * (1 - stars.aureole), seen.psf_scale, FLOOR, out
-    )
+    x, y, flux = _columns(points, "x", "y", "flux")
+    kernels.add_moffats(x, y, flux * (1 - stars.aureole), seen.psf_scale, FLOOR, out)
     extended = sources[sources["radius"] > 0]
     if len(extended):
         for part, shrink in ((1 - extended["bulge"], 1.0), (extended["bulge"], 0.25)):
@@ -103,9 +102,7 @@ def paint_sources(
     return out
 
 
-def paint_aureoles(
-    sources: NDArray[np.void], seen: Observation, *, stars: Stars
-) -> NDArray[np.float32]:
+def paint_aureoles(sources: NDArray[np.void], seen: Observation, *, stars: Stars) -> NDArray[np.float32]:
     """Aureoles of all stars on and near the detector, (ny, nx) float32, electron per pixel.
 
     The profile is (1 - r^2 / R^2)^2 / (r^2 + c^2) out to R.
@@ -120,7 +117,8 @@ def paint_aureoles(
     points = sources[sources["radius"] == 0]
     bright = points["magnitude"] < BRIGHT
     lit = points[bright]
-    kernels.add_aureoles(*_columns(lit, "x", "y", "flux"), stars.aureole_core, reach, norm, out)
+    x, y, flux = _columns(lit, "x", "y", "flux")
+    kernels.add_aureoles(x, y, flux, stars.aureole_core, reach, norm, out)
     _add_shared_aureole(points[~bright], stars, norm, out)
     kernels.rounded(out)
     return out
@@ -130,15 +128,16 @@ def _columns(sources: NDArray[np.void], *names: str) -> list[NDArray[np.float64]
     return [np.ascontiguousarray(sources[name]) for name in names]
 
 
-def _add_shared_aureole(
-    faint: NDArray[np.void], stars: Stars, norm: float, out: NDArray[np.float32]
-) -> None:
+def _add_shared_aureole(faint: NDArray[np.void], stars: Stars, norm: float, out: NDArray[np.float32]) -> None:
     """Light of faint stars gathered in cells, spread by the aureole's profile, and painted smoothly."""
     ny, nx = out.shape
     cells = math.ceil(stars.aureole_radius / AUREOLE_CELL) + 2
     margin = cells * AUREOLE_CELL
     gy, gx = -(-ny // AUREOLE_CELL) + 2 * cells, -(-nx // AUREOLE_CELL) + 2 * cells
-    edges_y, edges_x = np.arange(gy + 1) * AUREOLE_CELL - margin - 0.5, np.arange(gx + 1) * AUREOLE_CELL - margin - 0.5
+    edges_y, edges_x = (
+        np.arange(gy + 1) * AUREOLE_CELL - margin - 0.5,
+        np.arange(gx + 1) * AUREOLE_CELL - margin - 0.5,
+    )
     light, _, _ = np.histogram2d(faint["y"], faint["x"], bins=(edges_y, edges_x), weights=faint["flux"])
     at = np.arange(-cells, cells + 1) * AUREOLE_CELL
     r2 = np.minimum(at[:, None] ** 2 + at[None, :] ** 2, stars.aureole_radius**2)
@@ -181,9 +180,7 @@ def _stars_of_tile(scene: Scene, tile: tuple[int, int], seed: int) -> NDArray[np
     return _rows("star", random, _star_magnitudes(random, scene.stars, TILE * TILE / ARCMIN2), tile)
 
 
-def _galaxies_of_tile(
-    scene: Scene, seen: Observation, tile: tuple[int, int], seed: int
-) -> NDArray[np.void]:
+def _galaxies_of_tile(scene: Scene, seen: Observation, tile: tuple[int, int], seed: int) -> NDArray[np.void]:
     """Field galaxies of one tile, in sky positions; the same in every visit, a colour apart in every band."""
     random = random_stream(seed, "galaxies", *tile)
     i_band = _galaxy_magnitudes(random, scene.galaxies, TILE * TILE / ARCMIN2)
@@ -252,16 +249,17 @@ def _probes(scene: Scene, seen: Observation, seed: int) -> NDArray[np.void]:
             continue
         x = seen.x0 + (other_column - column) * (nx + GAP) + 0.47 * nx
         y = seen.y0 + (other_row - row) * (ny + GAP) + 0.44 * ny
-        rows = np.concatenate([rows, _probes_of(number, x, y, scene, seen, seed)])
+        rows = np.concatenate([rows, _probes_of(number, (x, y), scene=scene, seen=seen, seed=seed)])
     if not (probes.galaxy_radius or probes.small_galaxies or probes.star_magnitudes):
         return rows[:0]
     return rows
 
 
 def _probes_of(
-    number: int, x: float, y: float, scene: Scene, seen: Observation, seed: int
+    number: int, position: tuple[float, float], *, scene: Scene, seen: Observation, seed: int
 ) -> NDArray[np.void]:
     probes = scene.probes
+    x, y = position
     random = random_stream(seed, "probes", number)
     n = probes.small_galaxies
     radii = np.concatenate([

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 from skysub.errors import TruthError
 from skysub.simulation.observation import Observation
 from skysub.simulation.scene import Scene
-from skysub.simulation.sky import SKY_PLANES
+from skysub.simulation.sky import SKY_PLANES, light_kept
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["SOURCE_PLANES", "Truth", "read_truth", "read_truths", "write_truth"]
 
 SOURCE_PLANES = ("sources", "faint_sources", "aureoles", "cosmic_rays")
-"""Light that is not sky: detected sources, those below the detection limit, aureoles of stars, cosmic rays."""
+"""Light that is not sky: detected sources, those below the limit, aureoles of stars, cosmic rays."""
 
 FORMAT = "skysub-truth-1"
 
@@ -67,11 +67,20 @@ class Truth:
         """(ny, nx) float32, electron per pixel: the sum of the sky's components."""
         return self.total(*SKY_PLANES)
 
-    @property
+    @functools.cached_property
     def sigma(self) -> float:
         """Noise of an empty pixel, electron: median over the detector."""
         median = float(np.median(self.sky[::8, ::8]))
         return float(np.sqrt(median + self.observation.read_noise**2))
+
+    @property
+    def lightless(self) -> NDArray[np.bool_] | None:
+        """(ny, nx) bool: pixels so vignetted that they are NO_DATA; None where there is none."""
+        kept = light_kept(self.scene, self.observation)
+        if kept is None:
+            return None
+        dark = kept < self.scene.vignetting.masked_below
+        return dark if dark.any() else None
 
     def total(self, *names: str) -> NDArray[np.float32]:
         """Sum of some planes, (ny, nx) float32."""
@@ -175,12 +184,18 @@ def read_truth(path: str | Path) -> Truth:
     try:
         group = zarr.open_group(str(path), mode="r")
     except (FileNotFoundError, GroupNotFoundError):
-        raise TruthError(f"{path}: there is no truth here; 'skysub simulate' writes one per detector") from None
+        raise TruthError(
+            f"{path}: there is no truth here; 'skysub simulate' writes one per detector"
+        ) from None
     attributes = dict(group.attrs)
     if attributes.get("format") != FORMAT:
-        raise TruthError(f"{path}: its format is {attributes.get('format')!r}, not {FORMAT!r}; simulate it again")
+        raise TruthError(
+            f"{path}: its format is {attributes.get('format')!r}, not {FORMAT!r}; simulate it again"
+        )
     saved: Any = attributes["observation"]
-    observation = Observation(**{item.name: saved[item.name] for item in fields(Observation)} | {"shape": tuple(saved["shape"])})
+    observation = Observation(
+        **{item.name: saved[item.name] for item in fields(Observation)} | {"shape": tuple(saved["shape"])}
+    )
     columns: Any = group["catalog"]
     rows = np.zeros(columns["id"].shape[0], CATALOG_TYPE)
     for name in CATALOG_TYPE.names or ():
