@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from skysub.campaign.campaign import Campaign, open_campaign
     from skysub.pipeline.calibrate_image import CalibrateImageResult, calibrate_image
     from skysub.pipeline.config import CalibrateImageConfig
+    from skysub.visit.fits.background import read_background, write_background
+    from skysub.visit.fits.read import read_visit_header, read_visit_headers, read_visit_image
+    from skysub.visit.fits.write import write_visit_image
     from skysub.visit.image import VisitImage
+    from skysub.visit.ingest import IngestMap
     from skysub.visit.planes import MaskPlanes
 
 __all__ = [
@@ -29,6 +33,7 @@ __all__ = [
     "CalibrateImageConfig",
     "CalibrateImageResult",
     "Campaign",
+    "IngestMap",
     "LazyBackground",
     "MaskPlanes",
     "VisitImage",
@@ -37,7 +42,13 @@ __all__ = [
     "calibrate_image",
     "fit_background",
     "open_campaign",
+    "read_background",
+    "read_visit_header",
+    "read_visit_headers",
+    "read_visit_image",
     "subtract_background",
+    "write_background",
+    "write_visit_image",
 ]
 
 _HOME = {
@@ -49,8 +60,15 @@ _HOME = {
     "calibrate_image": "skysub.pipeline.calibrate_image",
     "LazyBackground": "skysub.background.blocks",
     "align_chunks": "skysub.background.blocks",
+    "IngestMap": "skysub.visit.ingest",
     "MaskPlanes": "skysub.visit.planes",
     "VisitImage": "skysub.visit.image",
+    "read_background": "skysub.visit.fits.background",
+    "read_visit_header": "skysub.visit.fits.read",
+    "read_visit_headers": "skysub.visit.fits.read",
+    "read_visit_image": "skysub.visit.fits.read",
+    "write_background": "skysub.visit.fits.background",
+    "write_visit_image": "skysub.visit.fits.write",
     "Campaign": "skysub.campaign.campaign",
     "open_campaign": "skysub.campaign.campaign",
     "fit_background": "skysub.background.estimate",

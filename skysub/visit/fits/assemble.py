@@ -1,0 +1,245 @@
+"""From HDUs to a visit image: the steps that all layouts share."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from skysub.errors import LayoutError
+from skysub.visit.fits.header import Lookup, VisitHeader, find_origin, find_wcs, same_as_square
+from skysub.visit.fits.pixels import read_float, read_integer
+from skysub.visit.image import VisitImage
+from skysub.visit.planes import AFW_PLANES
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from skysub.visit.fits.cards import Cards
+    from skysub.visit.fits.file import FitsFile, Hdu
+    from skysub.visit.ingest import IngestMap
+    from skysub.visit.planes import MaskPlanes
+
+__all__ = [
+    "Planes",
+    "assemble",
+    "check_shape",
+    "finish",
+    "noise_model",
+    "nothing_known",
+    "visit_header",
+    "weight_to_variance",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Planes:
+    """The HDUs that hold the planes of one detector."""
+
+    image: Hdu
+    masks: tuple[Hdu, ...]
+    """Several where there are more planes than one integer holds."""
+    variance: Hdu | None
+
+
+def visit_header(
+    file: FitsFile,
+    ingest: IngestMap,
+    *,
+    layout: str,
+    image: Hdu,
+    planes: MaskPlanes,
+    cards: Cards,
+    visit: tuple[str, ...],
+    detector: tuple[str, ...],
+    known_visit: int | None = None,
+    known_detector: int | None = None,
+    known_band: str = "",
+    known_exposure_time: Any = None,
+    gain_keywords: tuple[str, ...] = ("GAIN",),
+    read_noise_keywords: tuple[str, ...] = ("RDNOISE", "READNOIS"),
+    default_unit: str = "adu",
+) -> VisitHeader:
+    """Header of the image in one HDU; ``visit`` and ``detector`` are the keywords to look at.
+
+    Raises
+    ------
+    LayoutError
+        When the HDU is no image, or visit, detector, unit or origin cannot be known.
+    """
+    if not image.is_image or 0 in image.shape:
+        raise LayoutError(f"{file.path}: extension {image.index} {image.name} is no image of two axes")
+    lookup = Lookup(file.path, cards, ingest)
+    exposure_time = lookup.number("exposure_time", "EXPTIME", "EXPOSURE", "SHUTTIME")
+    if exposure_time is None and isinstance(known_exposure_time, (int, float)) and known_exposure_time >= 0:
+        exposure_time = float(known_exposure_time)
+    return VisitHeader(
+        path=file.path,
+        layout=layout,
+        extension=image.index,
+        visit=lookup.whole("visit", *visit, default=known_visit),
+        detector=lookup.whole("detector", *detector, default=known_detector),
+        band=known_band if known_band and ingest.band is None else lookup.band("BAND", "FILTER", "FILTBAND"),
+        shape=(image.shape[0], image.shape[1]),
+        unit=lookup.unit(image.cards, default=default_unit),
+        exposure_time=math.nan if exposure_time is None else exposure_time,
+        gain=lookup.number("gain", *gain_keywords),
+        read_noise=lookup.number("read_noise", *read_noise_keywords),
+        xy0=find_origin(file.path, image.cards),
+        planes=planes,
+        cards=cards,
+    )
+
+
+def assemble(
+    file: FitsFile, header: VisitHeader, planes: Planes, ingest: IngestMap, **more: Any
+) -> VisitImage:
+    """Read the planes of an LSST layout.
+
+    Raises
+    ------
+    LayoutError
+        When planes disagree in shape or unit, the mask has bits without a name, or the variance is bad.
+    """
+    for hdu in (*planes.masks, planes.variance):
+        if hdu is not None:
+            check_shape(header, hdu)
+    stated = planes.variance.cards.get("BUNIT") if planes.variance else None
+    if isinstance(stated, str) and ingest.unit is None and not same_as_square(stated, header.unit):
+        raise LayoutError(
+            f"{header.who}: the unit of the variance, {stated!r}, is not the square of the image's, "
+            f"{header.unit!r}; is it a standard deviation or a weight?"
+        )
+    image = read_float(file, planes.image, verify=ingest.verify)
+    mask = read_integer(file, planes.masks[0], verify=ingest.verify)
+    for index, hdu in enumerate(planes.masks[1:], 1):
+        mask = mask | (read_integer(file, hdu, verify=ingest.verify).astype(np.int64) << 31 * index)
+    variance = None
+    if planes.variance is not None and planes.variance.cards.get("VARKNOWN") is not False:
+        variance = read_float(file, planes.variance, verify=ingest.verify)
+    return finish(header, ingest, image=image, mask=mask, variance=variance, **more)
+
+
+def finish(
+    header: VisitHeader,
+    ingest: IngestMap,
+    *,
+    image: NDArray[np.float32],
+    mask: NDArray[np.signedinteger],
+    variance: NDArray[np.float32] | None,
+    **more: Any,
+) -> VisitImage:
+    """Make the visit image of its arrays, once they hold nothing that would mislead.
+
+    Raises
+    ------
+    LayoutError
+        When the mask has bits without a name, or unmasked pixels have no positive finite variance.
+    """
+    from skysub.visit.fits import kernels
+
+    mask = _named_bits(header, mask)
+    planes = header.planes
+    if variance is not None:
+        flat = mask.reshape(-1)
+        count, first = kernels.first_bad_variance(variance.reshape(-1), flat)
+        if count and ingest.bad_variance == "raise":
+            y, x = divmod(int(first), header.shape[1])
+            raise LayoutError(
+                f"{header.who}: {count} unmasked pixels have no positive finite variance, the first "
+                f"{variance[y, x]} at x={x}, y={y}; take them as bad by IngestMap(bad_variance='mask')"
+            )
+        if count:
+            planes = planes.with_plane("BAD", "NO_DATA")
+            bad = ~((variance > 0) & (variance < np.inf)) & (mask == 0)
+            mask = mask.astype(planes.dtype, copy=False)
+            mask[bad] |= mask.dtype.type(planes.bits("BAD", "NO_DATA"))
+    fields = {
+        "photo_calib": 1.0 if header.unit == "nJy" else None,
+        "wcs": find_wcs(header.who, header.cards),
+        "header": header.cards.header(),
+    }
+    return VisitImage(
+        image=image,
+        mask=mask,
+        planes=planes,
+        variance=variance,
+        unit=header.unit,
+        visit=header.visit,
+        detector=header.detector,
+        band=header.band,
+        exposure_time=header.exposure_time,
+        gain=header.gain,
+        read_noise=header.read_noise,
+        xy0=header.xy0,
+        path=header.path,
+        **(fields | more),
+    )
+
+
+def check_shape(header: VisitHeader, hdu: Hdu) -> None:
+    """Refuse a plane whose shape is not the image's.
+
+    Raises
+    ------
+    LayoutError
+        When it is another, with both.
+    """
+    if hdu.shape != header.shape:
+        raise LayoutError(
+            f"{header.who}: extension {hdu.index} {hdu.name} has the shape {hdu.shape}, "
+            f"the image {header.shape}"
+        )
+
+
+def nothing_known(image: NDArray[np.float32]) -> NDArray[np.int32]:
+    """Mask of the afw planes for an image that comes without one: NO_DATA where it is not finite."""
+    mask: NDArray[np.int32] = np.where(np.isfinite(image), 0, AFW_PLANES.bits("NO_DATA")).astype(np.int32)
+    return mask
+
+
+def weight_to_variance(weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Variance from inverse variance, in place; NaN where the weight is not a positive number."""
+    with np.errstate(all="ignore"):
+        weight[~(weight > 0)] = np.nan
+        np.divide(np.float32(1), weight, out=weight)
+        # a weight of infinity, or so small that its inverse is
+        weight[~((weight > 0) & (weight < np.inf))] = np.nan
+    return weight
+
+
+def noise_model(header: VisitHeader, image: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    """Variance of photon and read noise, from gain and read noise; None where one is unknown.
+
+    Photon noise is that of the pixel itself, so it only holds while the sky is in the image. NaN where
+    the image is NaN.
+    """
+    if header.gain is None or header.read_noise is None or header.unit not in {"adu", "electron"}:
+        return None
+    gain = header.gain if header.unit == "adu" else 1.0
+    if gain <= 0 or header.read_noise <= 0:
+        return None
+    variance: NDArray[np.float32] = np.maximum(image, np.float32(0))
+    variance *= np.float32(1 / gain)
+    variance += np.float32((header.read_noise / gain) ** 2)
+    return variance
+
+
+def _named_bits(header: VisitHeader, mask: NDArray[np.signedinteger]) -> NDArray[np.signedinteger]:
+    """Refuse a mask with set bits that no plane names; widen one whose sign bit is a plane."""
+    from skysub.visit.fits import kernels
+
+    union = int(kernels.union_of_bits(mask.reshape(-1))) & (2 ** (8 * mask.itemsize) - 1)
+    unnamed = union & ~header.planes.bits(*header.planes)
+    if unnamed:
+        bits = ", ".join(str(bit) for bit in range(unnamed.bit_length()) if unnamed >> bit & 1)
+        raise LayoutError(
+            f"{header.who}: mask pixels have the bits {bits} set, which the header gives no plane to; "
+            "name them by IngestMap(image=..., mask=..., planes={...})"
+        )
+    if mask.dtype == np.int32 and header.planes.dtype == np.int64:
+        wide: NDArray[np.signedinteger] = mask.astype(np.int64) & 0xFFFFFFFF
+        return wide
+    return mask

@@ -1,0 +1,190 @@
+"""DECam Community Pipeline: image (ooi), data quality (ood), weight (oow): three files of many detectors."""
+
+from __future__ import annotations
+
+import re
+from contextlib import ExitStack
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from skysub.errors import LayoutError, VisitFileNotFoundError
+from skysub.visit.fits.assemble import check_shape, finish, visit_header, weight_to_variance
+from skysub.visit.fits.file import open_fits
+from skysub.visit.fits.pixels import read_float, read_integer
+from skysub.visit.planes import MaskPlanes
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from skysub.visit.fits.file import FitsFile, Hdu
+    from skysub.visit.fits.header import VisitHeader
+    from skysub.visit.image import VisitImage
+    from skysub.visit.ingest import IngestMap
+
+__all__ = ["CODES", "NAME", "PLANES", "headers", "planes_of_quality", "read", "recognise"]
+
+NAME = "DECam Community Pipeline"
+
+_PRODUCT = re.compile(r"_(oo|op|os)([idw])(?=_)")
+
+PLANES = MaskPlanes(
+    {
+        "BAD": 0,
+        "SAT": 1,
+        "INTRP": 2,
+        "CR": 3,
+        "EDGE": 4,
+        "SUSPECT": 7,
+        "NO_DATA": 8,
+        "STREAK": 10,
+        "BLEED": 11,
+    }
+)
+
+CODES = {
+    1: ("BAD",),
+    2: ("NO_DATA",),
+    3: ("SAT",),
+    4: ("SAT", "BLEED"),
+    5: ("CR",),
+    6: ("SUSPECT",),
+    7: ("SUSPECT",),
+    8: ("STREAK",),
+}
+"""Codes from pipeline version 3.5 on, one per pixel: bad, no value, saturated, bleed trail, cosmic ray, low
+weight, differs between exposures, long streak."""
+
+_BITS = {
+    1: ("BAD",),
+    2: ("SAT",),
+    4: ("INTRP",),
+    16: ("CR",),
+    64: ("SAT", "BLEED"),
+    128: ("STREAK",),
+    256: ("EDGE",),
+    512: ("EDGE",),
+    1024: ("STREAK",),
+}
+"""Bits of the versions before."""
+
+
+def recognise(file: FitsFile) -> bool:
+    """Whether this is an image of the pipeline (a file of codes or weights is not)."""
+    instrument = file.primary.cards.get("INSTRUME")
+    if not isinstance(instrument, str) or "decam" not in instrument.lower():
+        return False
+    name = PurePosixPath(file.path).name
+    return _PRODUCT.search(name) is not None or "PLVER" in file.primary.cards
+
+
+def headers(file: FitsFile, ingest: IngestMap) -> list[VisitHeader]:
+    """One header per detector in the file.
+
+    Raises
+    ------
+    LayoutError
+        When this is the file of codes or weights, or visit or detector are unknown.
+    """
+    found = _PRODUCT.search(PurePosixPath(file.path).name)
+    if found is not None and found[2] != "i":
+        raise LayoutError(
+            f"{file.path}: this holds the {_WHAT[found[2]]} of a visit; give its image, {found[1]}i"
+        )
+    images = [hdu for hdu in file.hdus[1:] if hdu.is_image]
+    if not images:
+        raise LayoutError(f"{file.path}: there is no image in any extension")
+    return [
+        visit_header(
+            file,
+            ingest,
+            layout=NAME,
+            image=hdu,
+            planes=PLANES,
+            cards=hdu.cards.over(file.primary.cards),
+            visit=("EXPNUM",),
+            detector=("CCDNUM",),
+            gain_keywords=("GAIN", "GAINA"),
+            read_noise_keywords=("RDNOISE", "RDNOISEA"),
+        )
+        for hdu in images
+    ]
+
+
+def read(file: FitsFile, header: VisitHeader, ingest: IngestMap) -> VisitImage:
+    """Read the image of one detector with its codes and weights from the files beside.
+
+    Pixels of zero weight get NaN as variance and the plane NO_DATA.
+
+    Raises
+    ------
+    VisitFileNotFoundError
+        When one of the files beside is missing.
+    LayoutError
+        When they do not have the detector, or in another shape.
+    """
+    hdu = file.hdus[header.extension]
+    image = read_float(file, hdu, verify=ingest.verify)
+    with ExitStack() as stack:
+        quality, codes_hdu = _beside(stack, header, hdu, "d")
+        codes = read_integer(quality, codes_hdu, verify=ingest.verify)
+    version = header.cards.get("PLVER")
+    mask = planes_of_quality(header.who, codes, version if isinstance(version, str) else "")
+    with ExitStack() as stack:
+        weights, weight_hdu = _beside(stack, header, hdu, "w")
+        variance = weight_to_variance(read_float(weights, weight_hdu, verify=ingest.verify))
+    mask[np.isnan(variance)] |= PLANES.bits("NO_DATA")
+    return finish(header, ingest, image=image, mask=mask, variance=variance)
+
+
+def planes_of_quality(who: str, quality: NDArray[np.signedinteger], version: str) -> NDArray[np.int32]:
+    """Mask of `PLANES` from the pipeline's codes (version 3.5 on) or bits (before).
+
+    Raises
+    ------
+    LayoutError
+        When there are codes that the pipeline does not document, or the version is unknown.
+    """
+    found = re.match(r"V(\d+)\.(\d+)", version.strip())
+    if found is None:
+        raise LayoutError(
+            f"{who}: PLVER is {version!r}, without which the data quality's codes have no meaning"
+        )
+    mask = np.zeros(quality.shape, np.int32)
+    codes = (int(found[1]), int(found[2])) >= (3, 5)
+    unknown = np.setdiff1d(np.unique(quality), [0, *CODES]) if codes else quality & ~sum(_BITS)
+    if unknown.any():
+        raise LayoutError(
+            f"{who}: the data quality has values that {version} does not know: {np.unique(unknown)}"
+        )
+    for value, names in (CODES if codes else _BITS).items():
+        chosen = quality == value if codes else (quality & value) != 0
+        mask[chosen] |= PLANES.bits(*names)
+    return mask
+
+
+_WHAT = {"d": "data quality", "w": "weight"}
+
+
+def _beside(stack: ExitStack, header: VisitHeader, image: Hdu, product: str) -> tuple[FitsFile, Hdu]:
+    name = PurePosixPath(header.path).name
+    beside, count = _PRODUCT.subn(rf"_\g<1>{product}", name, count=1)
+    if not count:
+        raise LayoutError(
+            f"{header.who}: the name has no _ooi_ from which that of its {_WHAT[product]} file would follow; "
+            "read the image alone by IngestMap(image=...)"
+        )
+    path = header.path[: len(header.path) - len(name)] + beside
+    try:
+        file = stack.enter_context(open_fits(path))
+    except VisitFileNotFoundError as error:
+        raise VisitFileNotFoundError(
+            f"{header.who}: its {_WHAT[product]} file is missing: {path}; fetch it, "
+            "or read the image alone by IngestMap(image=...)"
+        ) from error
+    hdu = next((hdu for hdu in file.hdus[1:] if hdu.is_image and hdu.name == image.name), None)
+    if hdu is None:
+        raise LayoutError(f"{header.who}: {path} has no extension {image.name}")
+    check_shape(header, hdu)
+    return file, hdu

@@ -1,0 +1,268 @@
+"""What headers say about a visit: identity, unit, origin, world coordinates; read without pixels."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from skysub.errors import LayoutError
+from skysub.visit.fits.cards import Cards, Malformed
+
+if TYPE_CHECKING:
+    from astropy.wcs import WCS
+
+    from skysub.visit.ingest import IngestMap
+    from skysub.visit.planes import MaskPlanes
+
+__all__ = ["Lookup", "VisitHeader", "find_origin", "find_wcs", "known_unit", "same_as_square"]
+
+_UNITS = {
+    "adu": "adu", "dn": "adu", "count": "adu", "counts": "adu", "ct": "adu",
+    "electron": "electron", "electrons": "electron", "e-": "electron", "e": "electron",
+    "njy": "nJy", "nanojansky": "nJy", "nanomaggy": "nanomaggy", "nmgy": "nanomaggy",
+}  # fmt: skip
+_NUMBER = re.compile(r"\s*[+-]?\d+(\.\d*)?([eE][+-]?\d+)?\s*$")
+_WCS_KEYWORD = re.compile(
+    r"(WCSAXES|RADESYS|RADECSYS|EQUINOX|EPOCH|LONPOLE|LATPOLE|"
+    r"(CTYPE|CUNIT|CRPIX|CRVAL|CDELT|CROTA)[12]|(CD|PC)[12]_[12]|PC00[12]00[12]|P[VS][12]_\d{1,2}|"
+    r"[AB]P?_ORDER|[AB]P?_\d_\d|[AB]_DMAX)$"
+)
+_SIP_KEYWORD = re.compile(r"[AB]P?_(ORDER|\d_\d|DMAX)$")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class VisitHeader:
+    """What the header of one detector's file says, without its pixels; it travels between processes."""
+
+    path: str
+    layout: str
+    """Name of the layout that the file was recognised as."""
+    extension: int
+    """Number of the HDU that holds the image."""
+    visit: int
+    detector: int
+    band: str
+    """Empty where unknown."""
+    shape: tuple[int, int]
+    """(ny, nx), pixel."""
+    unit: str
+    exposure_time: float
+    """Seconds; NaN where unknown."""
+    gain: float | None
+    """Electrons per adu."""
+    read_noise: float | None
+    """Electrons."""
+    xy0: tuple[int, int]
+    planes: MaskPlanes
+    cards: Cards = field(repr=False)
+    """Cards of the exposure: the primary header's, and the image's where it inherits from it."""
+
+    @property
+    def who(self) -> str:
+        """File, visit and detector, as errors name them."""
+        return f"{self.path}: visit {self.visit} detector {self.detector}"
+
+
+class Lookup:
+    """Values that the cards of one exposure give, with what the user mapped by hand before them."""
+
+    def __init__(self, path: str, cards: Cards, ingest: IngestMap) -> None:
+        self.path = path
+        self.cards = cards
+        self._ingest = ingest
+        found = re.search(ingest.filename, PurePosixPath(path).name) if ingest.filename else None
+        if ingest.filename and found is None:
+            raise LayoutError(f"{path}: the name does not match the ingest's filename {ingest.filename!r}")
+        self._from_name = found.groupdict() if found else {}
+
+    def whole(self, name: str, *keywords: str, default: int | None = None) -> int:
+        """A whole number that must be there: ``visit`` or ``detector``.
+
+        Raises
+        ------
+        LayoutError
+            When it is nowhere, or no whole number.
+        """
+        mapped = getattr(self._ingest, name)
+        if isinstance(mapped, int):
+            return mapped
+        if mapped is not None:
+            keywords, default = (mapped.upper(),), None
+        elif self._from_name.get(name):
+            return self._as_whole(name, "the file's name", self._from_name[name])
+        for keyword in keywords:
+            value = self.cards.get(keyword)
+            # instruments also keep serial numbers of other kinds under these keywords
+            if mapped is not None or isinstance(value, (int, float)) or _digits(value):
+                return self._as_whole(name, keyword, value)
+        if default is not None:
+            return default
+        raise LayoutError(
+            f"{self.path}: the header does not say the {name} ({', '.join(keywords)} looked for); "
+            f"say where it is, or what it is: IngestMap({name}=...)"
+        )
+
+    def number(self, name: str, *keywords: str) -> float | None:
+        """A positive finite number, or None where there is none.
+
+        Raises
+        ------
+        LayoutError
+            When a keyword that was mapped by hand is missing or no number.
+        """
+        mapped = getattr(self._ingest, name)
+        if isinstance(mapped, (int, float)):
+            return float(mapped)
+        for keyword in (mapped.upper(),) if mapped else keywords:
+            value = self.cards.get(keyword)
+            if isinstance(value, str) and _NUMBER.match(value):
+                value = float(value)
+            good = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if good and math.isfinite(value) and value >= 0:
+                return float(value)
+            if mapped:
+                raise LayoutError(f"{self.path}: {keyword}, mapped as the {name}, is {_shown(value)}")
+        return None
+
+    def band(self, *keywords: str) -> str:
+        """The band, or an empty word."""
+        mapped = self._ingest.band
+        if mapped and mapped.startswith("="):
+            return mapped[1:]
+        if not mapped and self._from_name.get("band"):
+            return str(self._from_name["band"])
+        for keyword in (mapped.upper(),) if mapped else keywords:
+            value = self.cards.get(keyword)
+            if isinstance(value, str) and value.strip():
+                return value.split()[0]
+            if mapped:
+                raise LayoutError(f"{self.path}: {keyword}, mapped as the band, is {_shown(value)}")
+        return ""
+
+    def unit(self, image: Cards, *, default: str = "adu") -> str:
+        """Unit of the pixels, from BUNIT; ``default`` where it is missing or blank."""
+        stated: Any = self._ingest.unit
+        if stated is None:
+            stated = image.get("BUNIT", self.cards.get("BUNIT"))
+            if stated is None or (isinstance(stated, str) and not stated.strip()):
+                return default
+        return known_unit(self.path, stated)
+
+    def _as_whole(self, name: str, source: str, value: Any) -> int:
+        text = str(value).strip() if isinstance(value, (str, int, float)) else ""
+        if isinstance(value, bool) or not _digits(text):
+            raise LayoutError(
+                f"{self.path}: the {name}, from {source}, is {_shown(value)}, not a whole number; "
+                f"say where it is, or what it is: IngestMap({name}=...)"
+            )
+        return int(text)
+
+
+def known_unit(path: str, stated: Any) -> str:
+    """Name of a unit as this package writes it.
+
+    Raises
+    ------
+    LayoutError
+        When neither this package nor astropy knows it.
+    """
+    if isinstance(stated, str):
+        ours = _UNITS.get(stated.strip().lower())
+        if ours is not None:
+            return ours
+        if _unit(stated) is not None:
+            return stated.strip()
+    raise LayoutError(
+        f"{path}: BUNIT is {_shown(stated)}, which is no unit that is known; give it by IngestMap(unit=...)"
+    )
+
+
+def same_as_square(stated: str, unit: str) -> bool:
+    """Whether a variance's unit is the square of the image's; true where either is unknown."""
+    variance, image = _unit(stated), _unit({"nanomaggy": "3.631e-6 Jy"}.get(unit, unit))
+    return variance is None or image is None or variance.physical_type == (image**2).physical_type
+
+
+def find_origin(path: str, cards: Cards) -> tuple[int, int]:
+    """(x, y) of pixel (0, 0): from the linear WCS 'A', else LTV1 and LTV2, else (0, 0).
+
+    Raises
+    ------
+    LayoutError
+        When the cards that are there are not numbers.
+    """
+    if cards.get("CTYPE1A") == "LINEAR" and cards.get("CTYPE2A") == "LINEAR":
+        values = [
+            _finite(path, cards, f"CRVAL{i}A", 0) - (_finite(path, cards, f"CRPIX{i}A", 1) - 1)
+            for i in (1, 2)
+        ]
+    elif {cards.get("LTM1_1", 1), cards.get("LTM2_2", 1)} == {1}:
+        values = [-_finite(path, cards, f"LTV{i}", 0) for i in (1, 2)]
+    else:
+        # a binned image has no origin in whole pixels of the detector
+        values = [0, 0]
+    return round(values[0]), round(values[1])
+
+
+def find_wcs(path: str, cards: Cards) -> WCS | None:
+    """Celestial coordinates of the array's pixels, or None where the header has none.
+
+    Raises
+    ------
+    LayoutError
+        When the header has coordinates that cannot be understood.
+    """
+    if not isinstance(cards.get("CTYPE1"), str) or not cards.get("CTYPE1").strip():
+        return None
+    from astropy.wcs import WCS
+
+    sip = str(cards.get("CTYPE1")).rstrip().endswith("-SIP")
+
+    def wanted(keyword: str) -> bool:
+        # SIP coefficients without -SIP in CTYPE are leftovers of other software
+        return _WCS_KEYWORD.match(keyword) is not None and (sip or not _SIP_KEYWORD.match(keyword))
+
+    try:
+        header = cards.sound().select(wanted).header()
+        for old, new in (("RADECSYS", "RADESYS"), ("EPOCH", "EQUINOX")):
+            if old in header:
+                header.setdefault(new, header.pop(old))
+        # repairs would warn; what they repair is done above, left out, or harmless
+        wcs = WCS(header, naxis=2, fix=False)
+        wcs.wcs.set()
+    except Exception as error:
+        raise LayoutError(f"{path}: the world coordinates cannot be understood: {error}") from error
+    return wcs if wcs.has_celestial else None
+
+
+def _finite(path: str, cards: Cards, keyword: str, default: float) -> float:
+    value = cards.get(keyword, default)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 2**31:
+        raise LayoutError(f"{path}: {keyword} is {_shown(value)}, where the image's origin should stand")
+    return float(value)
+
+
+def _digits(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"\d{1,18}(\.0*)?", value.strip()) is not None
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "missing or blank"
+    return repr(value.text if isinstance(value, Malformed) else value)
+
+
+def _unit(text: str) -> Any:
+    from astropy.units import Unit
+
+    lowered = text.strip().lower()
+    for plain, name in (("electrons", "electron"), ("counts", "adu"), ("dn", "adu")):
+        if lowered.startswith(plain):
+            text = name + text.strip()[len(plain) :]
+    try:
+        return Unit(text.replace("ADU", "adu"))
+    except (ValueError, TypeError):
+        return None

@@ -1,0 +1,157 @@
+"""VisitImage files of lsst.images (LSST data releases): planes named by MSKN cards, and a JSON tree."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from skysub.errors import InvalidImageError, LayoutError, VisitFileError
+from skysub.visit.fits.afw import only
+from skysub.visit.fits.assemble import Planes, visit_header
+from skysub.visit.fits.pixels import read_table
+from skysub.visit.fits.psf import GaussianPsf
+from skysub.visit.planes import MAX_BIT, MaskPlanes
+
+if TYPE_CHECKING:
+    from skysub.visit.fits.file import FitsFile
+    from skysub.visit.fits.header import VisitHeader
+    from skysub.visit.ingest import IngestMap
+
+__all__ = ["AFW_NAMES", "NAME", "extras", "find_planes", "headers", "recognise"]
+
+NAME = "lsst.images VisitImage"
+
+AFW_NAMES = {
+    "SATURATED": "SAT",
+    "INTERPOLATED": "INTRP",
+    "COSMIC_RAY": "CR",
+    "DETECTION_EDGE": "EDGE",
+    "UNMASKED_NAN": "UNMASKEDNAN",
+}
+"""What lsst.images calls a plane, and what afw and this package do."""
+
+_PLANES_PER_HDU = 31
+_MAX_TREE = 64 * 2**20
+
+
+def recognise(file: FitsFile) -> bool:
+    """Whether the primary header names a schema of lsst.images, or the mask names planes in its way alone."""
+    model = file.primary.cards.get("DATAMODL")
+    masks = file.named("MASK")
+    return (isinstance(model, str) and "images" in model) or any(
+        hdu.cards.keywords("MSKN") and not hdu.cards.keywords("MP_") for hdu in masks
+    )
+
+
+def headers(file: FitsFile, ingest: IngestMap) -> list[VisitHeader]:
+    """One header: a VisitImage is one detector.
+
+    Raises
+    ------
+    LayoutError
+        When IMAGE, MASK or VARIANCE are missing, a plane has no bit, or visit or detector are unknown.
+    """
+    image = only(file, "IMAGE")
+    only(file, "VARIANCE")
+    tree = _tree(file)
+    detector, exposure = _branch(tree, "detector"), _branch(tree, "obs_info")
+    band = tree.get("band")
+    header = visit_header(
+        file,
+        ingest,
+        layout=NAME,
+        image=image,
+        planes=_planes(file),
+        cards=file.primary.cards.over(image.cards),
+        visit=("VISIT", "EXPID"),
+        detector=("DETECTOR", "DETNUM"),
+        known_visit=_whole(exposure.get("visit_id"), detector.get("visit")),
+        known_detector=_whole(_branch(detector, "attributes").get("id"), exposure.get("detector_num")),
+        known_band=band if isinstance(band, str) else "",
+        known_exposure_time=exposure.get("exposure_time"),
+    )
+    return [header]
+
+
+def find_planes(file: FitsFile, header: VisitHeader) -> Planes:
+    """Which HDUs hold the planes of a header's image."""
+    return Planes(
+        image=file.hdus[header.extension],
+        masks=tuple(file.named("MASK")),
+        variance=only(file, "VARIANCE"),
+    )
+
+
+def extras(file: FitsFile, *, calibrated: bool) -> dict[str, Any]:
+    """Fields of a visit image that only the JSON tree holds: PSF if Gaussian, calibration if constant."""
+    tree = _tree(file)
+    value: Any = _branch(tree, "photometric_scaling").get("coefficients")
+    while isinstance(value, dict) and "data" in value:
+        value = value["data"]
+    while isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    constant = isinstance(value, (int, float)) and not isinstance(value, bool)
+    sigma: Any = _branch(tree, "psf").get("sigma")
+    gaussian = isinstance(sigma, (int, float)) and not isinstance(sigma, bool) and sigma > 0
+    return ({"photo_calib": float(value)} if constant and not calibrated else {}) | (
+        {"psf": GaussianPsf(float(sigma))} if gaussian else {}
+    )
+
+
+def _planes(file: FitsFile) -> MaskPlanes:
+    masks = file.named("MASK")
+    if not masks:
+        only(file, "MASK")
+    bit_of: dict[str, int] = {}
+    for index, hdu in enumerate(masks):
+        where = f"{file.path}: extension {hdu.index} MASK"
+        names = hdu.cards.keywords("MSKN")
+        if not names:
+            raise LayoutError(f"{where}: no MSKN card names a mask plane")
+        for keyword in names:
+            name, number = hdu.cards.get(keyword), keyword[4:]
+            value = hdu.cards.get(
+                f"MSKM{number}", 1 << int(number) if number.isdigit() and len(number) < 5 else None
+            )
+            bit = value.bit_length() - 1 if isinstance(value, int) and not isinstance(value, bool) else -1
+            if not isinstance(name, str) or not 0 <= bit < _PLANES_PER_HDU or value != 1 << bit:
+                raise LayoutError(f"{where}: {keyword} and MSKM{number} do not give a plane and its bit")
+            ours = AFW_NAMES.get(name, name)
+            if ours in bit_of or bit + _PLANES_PER_HDU * index > MAX_BIT:
+                raise LayoutError(
+                    f"{where}: mask plane {name} is there twice, or one of more than {MAX_BIT + 1}"
+                )
+            bit_of[ours] = bit + _PLANES_PER_HDU * index
+    try:
+        return MaskPlanes(bit_of)
+    except InvalidImageError as error:
+        raise LayoutError(f"{file.path}: {error}") from error
+
+
+def _tree(file: FitsFile) -> dict[str, Any]:
+    """The JSON tree, empty where a cut-out was made without it."""
+    tables = [hdu for hdu in file.named("JSON") if not hdu.is_image]
+    if not tables:
+        return {}
+    hdu = tables[-1]
+    if hdu.nbytes > _MAX_TREE:
+        raise LayoutError(
+            f"{file.path}: the JSON tree takes {hdu.nbytes} bytes; that is no description of a visit"
+        )
+    try:
+        tree = json.loads(bytes(read_table(file, hdu)["JSON"][0]).decode("utf-8"))
+    except VisitFileError:
+        raise
+    # a damaged table may lack the column or the row, or hold anything as its text
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
+        raise VisitFileError(f"{file.path}: the JSON tree cannot be read: {error}") from error
+    return tree if isinstance(tree, dict) else {}
+
+
+def _branch(tree: dict[str, Any], name: str) -> dict[str, Any]:
+    value = tree.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _whole(*values: Any) -> int | None:
+    return next((v for v in values if isinstance(v, int) and not isinstance(v, bool) and v >= 0), None)

@@ -1,0 +1,193 @@
+"""Pixels of one HDU: native byte order, float32 or a mask's integers, with one copy at most."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from skysub.errors import LayoutError, VisitFileError
+from skysub.visit.fits.checksum import data_sum, fold
+from skysub.visit.fits.file import BLOCK
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from skysub.visit.fits.file import FitsFile, Hdu
+
+__all__ = ["read_float", "read_integer", "read_table", "read_vector"]
+
+_TYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
+_MAX_RATIO = 8192
+"""Pixels unpacked per packed byte: more than any of the algorithms of FITS reaches."""
+
+
+def read_float(file: FitsFile, hdu: Hdu, *, verify: bool = True) -> NDArray[np.float32]:
+    """Pixels as native float32, (ny, nx); scaled integers are scaled and BLANK becomes NaN.
+
+    Raises
+    ------
+    LayoutError
+        When the HDU is no image of two axes.
+    VisitFileError
+        When its data are damaged.
+    """
+    pixels = _read(file, hdu, verify=verify)
+    if pixels.dtype.kind == "f":
+        scaled = pixels
+    else:
+        # BSCALE * stored + BZERO in double, a band of rows at a time so that no double image is made
+        scale, zero, blank = (
+            _number(file, hdu, *card) for card in (("BSCALE", 1), ("BZERO", 0), ("BLANK", None))
+        )
+        scaled = np.empty(pixels.shape, np.float32)
+        for start in range(0, len(pixels), 256):
+            band = pixels[start : start + 256]
+            scaled[start : start + 256] = band * float(scale) + zero
+            if blank is not None:
+                scaled[start : start + 256][band == blank] = np.nan
+        return scaled
+    with np.errstate(over="ignore", invalid="ignore"):
+        result: NDArray[np.float32] = scaled.astype(np.float32, copy=False)
+        scale, zero = _number(file, hdu, "BSCALE", 1), _number(file, hdu, "BZERO", 0)
+        if not hdu.compressed and (scale, zero) != (1, 0):
+            result *= np.float32(scale)
+            result += np.float32(zero)
+    return result
+
+
+def read_integer(file: FitsFile, hdu: Hdu, *, verify: bool = True) -> NDArray[np.signedinteger]:
+    """Pixels of a mask as native int32 or int64, (ny, nx).
+
+    Raises
+    ------
+    LayoutError
+        When the HDU is no image of two axes, or of floating point.
+    VisitFileError
+        When its data are damaged.
+    """
+    pixels = _read(file, hdu, verify=verify)
+    if pixels.dtype.kind == "f":
+        raise LayoutError(f"{_where(file, hdu)}: a mask must hold integers, not {pixels.dtype}")
+    zero, scale = _number(file, hdu, "BZERO", 0), _number(file, hdu, "BSCALE", 1)
+    if scale != 1 or zero != int(zero):
+        raise LayoutError(
+            f"{_where(file, hdu)}: the integers of a mask cannot have the scale {scale} + {zero}"
+        )
+    if zero:
+        pixels = pixels.astype(np.int64) + int(zero)
+        small = pixels.size == 0 or (pixels.min() >= -(2**31) and pixels.max() < 2**31)
+        return pixels.astype(np.int32) if small else pixels
+    return pixels if pixels.dtype in (np.int32, np.int64) else pixels.astype(np.int32)
+
+
+def read_vector(file: FitsFile, hdu: Hdu) -> NDArray[np.float64]:
+    """Values of an HDU of one axis, float64.
+
+    Raises
+    ------
+    LayoutError
+        When it has another number of axes.
+    """
+    if len(hdu.shape) != 1 or hdu.compressed or hdu.raw.get("XTENSION") != "IMAGE":
+        raise LayoutError(f"{_where(file, hdu)}: this should be a vector, but its shape is {hdu.shape}")
+    return np.frombuffer(file.read(hdu), _TYPES[hdu.raw.get("BITPIX")]).astype(np.float64)
+
+
+def read_table(file: FitsFile, hdu: Hdu) -> Any:
+    """Rows of a binary table, as astropy has them.
+
+    Raises
+    ------
+    VisitFileError
+        When the table is damaged.
+    """
+    from astropy.io.fits import BinTableHDU
+
+    try:
+        return BinTableHDU.fromstring(file.read_alone(hdu)).data
+    except VisitFileError:
+        raise
+    except Exception as error:
+        raise VisitFileError(f"{_where(file, hdu)}: the table cannot be read: {error}") from error
+
+
+def _read(file: FitsFile, hdu: Hdu, *, verify: bool) -> NDArray[Any]:
+    if not hdu.is_image or 0 in hdu.shape:
+        raise LayoutError(f"{_where(file, hdu)}: this is no image of two axes (its shape is {hdu.shape})")
+    if hdu.compressed:
+        _check_tiles(file, hdu)
+        return _unpack(file, hdu, verify=verify)
+    data = file.read(hdu)
+    if hdu.raw.get("BITPIX") not in (32, -32) or sys.byteorder != "little":
+        if verify:
+            _verify(file, hdu, data_sum(data))
+        pixels = np.frombuffer(data, _TYPES[hdu.raw.get("BITPIX")]).reshape(hdu.shape)
+        return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    from skysub.visit.fits import kernels
+
+    # the sum comes for free with the change of byte order, which is done in place
+    words = np.frombuffer(data, np.uint32)
+    total = fold(int(kernels.swap_and_sum(words, words)))
+    if verify:
+        _verify(file, hdu, total)
+    return words.view(np.float32 if hdu.raw.get("BITPIX") < 0 else np.int32).reshape(hdu.shape)
+
+
+def _verify(file: FitsFile, hdu: Hdu, total: int) -> None:
+    stated = hdu.raw.get("DATASUM")
+    if isinstance(stated, str) and stated.strip().isdigit() and int(stated) != total:
+        raise VisitFileError(
+            f"{_where(file, hdu)}: the data do not have the DATASUM that the header states: the file is "
+            "damaged, or was changed without it; fetch it again, or read it with IngestMap(verify=False)"
+        )
+
+
+def _check_tiles(file: FitsFile, hdu: Hdu) -> None:
+    """Refuse tiles that cannot be what the header says before memory is set aside for them."""
+    raw, shape = hdu.raw, hdu.shape
+    tile = [raw.get(f"ZTILE{i}", shape[-1] if i == 1 else 1) for i in range(1, 3)]
+    if not all(isinstance(edge, int) and edge > 0 for edge in tile):
+        raise LayoutError(f"{_where(file, hdu)}: ZTILE1 and ZTILE2 are {tile}; the file is damaged")
+    tiles = -(-shape[1] // tile[0]) * -(-shape[0] // tile[1])
+    if tiles != raw.get("NAXIS2"):
+        raise VisitFileError(
+            f"{_where(file, hdu)}: {raw.get('NAXIS2')} tiles where an image of {shape} needs {tiles}; "
+            "the file is damaged"
+        )
+    if shape[0] * shape[1] > _MAX_RATIO * hdu.nbytes or tile[0] * tile[1] > 4 * shape[0] * shape[1] + 4096:
+        raise VisitFileError(f"{_where(file, hdu)}: {hdu.nbytes} bytes cannot hold {shape} pixels")
+
+
+def _unpack(file: FitsFile, hdu: Hdu, *, verify: bool) -> NDArray[Any]:
+    from astropy.io.fits import BinTableHDU, CompImageHDU
+
+    data = file.read_alone(hdu)
+    if verify:
+        _verify(file, hdu, data_sum(memoryview(data)[-(-hdu.nbytes // BLOCK) * -BLOCK :]))
+    try:
+        with np.errstate(all="ignore"):
+            table = BinTableHDU.fromstring(data)
+            unpacked: NDArray[Any] = CompImageHDU(bintable=table).data
+    # whatever a damaged tile makes a decoder raise
+    except Exception as error:
+        raise VisitFileError(f"{_where(file, hdu)}: the tiles cannot be unpacked: {error!r}") from error
+    if unpacked is None or unpacked.shape != hdu.shape:
+        raise VisitFileError(f"{_where(file, hdu)}: the tiles do not unpack to {hdu.shape}")
+    return unpacked.astype(unpacked.dtype.newbyteorder("="), copy=False)
+
+
+def _number(file: FitsFile, hdu: Hdu, keyword: str, default: float | None) -> Any:
+    value = hdu.cards.get(keyword, default)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value):
+        raise LayoutError(
+            f"{_where(file, hdu)}: {keyword} is {getattr(value, 'text', value)!r}, not a number"
+        )
+    return value
+
+
+def _where(file: FitsFile, hdu: Hdu) -> str:
+    return f"{file.path}: extension {hdu.index} {hdu.name}".rstrip()

@@ -1,0 +1,112 @@
+"""Read visits from FITS: the layout is chosen by looking at the file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from skysub.errors import LayoutError
+from skysub.visit.fits import afw, decam, lsst_images, mapped, plain, sdss
+from skysub.visit.fits.assemble import assemble
+from skysub.visit.fits.file import open_fits
+from skysub.visit.ingest import IngestMap
+
+if TYPE_CHECKING:
+    import os
+    from types import ModuleType
+
+    from skysub.visit.fits.file import FitsFile
+    from skysub.visit.fits.header import VisitHeader
+    from skysub.visit.image import VisitImage
+
+__all__ = ["read_visit_header", "read_visit_headers", "read_visit_image"]
+
+_LAYOUTS = (lsst_images, afw, decam, sdss, plain)
+
+
+def read_visit_image(
+    path: str | os.PathLike[str], ingest: IngestMap | None = None, *, detector: int | None = None
+) -> VisitImage:
+    """Read one detector of one visit from a FITS file, whatever layout it has.
+
+    Known layouts are LSST afw exposures, lsst.images VisitImage files, DECam Community Pipeline triples,
+    SDSS frames, an image with a bad-pixel mask, and an image alone; ``docs/formats.md`` says what is found
+    where in each. The file is closed again before this returns.
+
+    Parameters
+    ----------
+    path
+        A local file, or a URL (``s3://...``); packed by gzip, bzip2 or xz as a whole, tile-compressed, or
+        plain.
+    ingest
+        What to take from where, for files that keep it elsewhere.
+    detector
+        Which detector, in a file of several.
+
+    Returns
+    -------
+    visit_image
+        Pixels as native float32, y before x, in the file's unit.
+
+    Raises
+    ------
+    VisitFileNotFoundError
+        When there is no file, or none beside it that belongs to it.
+    VisitFileError
+        When a file is truncated, damaged, or no FITS.
+    LayoutError
+        When it does not hold what a visit image needs; the message says what, and what to do.
+    """
+    ingest = ingest or IngestMap()
+    with open_fits(path) as file:
+        layout = _layout(file, ingest)
+        header = _chosen(layout.headers(file, ingest), detector, file.path)
+        if layout is lsst_images:
+            more = lsst_images.extras(file, calibrated=header.unit == "nJy")
+            return assemble(file, header, lsst_images.find_planes(file, header), ingest, **more)
+        if layout is afw:
+            return assemble(file, header, afw.find_planes(file, header), ingest, **afw.extras(header))
+        visit_image: VisitImage = layout.read(file, header, ingest)
+        return visit_image
+
+
+def read_visit_header(
+    path: str | os.PathLike[str], ingest: IngestMap | None = None, *, detector: int | None = None
+) -> VisitHeader:
+    """Read what the header of one detector says, without touching pixels.
+
+    Parameters and errors are those of `read_visit_image`.
+    """
+    return _chosen(read_visit_headers(path, ingest), detector, str(path))
+
+
+def read_visit_headers(path: str | os.PathLike[str], ingest: IngestMap | None = None) -> list[VisitHeader]:
+    """Read what the headers of all detectors in a file say, without touching pixels.
+
+    Errors are those of `read_visit_image`.
+    """
+    ingest = ingest or IngestMap()
+    with open_fits(path) as file:
+        headers: list[VisitHeader] = _layout(file, ingest).headers(file, ingest)
+        return headers
+
+
+def _layout(file: FitsFile, ingest: IngestMap) -> ModuleType:
+    if ingest.image is not None:
+        return mapped
+    for layout in _LAYOUTS:
+        if layout.recognise(file):
+            return layout
+    have = ", ".join(hdu.name or "(no name)" for hdu in file.hdus)
+    raise LayoutError(f"{file.path}: there is no image in this file (extensions: {have})")
+
+
+def _chosen(headers: list[VisitHeader], detector: int | None, path: str) -> VisitHeader:
+    if detector is None and len(headers) == 1:
+        return headers[0]
+    have = ", ".join(str(header.detector) for header in headers)
+    if detector is None:
+        raise LayoutError(f"{path}: the file holds several detectors ({have}); say which: detector=...")
+    for header in headers:
+        if header.detector == detector:
+            return header
+    raise LayoutError(f"{path}: the file does not hold detector {detector}; it holds: {have}")

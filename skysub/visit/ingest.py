@@ -1,0 +1,88 @@
+"""What a user says by hand about files whose layout is not known here, or known differently."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, get_args
+
+from skysub.errors import ConfigError
+from skysub.visit.planes import MaskPlanes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["BadVariance", "IngestMap"]
+
+BadVariance = Literal["raise", "mask"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestMap:
+    r"""Where a file keeps what a visit image needs; what is None is found as the file's layout has it.
+
+    With ``image`` given the file is read as this says and no layout is looked for. Without it, the
+    other entries stand before what the file's own layout says.
+
+    Parameters
+    ----------
+    image, mask, variance, weight
+        Extensions, by name or number (0 is the primary). ``weight`` is an inverse variance and stands in
+        place of ``variance``.
+    planes
+        Bit by plane name, for ``mask``; without it any pixel that is not zero is BAD.
+    visit, detector
+        A header keyword ("EXPNUM", "ESO GEN EXPO NO"), or the number itself.
+    band
+        A header keyword, or ``"=r"``: the band itself.
+    exposure_time, gain, read_noise
+        A header keyword, or the number itself (s, electron per adu, electron).
+    unit
+        Unit of the pixels, instead of BUNIT.
+    filename
+        Regular expression that is searched in the file's name; its groups ``visit``, ``detector`` and
+        ``band`` give those, e.g. ``r"v(?P<visit>\d+)_d(?P<detector>\d+)"``.
+    add_sky
+        For SDSS frames: add the sky back that SDSS subtracted, and undo its calibration, giving counts.
+    bad_variance
+        Unmasked pixels whose variance is not a positive number: ``"raise"``, or ``"mask"`` them as BAD
+        and NO_DATA.
+    verify
+        Compare data with their DATASUM, where the file has one.
+
+    Raises
+    ------
+    ConfigError
+        When entries contradict each other or ``filename`` is no regular expression.
+    """
+
+    image: str | int | None = None
+    mask: str | int | None = None
+    variance: str | int | None = None
+    weight: str | int | None = None
+    planes: Mapping[str, int] = field(default_factory=dict)
+    visit: str | int | None = None
+    detector: str | int | None = None
+    band: str | None = None
+    exposure_time: str | float | None = None
+    gain: str | float | None = None
+    read_noise: str | float | None = None
+    unit: str | None = None
+    filename: str | None = None
+    add_sky: bool = False
+    bad_variance: BadVariance = "raise"
+    verify: bool = True
+
+    def __post_init__(self) -> None:
+        if self.variance is not None and self.weight is not None:
+            raise ConfigError("give variance or weight, not both: weight is 1 / variance")
+        if self.image is None and not (self.mask is None and self.variance is None and self.weight is None):
+            raise ConfigError("mask, variance and weight name extensions beside image: give image as well")
+        if self.bad_variance not in get_args(BadVariance):
+            raise ConfigError(f"bad_variance must be raise or mask, not {self.bad_variance!r}")
+        MaskPlanes(self.planes)
+        if self.filename is not None:
+            try:
+                re.compile(self.filename)
+            except re.error as error:
+                raise ConfigError(f"filename is no regular expression: {error}") from error
