@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _VERBS: dict[str, str] = {
+    "simulate": "Make visits whose sky is known.",
+    "score": "Score models of the sky against a simulation's truth.",
     "run": "Do a campaign, or what is left of it.",
     "plan": "Show what run would do, and what it would cost.",
     "status": "Show what is done, what failed and why, and what is left.",
