@@ -98,9 +98,7 @@ def fit_chebyshev(
     # the scale of the weights cancels; taking it out keeps images of 1e15 or 1e-20 within range
     w = weights / np.max(weights)
     matrix = design_matrix(x, y, shape=shape, order=order)
-    # einsum rather than BLAS: its sums do not depend on the number of threads, and BLAS threads that
-    # find no free core cost a hundred times the fit
-    normal = np.einsum("ki,kj->ij", matrix * w[:, None], matrix)
+    normal = _gram(matrix, w)
     held = _determined_order(normal, len(x), order)
     terms = len(degrees(held))
     # terms stand by degree: a lower order's equations are the first of a higher one's
@@ -108,9 +106,8 @@ def fit_chebyshev(
     coefficients = np.linalg.solve(normal, np.einsum("ki,k->i", matrix, w * values))
     scale = np.max(errors, initial=0.0, where=np.isfinite(errors)) or 1.0
     relative = np.where(np.isfinite(errors), errors / scale, 0.0)
-    noisy = matrix * (w * relative)[:, None]
     inverse = np.linalg.inv(normal)
-    covariance = inverse @ np.einsum("ki,kj->ij", noisy, noisy) @ inverse
+    covariance = inverse @ _gram(matrix, (w * relative) ** 2) @ inverse
     known = relative > 0
     freedom = int(np.count_nonzero(known)) - terms
     chi2 = np.nan
@@ -121,6 +118,23 @@ def fit_chebyshev(
     return ChebyshevFit(
         order=held, coefficients=coefficients, covariance=covariance * scale * scale, chi2_per_freedom=chi2
     )
+
+
+def _gram(matrix: NDArray[np.float64], w: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``matrix.T @ diag(w) @ matrix`` in pieces too small for BLAS to share among threads.
+
+    So the bits do not depend on the number of threads, and none waits for a core that is busy, which
+    can cost a hundred times the fit.
+    """
+    points, terms = matrix.shape
+    piece = max(1, 100_000 // terms**2)
+    padded = np.zeros((-(-points // piece) * piece, terms))
+    padded[:points] = matrix
+    pieces = padded.reshape(-1, piece, terms)
+    padded = np.zeros_like(padded)
+    padded[:points] = matrix * w[:, None]
+    products = np.matmul(padded.reshape(pieces.shape).transpose(0, 2, 1), pieces)
+    return np.add.reduce(products, axis=0)
 
 
 def _determined_order(normal: NDArray[np.float64], points: int, order: int) -> int:

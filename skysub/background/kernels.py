@@ -27,7 +27,7 @@ LANES = 64
 BLOCK = 4 * LANES
 """Tiles are filled up to a multiple of this many pixels."""
 
-CORE, RIM = 0.9, 1.16
+CORE, RIM = 0.92, 1.12
 """A tile's core, within CORE half-widths of the first clip, is summed once; a clip that ends between
 there and RIM half-widths only adds the pixels in between, one that ends elsewhere sums afresh."""
 
@@ -35,9 +35,9 @@ COUNTING_FROM = 512
 """With fewer good pixels than this a sort is quicker than counting."""
 ROUNDS = 8
 """Rounds of counting before a sort is taken instead."""
-CLOSE = 80
+CLOSE = 24
 """A guess is good enough when this few pixels lie between it and the quartile."""
-MARGIN = 10
+MARGIN = 6
 """Pixels of margin on either side of the windows round the quartiles."""
 SAMPLE = 255
 """Pixels sorted for a first guess where there is no neighbour to take one from."""
@@ -81,7 +81,7 @@ def band_statistics(tiles, sizes, code, sigma, passes, mean, error, count):
     marks = np.empty(tiles.shape[1], np.uint8)
     words = np.empty(tiles.shape[1] // 8 + 1, np.int32)
     marked = np.empty(ROOM, tiles.dtype)
-    window = np.empty(ROOM, tiles.dtype)
+    windows = np.empty((3, ROOM), tiles.dtype)
     sums = np.empty((2, LANES))
     guess = np.full(3, np.nan)
     for i in range(len(sizes)):
@@ -92,7 +92,7 @@ def band_statistics(tiles, sizes, code, sigma, passes, mean, error, count):
             mean[i], error[i] = np.nan, np.nan
         elif code == MEANCLIP:
             mean[i], error[i] = _clipped_mean(
-                tile, n, sigma, passes, guess, marks, words, marked, window, sums
+                tile, n, sigma, passes, guess, marks, words, marked, windows, sums
             )
         else:
             mean[i], error[i] = _plain_mean(tile, n, sums)
@@ -121,13 +121,13 @@ def _plain_mean(tile, n, sums):
 
 
 @_compiled
-def _clipped_mean(tile, n, sigma, passes, guess, marks, words, marked, window, sums):
+def _clipped_mean(tile, n, sigma, passes, guess, marks, words, marked, windows, sums):
     """Mean and standard error after ``passes`` clips, each of all good pixels."""
     n_marked = -1
     middle = distance = reach = tile.dtype.type(np.nan)
     if n >= COUNTING_FROM:
         n_marked, middle, distance, reach = _quartiles_by_counting(
-            tile, n, sigma, guess, marks, words, marked, window
+            tile, n, sigma, guess, marks, words, marked, windows
         )
     if n_marked < 0:
         _quartiles_by_sorting(tile, n, guess)
@@ -137,7 +137,7 @@ def _clipped_mean(tile, n, sigma, passes, guess, marks, words, marked, window, s
     rim = _bounds(tile, median, RIM * half)
     if n_marked < 0 or not _holds_rim(core, rim, middle, distance, reach):
         n_marked = _mark_rim(tile, core, rim, marks, words, marked)
-    n_rim = _keep_rim(marked, n_marked, core, rim, window)
+    n_rim = _keep_rim(marked, n_marked, core, rim, windows[0])
     core_n, core_total, core_squares = _sums_within(tile, core[0], core[1], median, sums)
     centre = median
     kept = 0
@@ -156,12 +156,13 @@ def _clipped_mean(tile, n, sigma, passes, guess, marks, words, marked, window, s
             and clip[1] <= rim[1]
         ):
             kept, total, squares = core_n, core_total, core_squares
-            for v in window[:n_rim]:
-                if clip[0] <= v <= clip[1]:
-                    d = np.float64(v) - median
-                    kept += 1
-                    total += d
-                    squares += d * d
+            for i in range(n_rim):
+                v = windows[0, i]
+                inside = (v >= clip[0]) & (v <= clip[1])
+                d = np.float64(v) - median if inside else 0.0
+                kept += inside
+                total += d
+                squares += d * d
             centre, variance = _moments(kept, total, squares, median)
         else:
             kept, total, squares = _sums_within(tile, clip[0], clip[1], centre, sums)
@@ -258,7 +259,7 @@ def _between(low, high, fraction):
 
 
 @_compiled
-def _quartiles_by_counting(tile, n, sigma, guess, marks, words, marked, window):
+def _quartiles_by_counting(tile, n, sigma, guess, marks, words, marked, windows):
     """Exact quartiles from a guess of them, without a sort.
 
     Pixels below each guess are counted, and the guesses moved, until few pixels can lie between guess
@@ -293,7 +294,7 @@ def _quartiles_by_counting(tile, n, sigma, guess, marks, words, marked, window):
                 marks,
                 words,
                 marked,
-                window,
+                windows,
                 (low, mid, high),
                 below,
                 (1.3 * miss_outer + margin) * at_outer,
@@ -339,7 +340,7 @@ def _ranks(tile, low, mid, high):
 
 
 @_compiled
-def _pick_out(tile, n, sigma, guess, marks, words, marked, window, pivots, below, reach_outer, reach_mid):
+def _pick_out(tile, n, sigma, guess, marks, words, marked, windows, pivots, below, reach_outer, reach_mid):
     kind = tile.dtype.type
     low, mid, high = pivots
     middle = kind(0.5 * (np.float64(low) + np.float64(high)))
@@ -358,31 +359,50 @@ def _pick_out(tile, n, sigma, guess, marks, words, marked, window, pivots, below
             | (abs(off - distance) <= reach)
         )
     n_marked = _collect(tile, marks, marked, words)
-    exact = np.empty(3)
-    for q in range(3):
-        held = 0
-        less = 0
-        with_pivot = False
-        for v in marked[: max(0, n_marked)]:
-            if q == 1:
-                inside = abs(v - mid) <= reach_mid
-            else:
-                inside = (abs(abs(v - middle) - arm) <= reach_outer) & ((v < middle) == (q == 0))
-            window[held] = v
-            held += inside
-            less += inside & (v < pivots[q])
-        if q == 1:
-            with_pivot = True
-        else:
-            with_pivot = abs(abs(pivots[q] - middle) - arm) <= reach_outer
-        at = 0.25 * (q + 1) * (n - 1)
-        k = int(at) - (below[q] - less)
-        if not with_pivot or k < 0 or k + 1 >= held:
-            return -1, middle, distance, reach
-        first, second = _neighbours(window[:held], k)
-        exact[q] = _between(first, second, at - int(at))
-    guess[:] = exact
+    pivots_inside = (
+        abs(abs(low - middle) - arm) <= reach_outer and abs(abs(high - middle) - arm) <= reach_outer
+    )
+    if n_marked < 0 or not pivots_inside:
+        return -1, middle, distance, reach
+    held_low = held_mid = held_high = 0
+    for i in range(n_marked):
+        v = marked[i]
+        outer = abs(abs(v - middle) - arm) <= reach_outer
+        windows[0, held_low] = v
+        held_low += outer & (v < middle)
+        windows[1, held_mid] = v
+        held_mid += abs(v - mid) <= reach_mid
+        windows[2, held_high] = v
+        held_high += outer & (v >= middle)
+    exact = (
+        _in_window(windows[0], held_low, low, below[0], 0.25 * (n - 1)),
+        _in_window(windows[1], held_mid, mid, below[1], 0.50 * (n - 1)),
+        _in_window(windows[2], held_high, high, below[2], 0.75 * (n - 1)),
+    )
+    if not exact[0] <= exact[1] <= exact[2]:
+        return -1, middle, distance, reach
+    guess[0], guess[1], guess[2] = exact
     return n_marked, middle, distance, reach
+
+
+@_compiled
+def _in_window(window, held, pivot, below, at):
+    """Value at rank ``at`` of the tile, from the ``held`` pixels of a window; NaN where it lies outside.
+
+    The window is an interval that holds all pixels in it; ``below`` counts the tile's pixels under
+    ``pivot``, which lies in the window.
+    """
+    # filled up to whole vectors; NaN counts as neither less nor more
+    filled = (held + LANES - 1) // LANES * LANES
+    window[held:filled] = np.nan
+    less = np.int32(0)
+    for i in range(filled):
+        less = np.int32(less + np.int32(window[i] < pivot))
+    k = int(at) - (below - less)
+    if k < 0 or k + 1 >= held:
+        return np.nan
+    first, second = _neighbours(window[:filled], held, k)
+    return _between(first, second, at - int(at))
 
 
 @_compiled
@@ -408,31 +428,30 @@ def _collect(tile, marks, marked, words):
 
 
 @_compiled
-def _neighbours(values, k):
-    """The k-th and the (k+1)-th smallest of a few values."""
-    n = len(values)
+def _neighbours(values, held, k):
+    """The k-th and the (k+1)-th smallest of the first ``held`` values; the rest are NaN."""
     down = values.dtype.type(-np.inf)
     up = values.dtype.type(np.inf)
-    for candidate in values:
-        if not down <= candidate <= up:
-            continue
-        less = np.int32(0)
-        up_to = np.int32(0)
-        for i in range(n):
-            less = np.int32(less + np.int32(values[i] < candidate))
-            up_to = np.int32(up_to + np.int32(values[i] <= candidate))
-        if up_to <= k:
-            down = candidate
-        elif less > k:
-            up = candidate
-        elif k + 1 < up_to:
-            return candidate, candidate
-        else:
-            following = values.dtype.type(np.inf)
-            for v in values:
-                if candidate < v < following:
-                    following = v
-            return candidate, following
+    for j in range(held):
+        candidate = values[j]
+        if down < candidate < up:
+            less = np.int32(0)
+            up_to = np.int32(0)
+            for i in range(len(values)):
+                less = np.int32(less + np.int32(values[i] < candidate))
+                up_to = np.int32(up_to + np.int32(values[i] <= candidate))
+            if up_to <= k:
+                down = candidate
+            elif less > k:
+                up = candidate
+            elif k + 1 < up_to:
+                return candidate, candidate
+            else:
+                following = values.dtype.type(np.inf)
+                for i in range(len(values)):
+                    if candidate < values[i] < following:
+                        following = values[i]
+                return candidate, following
     return values[0], values[0]
 
 
