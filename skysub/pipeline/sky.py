@@ -11,10 +11,10 @@ import numpy as np
 from skysub.background.chebyshev import design_matrix, power_coefficients
 from skysub.background.clipping import superpixel_statistics
 from skysub.background.robust import RobustFit, fit_robust
-from skysub.background.superpixels import SuperpixelGrid
+from skysub.background.superpixels import SuperpixelGrid, SuperpixelStatistics
 from skysub.sources.detect import pixel_noise
 from skysub.sources.flags import NOT_SKY
-from skysub.sources.mask import RUNGS, SourceMask, mask_sources
+from skysub.sources.mask import DARKEST, RUNGS, SourceMask, mask_sources
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +23,17 @@ if TYPE_CHECKING:
     from skysub.pipeline.timing import Stopwatch
 
 __all__ = ["Sky", "find_sky"]
+
+_ROW_STEP = 4
+"""The first guess looks at every so many rows,"""
+_LEAST_ROWS = 16
+"""but at no fewer than these in a superpixel."""
+_CLIPS = ((3.0, 3), (2.0, 6))
+"""Half-width and passes of the two clips whose levels the first guess extrapolates,"""
+_EXTRAPOLATION = 2.0
+"""by so many times their difference below the narrower one,"""
+_MOST_EXTRAPOLATED = 0.3
+"""and by this share of the noise at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +91,8 @@ def find_sky(
 
     with stopwatch("noise"):
         noise = pixel_noise(image, flags, grid)
-    fit = measured()
+    with stopwatch("first guess"):
+        fit = _first_guess(image, flags, noise, grid, config)
     rung = 0
     turns = 0
     moved = np.inf
@@ -93,7 +105,8 @@ def find_sky(
             )
         before, rung = fit, mask.rung
         fit = measured()
-        moved = _moved(before, fit)
+        # the darkest pixels do not depend on the model: once measured, nothing moves
+        moved = 0.0 if rung == DARKEST else _moved(before, fit)
     return Sky(
         fit=fit,
         mask=mask,
@@ -101,6 +114,45 @@ def find_sky(
         passes=turns,
         moved=moved,
         flags=_worth_saying(fit, mask, noise, moved, config),
+    )
+
+
+def _first_guess(
+    image: NDArray[np.float32],
+    flags: NDArray[np.uint8],
+    noise: NDArray[np.float64],
+    grid: SuperpixelGrid,
+    config: SkyConfig,
+) -> RobustFit:
+    """Sky without a source mask, from every few rows.
+
+    Light that a clip leaves in shrinks as the clip narrows, so the levels of two clips are extrapolated,
+    by a share of the noise at most.
+    """
+    step = max(1, min(_ROW_STEP, image.shape[0] // (grid.shape[0] * _LEAST_ROWS)))
+    rows, row_flags = np.ascontiguousarray(image[::step]), np.ascontiguousarray(flags[::step])
+    coarse = SuperpixelGrid.of_counts((rows.shape[0], rows.shape[1]), gy=grid.shape[0], gx=grid.shape[1])
+    wide, narrow = (
+        superpixel_statistics(
+            rows,
+            row_flags,
+            NOT_SKY,
+            coarse,
+            dataclasses.replace(
+                config.background, statistic="meanclip", clip_sigma=sigma, clip_passes=passes
+            ),
+        )
+        for sigma, passes in _CLIPS
+    )
+    excess = (wide.mean - narrow.mean)[np.isfinite(wide.mean) & np.isfinite(narrow.mean)]
+    lower = _EXTRAPOLATION * max(0.0, float(np.median(excess))) if excess.size else 0.0
+    if np.isfinite(noise).any():
+        lower = min(lower, _MOST_EXTRAPOLATED * float(np.nanmedian(noise)))
+    lowered = SuperpixelStatistics(
+        mean=(narrow.mean - np.float32(lower)), error=narrow.error, count=narrow.count
+    )
+    return fit_robust(
+        coarse, lowered, dataclasses.replace(config.background, min_good_pixels=0), config.robust
     )
 
 
@@ -129,7 +181,13 @@ def _worth_saying(
         )
     if model.reduced:
         said["background_order_reduced"] = f"The background is simpler than asked for: {model.reduced}."
-    if mask.rung:
+    if mask.rung == DARKEST:
+        said["crowded"] = (
+            "The field is so crowded that sources leave no sky between them; the background was measured on "
+            f"the {100 * config.mask.darkest:.0f} % of the pixels with the darkest surroundings, and lies too "
+            "high by what starlight is left there."
+        )
+    elif mask.rung:
         left_out = "" if config.mask.extended is None else ", and faint extended light is not masked"
         said["mask_budget"] = (
             f"The field is crowded: sources are masked with {100 * RUNGS[mask.rung]:.0f} % of their growth"

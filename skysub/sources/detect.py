@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from skysub.background.threads import in_threads
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from skysub.background.superpixels import SuperpixelGrid
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FWHM_TO_SIGMA",
     "Footprints",
+    "filled_runs",
     "find_footprints",
     "pixel_noise",
     "smoothed_noise",
@@ -29,7 +32,12 @@ _QUANTILE = 0.4
 """Quantile of neighbour differences that measures noise: below the median, so that sources do little."""
 _QUANTILE_OF_NORMAL = 0.5244005127080407
 """|z| below which 40 % of a normal distribution lies."""
-_SAMPLES = 320
+_SAMPLE = (12, 24)
+"""Rows, and pairs of pixels in each, that measure the noise of a superpixel."""
+
+
+Runs = tuple["NDArray[np.int32]", "NDArray[np.int32]", "NDArray[np.int32]", "NDArray[np.float32]"]
+"""Row, first column and one past the last of each run, and its light as the kernels write it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,9 +58,7 @@ class Footprints:
     flux: NDArray[np.float64]
     """Sum of image - background, unit of the image."""
     peak: NDArray[np.float64]
-    """Brightest pixel of image - background, unit of the image; -inf where no pixel is good."""
-    above: NDArray[np.float64]
-    """Pixels whose smoothed light reaches the threshold for peaks."""
+    """Brightest pixel of image - background, unit of the image; 0 where no pixel is good."""
     saturated: NDArray[np.float64]
     """Saturated pixels."""
     x: NDArray[np.float64]
@@ -62,6 +68,10 @@ class Footprints:
     xy: NDArray[np.float64]
     yy: NDArray[np.float64]
     """Second moments of the footprint's pixels about the centre, pixel squared."""
+    core_x: NDArray[np.float64]
+    core_y: NDArray[np.float64]
+    core_width: NDArray[np.float64]
+    """Middle and length of its longest run, pixel: across a saturated star's core, not along its bleed."""
 
     def __len__(self) -> int:
         return len(self.area)
@@ -70,13 +80,6 @@ class Footprints:
     def radius(self) -> NDArray[np.float64]:
         """Radius of the circle with the footprint's area, pixel."""
         return np.sqrt(self.area / np.pi)
-
-    def longest_runs(self) -> NDArray[np.int64]:
-        """Index of the longest run of each footprint, (n,): it crosses a star's core, not its bleed."""
-        length = self.run_stop - self.run_start
-        order = np.lexsort((-length, self.run_label))
-        first = np.searchsorted(self.run_label[order], np.arange(len(self)))
-        return order[first]
 
 
 def smoothing_kernel(fwhm: float, *, taps: int | None = _TAPS) -> NDArray[np.float32]:
@@ -124,7 +127,7 @@ def pixel_noise(
     from skysub.sources import kernels
 
     raw = np.empty(grid.shape)
-    kernels.pixel_noise(image, flags, 15, grid.y_edges, grid.x_edges, _SAMPLES, _QUANTILE, raw)
+    kernels.pixel_noise(image, flags, 15, grid.y_edges, grid.x_edges, *_SAMPLE, _QUANTILE, raw)
     raw /= np.sqrt(2) * _QUANTILE_OF_NORMAL
     raw[raw <= 0] = np.nan
     padded = np.pad(raw, 1, constant_values=np.nan)
@@ -172,42 +175,49 @@ def find_footprints(
     """
     from skysub.sources import kernels
 
-    ny, nx = image.shape
-    classes = np.zeros((ny, -(-nx // 8) * 8), np.uint8)
+    ny = image.shape[0]
     with np.errstate(divide="ignore", invalid="ignore"):
         per_noise = np.nan_to_num(1 / noise, nan=0.0, posinf=0.0).astype(np.float32)
+    bands: dict[int, Runs] = {}
 
     def band(rows: range) -> None:
-        kernels.classify(
-            image,
-            flags,
-            power,
-            kernel,
-            per_noise,
-            grid.y_edges,
-            grid.x_edges,
-            edge_threshold,
-            peak_threshold,
-            rows.start,
-            rows.stop,
-            classes[rows.start : rows.stop],
-        )
+        def fill(*arrays: Any) -> int:
+            count: int = kernels.detect_runs(
+                image,
+                flags,
+                power,
+                kernel,
+                per_noise,
+                grid.y_edges,
+                grid.x_edges,
+                edge_threshold,
+                peak_threshold,
+                rows.start,
+                rows.stop,
+                *arrays,
+            )
+            return count
+
+        bands[rows.start] = filled_runs(fill, len(rows) * image.shape[1] // 64)
 
     in_threads(band, ny, threads)
-    run_y, run_a, run_b = kernels.find_runs(classes, nx)
+    run_y, run_a, run_b, light = (
+        np.concatenate(a) for a in zip(*(bands[k] for k in sorted(bands)), strict=True)
+    )
     labels, count = kernels.label_runs(run_y, run_a, run_b)
     kept = np.zeros(count, bool)
-    kernels.mark_kept(classes, run_y, run_a, run_b, labels, kept)
-    renumbered = np.where(kept, np.cumsum(kept) - 1, -1)
+    kernels.mark_kept(light[:, 3], labels, kept)
+    renumbered = np.where(kept, np.cumsum(kept) - 1, -1).astype(np.int32)
     chosen = kept[labels]
-    run_y, run_a, run_b = run_y[chosen], run_a[chosen], run_b[chosen]
-    labels = renumbered[labels[chosen]].astype(np.int32)
-    table = np.empty((int(kept.sum()), 10))
-    origin = kernels.measure_footprints(
-        image, flags, power, classes, run_y, run_a, run_b, labels, len(table), table
-    )
-    area, flux, peak, above, saturated = table[:, :5].T
-    mx, my, mxx, mxy, myy = (table[:, 5:] / np.maximum(area, 1)[:, None]).T
+    run_y, run_a, run_b, light = run_y[chosen], run_a[chosen], run_b[chosen], light[chosen]
+    labels = renumbered[labels[chosen]]
+    n = int(kept.sum())
+    table = np.empty((n, 9))
+    start = np.empty((n, 2), np.int32)
+    longest = np.empty(n, np.int64)
+    kernels.measure_footprints(run_y, run_a, run_b, light, labels, table, start, longest)
+    area, flux, peak, saturated = table[:, :4].T
+    mx, my, mxx, mxy, myy = (table[:, 4:] / area[:, None]).T
     return Footprints(
         run_y=run_y,
         run_start=run_a,
@@ -216,12 +226,26 @@ def find_footprints(
         area=area,
         flux=flux,
         peak=peak,
-        above=above,
         saturated=saturated,
-        x=origin[:, 0] + mx,
-        y=origin[:, 1] + my,
+        x=start[:, 0] + mx,
+        y=start[:, 1] + my,
         # a pixel is a square: 1 / 12 is its own second moment
         xx=mxx - mx**2 + 1 / 12,
         xy=mxy - mx * my,
         yy=myy - my**2 + 1 / 12,
+        core_x=(run_a[longest] + run_b[longest] - 1) / 2,
+        core_y=run_y[longest].astype(np.float64),
+        core_width=(run_b[longest] - run_a[longest]).astype(np.float64),
     )
+
+
+def filled_runs(fill: Callable[..., int], capacity: int) -> Runs:
+    """Arrays of runs that ``fill`` writes and counts; called again with longer ones if too short."""
+    n = max(1024, capacity)
+    while True:
+        arrays = tuple(np.empty(n, np.int32) for _ in range(3))
+        light = np.empty((n, 4), np.float32)
+        found = fill(*arrays, light)
+        if found <= n:
+            return arrays[0][:found], arrays[1][:found], arrays[2][:found], light[:found]
+        n = found

@@ -117,28 +117,37 @@ def _smooth_column(ring, y, k, out):
 
 
 @njit(nogil=True, cache=True)
-def classify(image, flags, power, k, per_noise, y_edges, x_edges, low, high, start, stop, out):
-    """Class of each pixel of rows start to stop: 1 where smoothed / noise >= low, 2 where >= high.
+def detect_runs(
+    image, flags, power, k, per_noise, y_edges, x_edges, low, high, start, stop, run_y, run_a, run_b, light
+):
+    """Runs of pixels of rows start to stop whose smoothed light reaches ``low`` times its noise.
 
-    ``power`` are the model's monomial coefficients; ``k`` the symmetric kernel, centre first;
-    ``per_noise`` (gy, gx) one over the noise of the smoothed image in each superpixel; ``out`` (rows,
-    width) uint8, its width padded beyond nx with zeros.
+    ``power`` are the model's monomial coefficients; ``k`` the symmetric kernel, centre first; ``per_noise``
+    (gy, gx) one over the noise of the smoothed image in each superpixel. Written are, by row, then column:
+    row, first column and one past the last; and in ``light`` (n, 4) float32 the sum of image - model, its
+    largest value, the number of saturated pixels, and 1 where a pixel reaches ``high``. Everything about a
+    row is done while it is in cache. Returns the number of runs; those beyond the length of the arrays are
+    counted, not written.
     """
     ny, nx = image.shape
     half = len(k) - 1
+    size = 2 * half + 1
     u = ((2.0 * np.arange(nx) - nx + 1) / nx).astype(np.float32)
-    padded = np.zeros(nx + 2 * half, np.float32)
-    ring = np.zeros((2 * half + 1, nx), np.float32)
+    residual = np.zeros((size, nx + 2 * half), np.float32)
+    ring = np.zeros((size, nx), np.float32)
     smooth = np.empty(nx, np.float32)
     scale = np.empty(nx, np.float32)
-    j = -1
+    classes = np.zeros((nx + 7) // 8 * 8, np.uint8)
+    words = classes.view(np.uint64)
     low, high = np.float32(low), np.float32(high)
+    n = 0
+    j = -1
     for y in range(start - half, stop + half):
         if 0 <= y < ny:
-            _residual_row(image, flags, y, power, u, padded[half : half + nx])
-            _smooth_row(padded, k, half, ring[y % (2 * half + 1)])
+            _residual_row(image, flags, y, power, u, residual[y % size, half : half + nx])
+            _smooth_row(residual[y % size], k, half, ring[y % size])
         else:
-            ring[y % (2 * half + 1)][:] = 0
+            ring[y % size][:] = 0
         at = y - half
         if at < start:
             continue
@@ -148,10 +157,59 @@ def classify(image, flags, power, k, per_noise, y_edges, x_edges, low, high, sta
             for i in range(len(x_edges) - 1):
                 scale[x_edges[i] : x_edges[i + 1]] = per_noise[j, i]
         _smooth_column(ring, at, k, smooth)
-        row = out[at - start]
         for x in range(nx):
             s = smooth[x] * scale[x]
-            row[x] = np.uint8(s >= low) + np.uint8(s >= high)
+            classes[x] = np.uint8(s >= low) + np.uint8(s >= high)
+        n = _runs_of_row(
+            classes,
+            words,
+            nx,
+            at,
+            residual[at % size, half : half + nx],
+            flags[at],
+            n,
+            run_y,
+            run_a,
+            run_b,
+            light,
+        )
+    return n
+
+
+@njit(nogil=True, cache=True)
+def _runs_of_row(classes, words, width, y, residual, flag, n, run_y, run_a, run_b, light):
+    """Append the runs of one row, eight empty pixels at a time; returns the number of runs so far."""
+    capacity = len(run_y)
+    x = 0
+    w = 0
+    while w < len(words):
+        if words[w] == 0:
+            w += 1
+            continue
+        x = max(x, 8 * w)
+        end = 8 * w + 8
+        while x < end:
+            if classes[x] == 0:
+                x += 1
+                continue
+            first = x
+            flux = np.float32(0)
+            peak = np.float32(-np.inf)
+            saturated = 0
+            high = 0
+            while x < width and classes[x] != 0:
+                r = residual[x]
+                flux += r
+                peak = max(peak, r)
+                saturated += flag[x] >> 1 & 1
+                high |= classes[x] >> 1
+                x += 1
+            if n < capacity:
+                run_y[n], run_a[n], run_b[n] = y, first, x
+                light[n, 0], light[n, 1], light[n, 2], light[n, 3] = flux, peak, saturated, high
+            n += 1
+        w = x >> 3
+    return n
 
 
 @njit(nogil=True, cache=True)
@@ -172,44 +230,18 @@ def convolve(image, k, start, stop, out):
 
 
 @njit(nogil=True, cache=True)
-def find_runs(classes, width):
-    """Runs of non-zero classes, (n,) each: row, first column, one past the last; by row, then column."""
-    none = np.empty(0, np.int32)
-    n = _each_run(classes, width, none, none, none)
-    run_y = np.empty(n, np.int32)
-    run_a = np.empty(n, np.int32)
-    run_b = np.empty(n, np.int32)
-    _each_run(classes, width, run_y, run_a, run_b)
-    return run_y, run_a, run_b
-
-
-@njit(nogil=True, cache=True)
-def _each_run(classes, width, run_y, run_a, run_b):
-    """Count the runs and, into arrays that are not empty, write them; eight empty pixels at a time."""
-    keep = len(run_y) > 0
+def find_runs(significance, low, high, run_y, run_a, run_b, light):
+    """Runs of values of at least ``low``, as `detect_runs`; ``significance`` (ny, nx) float32 is small."""
+    ny, nx = significance.shape
+    classes = np.zeros((nx + 7) // 8 * 8, np.uint8)
+    words = classes.view(np.uint64)
+    flag = np.zeros(nx, np.uint8)
     n = 0
-    for y in range(classes.shape[0]):
-        row = classes[y]
-        words = row.view(np.uint64)
-        x = 0
-        w = 0
-        while w < len(words):
-            if words[w] == 0:
-                w += 1
-                continue
-            x = max(x, 8 * w)
-            end = 8 * w + 8
-            while x < end:
-                if row[x] == 0:
-                    x += 1
-                    continue
-                first = x
-                while x < width and row[x] != 0:
-                    x += 1
-                if keep:
-                    run_y[n], run_a[n], run_b[n] = y, first, x
-                n += 1
-            w = x >> 3
+    for y in range(ny):
+        for x in range(nx):
+            s = significance[y, x]
+            classes[x] = np.uint8(s >= low) + np.uint8(s >= high)
+        n = _runs_of_row(classes, words, nx, y, significance[y], flag, n, run_y, run_a, run_b, light)
     return n
 
 
@@ -252,71 +284,46 @@ def label_runs(run_y, run_a, run_b):
 
 
 @njit(nogil=True, cache=True)
-def mark_kept(classes, run_y, run_a, run_b, labels, kept):
-    """Set ``kept`` of each label that has a pixel of class 2."""
-    for i in range(len(run_y)):
-        if not kept[labels[i]]:
-            row = classes[run_y[i]]
-            for x in range(run_a[i], run_b[i]):
-                if row[x] == 2:
-                    kept[labels[i]] = True
-                    break
+def mark_kept(reached, labels, kept):
+    """Set ``kept`` of each label of which a run has ``reached`` the threshold for peaks."""
+    for i in range(len(labels)):
+        if reached[i] > 0:
+            kept[labels[i]] = True
 
 
 @njit(nogil=True, cache=True)
-def measure_footprints(image, flags, power, classes, run_y, run_a, run_b, labels, count, table):
-    """Sums over each footprint, into ``table`` (count, 10) float64.
+def measure_footprints(run_y, run_a, run_b, light, labels, table, start, longest):
+    """Sums over the runs of each footprint, into ``table`` (n, 9) float64.
 
-    Columns: area; flux (sum of image - model); peak of it; pixels of class 2; saturated pixels; sums of
-    x, y, x^2, x y, y^2 over the footprint's pixels about its first run's start (columns 5 to 9), which
-    `footprint_shapes` turns into centre and moments.
+    Columns: area; flux, peak and saturated pixels, as `detect_runs` has them; and sums of x, y, x^2, x y, y^2
+    over the footprint's pixels from ``start`` (n, 2), the x and y of its first pixel.
+    ``longest`` (n,) becomes the index of its longest run.
     """
-    ny, nx = image.shape
-    order = power.shape[0] - 1
     table[:] = 0
     table[:, 2] = -np.inf
-    origin = np.full((count, 2), -1, np.int32)
+    longest[:] = -1
     for i in range(len(run_y)):
         k = labels[i]
         y, a, b = run_y[i], run_a[i], run_b[i]
-        if origin[k, 0] < 0:
-            origin[k, 0], origin[k, 1] = a, y
-        v = (2.0 * y - ny + 1) / ny
-        u = (float(a + b - 1) - nx + 1) / nx
-        model = 0.0
-        for p in range(order, -1, -1):
-            t = power[order, p]
-            for q in range(order - 1, -1, -1):
-                t = t * v + power[q, p]
-            model = model * u + t
-        flux = 0.0
-        peak = -np.inf
-        high = 0
-        saturated = 0
-        for x in range(a, b):
-            high += classes[y, x] == 2
-            saturated += (flags[y, x] & 2) != 0
-            if (flags[y, x] & 1) == 0 and np.isfinite(image[y, x]):
-                r = image[y, x] - model
-                flux += r
-                peak = max(peak, r)
         n = b - a
+        if longest[k] < 0:
+            start[k, 0], start[k, 1] = a, y
+            longest[k] = i
+        elif n > run_b[longest[k]] - run_a[longest[k]]:
+            longest[k] = i
         row = table[k]
-        row[0] += n
-        row[1] += flux
-        row[2] = max(row[2], peak)
-        row[3] += high
-        row[4] += saturated
-        da, dy = float(a - origin[k, 0]), float(y - origin[k, 1])
+        da, dy = float(a - start[k, 0]), float(y - start[k, 1])
         last = da + n - 1
         sx = n * (da + last) / 2
-        sxx = _squares(last) - _squares(da - 1)
-        row[5] += sx
-        row[6] += n * dy
-        row[7] += sxx
-        row[8] += sx * dy
-        row[9] += n * dy * dy
-    return origin
+        row[0] += n
+        row[1] += light[i, 0]
+        row[2] = max(row[2], light[i, 1])
+        row[3] += light[i, 2]
+        row[4] += sx
+        row[5] += n * dy
+        row[6] += _squares(last) - _squares(da - 1)
+        row[7] += sx * dy
+        row[8] += n * dy * dy
 
 
 @njit(nogil=True, cache=True)
@@ -421,13 +428,18 @@ def paint_blocks(blocks, size, value, flags):
 def count_flagged(flags, bits, y_edges, x_edges, out):
     """Pixels of each superpixel that have any of ``bits``, into ``out`` (gy, gx) int64."""
     bits = np.uint8(bits)
+    nx = flags.shape[1]
+    columns = np.empty(nx, np.int32)
     for j in range(len(y_edges) - 1):
+        columns[:] = 0
+        for y in range(y_edges[j], y_edges[j + 1]):
+            row = flags[y]
+            for x in range(nx):
+                columns[x] += np.int32((row[x] & bits) != 0)
         for i in range(len(x_edges) - 1):
             n = 0
-            for y in range(y_edges[j], y_edges[j + 1]):
-                row = flags[y]
-                for x in range(x_edges[i], x_edges[i + 1]):
-                    n += (row[x] & bits) != 0
+            for x in range(x_edges[i], x_edges[i + 1]):
+                n += columns[x]
             out[j, i] = n
 
 
@@ -442,32 +454,28 @@ def set_bits(flags, flag, bits, mask):
 
 
 @njit(nogil=True, cache=True)
-def pixel_noise(image, flags, ignored, y_edges, x_edges, samples, quantile, out):
-    """Quantile of |difference of neighbouring pixels| in each superpixel, from ``samples`` pairs at most.
+def pixel_noise(image, flags, ignored, y_edges, x_edges, rows, pairs, quantile, out):
+    """Quantile of |difference of neighbouring pixels| in each superpixel.
 
-    NaN where fewer than 16 pairs are good.
+    The sample is ``pairs`` neighbours in each of ``rows`` rows, at columns that shift from row to row so that
+    one star does not fill it. NaN where fewer than 16 pairs are good.
     """
     ignored = np.uint8(ignored)
-    values = np.empty(samples, np.float64)
+    values = np.empty(rows * pairs, np.float32)
     for j in range(len(y_edges) - 1):
+        height = y_edges[j + 1] - y_edges[j]
         for i in range(len(x_edges) - 1):
-            a, b = x_edges[i], x_edges[i + 1] - 1
-            rows = y_edges[j + 1] - y_edges[j]
-            across = max(1, (b - a) // 2)
-            step = max(1, rows * across // samples)
+            a, width = x_edges[i], x_edges[i + 1] - x_edges[i]
+            room = max(0, width - 2 * pairs)
             n = 0
-            for t in range(0, rows * across, step):
-                # neighbouring samples lie on different rows, so that one star does not fill them
-                y = y_edges[j] + t % rows
-                x = a + 2 * (t // rows)
-                if n == samples or x >= b:
-                    break
-                if (flags[y, x] | flags[y, x + 1]) & ignored:
-                    continue
-                d = abs(np.float64(image[y, x + 1]) - np.float64(image[y, x]))
-                if np.isfinite(d):
-                    values[n] = d
-                    n += 1
+            for t in range(min(rows, height)):
+                y = y_edges[j] + t * height // min(rows, height)
+                first = a + (t * 37) % (room + 1)
+                for x in range(first, min(first + 2 * pairs, a + width) - 1, 2):
+                    d = abs(image[y, x + 1] - image[y, x])
+                    if ((flags[y, x] | flags[y, x + 1]) & ignored) == 0 and np.isfinite(d):
+                        values[n] = d
+                        n += 1
             out[j, i] = np.nan
             if n >= 16:
                 good = np.sort(values[:n])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skysub.errors import ConfigError
+from skysub.sources.dark import keep_darkest
 from skysub.sources.detect import find_footprints, smoothed_noise, smoothing_kernel
 from skysub.sources.extended import ExtendedConfig, find_extended
 from skysub.sources.flags import EXTENDED, IGNORED, NOT_SKY, SATURATED, SOURCE
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
     from skysub.background.superpixels import SuperpixelGrid
     from skysub.sources.detect import Footprints
 
-__all__ = ["RUNGS", "SourceMask", "SourceMaskConfig", "mask_sources"]
+__all__ = ["DARKEST", "RUNGS", "SourceMask", "SourceMaskConfig", "mask_sources"]
 
-RUNGS = (1.0, 0.6, 0.3, 0.0)
-"""Share of the growth that each rung of the budget keeps; the later ones also leave faint extended light."""
+RUNGS = (1.0, 0.6, 0.3)
+"""Share of the growth that each step of the budget keeps; all but the first leave faint extended light."""
+DARKEST = len(RUNGS)
+"""The last step: footprints are given up for the pixels with the darkest surroundings."""
 
 _AUREOLE_DECADES = 6.0
 """Logarithm of the ratio of radii over which an r^-2 aureole is spread: 1 to 400 pixels."""
@@ -52,6 +55,8 @@ class SourceMaskConfig:
         The budget. A superpixel has run dry when less than ``least_sky`` of its pixels are left; when
         fewer than ``least_superpixels`` of those that had sky before the mask are left, growth is given
         up step by step.
+    darkest
+        Share of the pixels that the last step keeps: those with the darkest surroundings.
     """
 
     peak_threshold: float = 3.5
@@ -63,8 +68,9 @@ class SourceMaskConfig:
     halo_limit: float = 400.0
     saturated_growth: float = 2.0
     extended: ExtendedConfig | None = field(default_factory=ExtendedConfig)
-    least_sky: float = 0.03
-    least_superpixels: float = 0.6
+    least_sky: float = 0.02
+    least_superpixels: float = 0.5
+    darkest: float = 0.05
 
     def __post_init__(self) -> None:
         for name in ("peak_threshold", "edge_threshold", "halo_depth"):
@@ -77,7 +83,7 @@ class SourceMaskConfig:
         for name in ("growth", "growth_with_size", "halo_light", "halo_limit", "saturated_growth"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ConfigError(f"{name} must be zero or a positive number, not {getattr(self, name)!r}")
-        for name in ("least_sky", "least_superpixels"):
+        for name in ("least_sky", "least_superpixels", "darkest"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must lie between 0 and 1, not {getattr(self, name)!r}")
 
@@ -124,8 +130,12 @@ def mask_sources(
     """
     from skysub.sources import kernels
 
-    kernel = smoothing_kernel(fwhm)
     flags &= np.uint8(IGNORED | SATURATED)
+    before = _sky_pixels(flags, grid)
+    size = np.outer(np.diff(grid.y_edges), np.diff(grid.x_edges))
+    had_sky = before >= np.maximum(1, config.least_sky * size)
+    level = float(np.nanmedian(noise)) if np.isfinite(noise).any() else np.nan
+    kernel = smoothing_kernel(fwhm)
     footprints = find_footprints(
         image,
         flags,
@@ -137,23 +147,22 @@ def mask_sources(
         edge_threshold=config.edge_threshold,
         threads=threads,
     )
-    before = _sky_pixels(flags, grid)
-    size = np.outer(np.diff(grid.y_edges), np.diff(grid.x_edges))
-    had_sky = before >= np.maximum(1, config.least_sky * size)
-    level = float(np.nanmedian(noise)) if np.isfinite(noise).any() else np.nan
     while True:
-        _paint(footprints, flags, config, RUNGS[rung], level)
-        if config.extended is not None and RUNGS[rung] == 1:
-            blocks = find_extended(
-                image, flags, power, noise, grid, config=config.extended, ignored=NOT_SKY, threads=threads
-            )
-            kernels.paint_blocks(blocks, config.extended.block, EXTENDED, flags)
+        flags &= np.uint8(IGNORED | SATURATED)
+        if rung == DARKEST:
+            keep_darkest(image, flags, grid, fraction=config.darkest, fwhm=fwhm, threads=threads)
+        else:
+            _paint(footprints, flags, config=config, share=RUNGS[rung], noise=level)
+            if config.extended is not None and rung == 0:
+                blocks = find_extended(
+                    image, flags, power, noise, grid, config=config.extended, ignored=NOT_SKY, threads=threads
+                )
+                kernels.paint_blocks(blocks, config.extended.block, EXTENDED, flags)
         good = _sky_pixels(flags, grid)
         left = had_sky & (good >= config.least_sky * size)
-        if left.sum() >= config.least_superpixels * had_sky.sum() or rung == len(RUNGS) - 1:
+        if left.sum() >= config.least_superpixels * had_sky.sum() or rung == DARKEST:
             break
         rung += 1
-        flags &= np.uint8(IGNORED | SATURATED)
     return SourceMask(
         footprints=footprints,
         good=good,
@@ -190,7 +199,7 @@ def _paint(
     simple = (filled > _ROUND_ENOUGH) & (found.saturated == 0)
     # bleeds are long and their own growth is for the star, not the trail
     own = np.where(found.saturated > 0, share * config.growth, growth)
-    kernels.paint_runs(*runs, np.where(simple, min(1.0, share * config.growth), own), SOURCE, flags)
+    kernels.paint_runs(*runs, np.where(simple & (growth >= 2), -1.0, own), SOURCE, flags)
     grown_major, grown_minor = (major + growth) ** 2, (minor + growth) ** 2
     mean, half = (grown_major + grown_minor) / 2, (grown_major - grown_minor) / 2
     with np.errstate(invalid="ignore"):
@@ -221,21 +230,18 @@ def _paint_halos(
 
     if not (noise > 0 and share > 0):
         return
-    widest = found.longest_runs()
-    half_width = (found.run_stop - found.run_start)[widest] / 2
-    core_x = (found.run_start + found.run_stop - 1)[widest] / 2
-    core_y = found.run_y[widest].astype(np.float64)
     faintest = 2 * np.pi * _AUREOLE_DECADES * config.halo_depth * noise
     halo = share * np.sqrt(config.halo_light * np.maximum(found.flux, 0) / faintest)
     saturated = found.saturated > 0
-    halo = np.where(saturated, np.maximum(halo, config.saturated_growth * half_width + growth), halo)
+    least = config.saturated_growth * found.core_width / 2 + growth
+    halo = np.where(saturated, np.maximum(halo, least), halo)
     halo = np.minimum(halo, config.halo_limit)
     wide = halo > found.radius + growth
     wide |= saturated
     square = halo[wide] ** 2
     kernels.paint_ellipses(
-        np.where(saturated, core_x, found.x)[wide],
-        np.where(saturated, core_y, found.y)[wide],
+        np.where(saturated, found.core_x, found.x)[wide],
+        np.where(saturated, found.core_y, found.y)[wide],
         square,
         np.zeros_like(square),
         square,
