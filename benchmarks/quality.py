@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import os
 import time
 from pathlib import Path
@@ -54,6 +55,7 @@ SCENES = (
 Answer = tuple[np.ndarray, np.ndarray | None]
 
 
+@functools.lru_cache(maxsize=4)
 def source_mask(visit_image: VisitImage) -> np.ndarray:
     """Pixels to leave out: defects, and sources of 5 sigma after smoothing by the PSF, grown by 4 pixels."""
     defects = (visit_image.mask & visit_image.bits("BAD", "SAT", "NO_DATA")) != 0
@@ -208,8 +210,9 @@ def main() -> None:
         print(f"{name}: {time.perf_counter() - began:.0f} s", flush=True)
     setting = (
         f"Detectors of {options.shape} pixels, {options.detectors} per visit, "
-        f"{len(seeds)} visit{'s' if len(seeds) > 1 else ''} (seed {options.seeds}); all methods leave out "
-        "the same sources: those of 5 sigma after smoothing by the PSF, grown by 4 pixels, and BAD, SAT, NO_DATA."
+        f"{len(seeds)} visit{'s' if len(seeds) > 1 else ''} (seed {options.seeds}); all methods "
+        "leave out the same sources: those of 5 sigma after smoothing by the PSF, grown by 4 pixels, and BAD, "
+        "SAT, NO_DATA."
     )
     options.output.write_text(markdown(results, setting))
     print(options.output)

@@ -106,7 +106,7 @@ class _Images(_Files["NDArray[np.floating] | None"]):
     """Images of a simulation; None where they were moved away, which leaves M8 out."""
 
     def __getitem__(self, key: tuple[int, int]) -> NDArray[np.floating] | None:
-        from skysub import read_visit_image
+        from skysub.visit.fits.read import read_visit_image
 
         path = self._paths[key]
         return read_visit_image(path).image if path.is_file() else None

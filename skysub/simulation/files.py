@@ -98,9 +98,9 @@ def simulate_visits(
 
 def simulate_one(simulation: Simulation, visit: int, detector: int) -> None:
     """Simulate one detector and write its two files; each appears whole or not at all."""
-    from skysub import write_visit_image
     from skysub.simulation.detector import simulate_detector
     from skysub.simulation.truth import write_truth
+    from skysub.visit.fits.write import write_visit_image
 
     visit_image, truth = simulate_detector(
         simulation.scene,
@@ -112,7 +112,10 @@ def simulate_one(simulation: Simulation, visit: int, detector: int) -> None:
     )
     path = simulation.image_path(visit, detector)
     truth_path = simulation.truth_path(visit, detector)
-    write_truth(truth, truth_path, image_path=f"../raw/{path.name}")
+    unfinished = truth_path.with_suffix(".part")
+    write_truth(truth, unfinished, image_path=f"../raw/{path.name}")
+    shutil.rmtree(truth_path, ignore_errors=True)
+    unfinished.rename(truth_path)
     write_visit_image(visit_image, path, compression=simulation.compression)
 
 

@@ -132,9 +132,9 @@ def _read_fits(path: Path) -> dict[str, Any]:
         if not images:
             raise ModelFileError(f"{path}: holds no two-dimensional image")
         if "INTERPSTYLE" in hdus[0].header:
-            from skysub.visit.fits.backgrounds import read_background_list
+            from skysub.visit.fits.background import read_background
 
-            return parts | {"model": read_background_list(path).evaluate()}
+            return parts | {"model": read_background(path).evaluate()}
         by_name = {hdu.name: hdu for hdu in images}
         model = by_name.get("MODEL", images[0])
         parts["model"] = _native(model.data)

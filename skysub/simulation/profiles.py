@@ -12,10 +12,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PROFILE_SIZES", "profile_tables"]
 
-_FIELD_SIZES = np.geomspace(0.1, 40.0, 64)
-_PROBE_SIZES = np.arange(45.0, 401.0, 5.0)
-PROFILE_SIZES: NDArray[np.float64] = np.concatenate([_FIELD_SIZES, _PROBE_SIZES])
-"""Effective radii that disks may have, pixel, rising."""
+PROFILE_SIZES: NDArray[np.float64] = np.geomspace(0.1, 40.0, 64)
+"""Effective radii that field galaxies may have, pixel, rising."""
 
 RADII = 512
 REACH = 9.0

@@ -271,7 +271,7 @@ def _probes_of(
     rows["type"] = "probe_galaxy"
     rows["x"] = x + np.concatenate([[0.0], random.uniform(-0.45, 0.45, n) * nx])
     rows["y"] = y + np.concatenate([[0.0], random.uniform(-0.4, 0.45, n) * ny])
-    rows["radius"] = np.where(radii > 0, _known_radius(radii), 0)
+    rows["radius"] = radii
     rows["axis_ratio"] = random.uniform(0.6, 1.0, len(radii))
     rows["angle"] = random.uniform(0, math.pi, len(radii))
     # half of the light lies within the effective radius
