@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["FIELDS", "as_arrays", "described", "from_arrays", "inline", "outline"]
+__all__ = ["FIELDS", "as_arrays", "described", "from_arrays", "inline", "outline", "packed", "unpacked"]
 
 FIELDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "mean": ("float32", ("gy", "gx")),
@@ -80,34 +80,35 @@ def from_arrays(description: Mapping[str, Any], arrays: Mapping[str, NDArray[Any
 
 
 def inline(layers: BackgroundList) -> list[dict[str, Any]]:
-    """Return layers with their arrays packed as text, for a marker."""
+    """Return layers with their arrays as text, for a marker."""
     return [
-        {**described(layer), "arrays": {name: _packed(array) for name, array in as_arrays(layer).items()}}
+        {**described(layer), "arrays": {name: packed(array) for name, array in as_arrays(layer).items()}}
         for layer in layers
     ]
 
 
-def outline(packed: Sequence[Mapping[str, Any]]) -> BackgroundList:
-    """Return the layers that `inline` packed."""
+def outline(layers: Sequence[Mapping[str, Any]]) -> BackgroundList:
+    """Return the layers that `inline` described."""
     return BackgroundList(
         [
-            from_arrays(each, {name: unpacked(text) for name, text in each["arrays"].items()})
-            for each in packed
+            from_arrays(each, {name: unpacked(array) for name, array in each["arrays"].items()})
+            for each in layers
         ]
     )
 
 
-def unpacked(packed: Mapping[str, Any]) -> NDArray[Any]:
-    """Return one array that a marker holds as text."""
-    data = zlib.decompress(base64.b64decode(packed["zlib"]))
-    array = np.frombuffer(data, np.dtype(packed["dtype"])).reshape(packed["shape"])
-    return array.astype(array.dtype.newbyteorder("="))
-
-
-def _packed(array: NDArray[Any]) -> dict[str, Any]:
+def packed(array: NDArray[Any]) -> dict[str, Any]:
+    """Return one small array as text, for a marker."""
     little = array.astype(array.dtype.newbyteorder("<"))
     text = base64.b64encode(zlib.compress(little.tobytes(), 1)).decode()
     return {"dtype": little.dtype.str, "shape": list(array.shape), "zlib": text}
+
+
+def unpacked(text: Mapping[str, Any]) -> NDArray[Any]:
+    """Return one array that a marker holds as text."""
+    data = zlib.decompress(base64.b64decode(text["zlib"]))
+    array = np.frombuffer(data, np.dtype(text["dtype"])).reshape(text["shape"])
+    return array.astype(array.dtype.newbyteorder("="))
 
 
 def _number(value: float) -> float | None:

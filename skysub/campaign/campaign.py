@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skysub.campaign.arrays import read_plane
-from skysub.campaign.records import visit_image_fields
+from skysub.campaign.backgrounds import unpacked
+from skysub.campaign.records import pixels_checksum, visit_image_fields
 from skysub.campaign.runs import existing_runs
 from skysub.campaign.status import current_units, read_status
 from skysub.campaign.steps import find_step
@@ -179,7 +180,7 @@ class Campaign:
                 read_plane(run.images, product, "variance", index, unit.shape) if has_variance else None
             )
         else:
-            image, variance = self._made_again(run, unit)
+            image, variance = self._made_again(run, unit, record)
         return VisitImage(
             image=image,
             mask=read_plane(run.images, product, "mask", index, unit.shape),
@@ -221,6 +222,21 @@ class Campaign:
         if product != made:
             raise NotDoneError(f"run {run.name} makes no {product!r}; its background is {made!r}")
         return stored_background(run, self.marker(visit, detector), (unit.visit_index, unit.detector_index))
+
+    def map(self, name: str, visit: int, detector: int) -> np.ndarray[Any, Any]:
+        """Return a small array over a detector that its step made, such as "noise" (gy, gx).
+
+        Raises
+        ------
+        NotDoneError
+            When the unit is not done, or its step makes no such map; the message lists those it makes.
+        """
+        maps = self.marker(visit, detector)["maps"]
+        if name not in maps:
+            raise NotDoneError(
+                f"visit {visit} detector {detector} has no map {name!r}; it has: {', '.join(maps) or 'none'}"
+            )
+        return unpacked(maps[name])
 
     def open_dataset(self, product: str, run: str | None = None) -> xarray.Dataset:
         """Open the Zarr arrays of a product with xarray, lazily: dimensions, units and coordinates by name.
@@ -273,12 +289,24 @@ class Campaign:
     def _step(self, run: Run) -> Step:
         return find_step(run.record["step"])
 
-    def _made_again(self, run: Run, unit: Unit) -> tuple[Any, Any]:
-        step, config = configured_step(run)
+    def _made_again(self, run: Run, unit: Unit, record: dict[str, Any]) -> tuple[Any, Any]:
+        """Image and variance of a unit, from its input."""
         visit_image = read_input(run, unit)
-        record = self.marker(unit.visit, unit.detector)
-        background = stored_background(run, record, (unit.visit_index, unit.detector_index))
-        return step.remake(visit_image, background, config), visit_image.variance
+        image = visit_image.image
+        for layer in stored_background(run, record, (unit.visit_index, unit.detector_index)):
+            image = layer.subtract_from(image)
+        if pixels_checksum(image) == record["pixels_crc32c"]:
+            return image, visit_image.variance
+        # the step did more to the pixels than subtract
+        step, config = configured_step(run)
+        made = step.work(visit_image, config).visit_image
+        if pixels_checksum(made.image) != record["pixels_crc32c"]:
+            who = f"visit {unit.visit} detector {unit.detector}"
+            raise NotDoneError(
+                f"the pixels of {who} cannot be made again bit for bit: "
+                f"skysub {record['versions']['skysub']} made them; run the campaign again with this version"
+            )
+        return made.image, made.variance
 
 
 def _column(values: list[Any]) -> Any:

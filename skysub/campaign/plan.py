@@ -13,7 +13,7 @@ from skysub._version import __version__
 from skysub.campaign.arrays import create_backgrounds, create_images, shard_path
 from skysub.campaign.files import checksum, writing
 from skysub.campaign.inputs import Unreadable, found_inputs, ingest_maps, is_unchanged
-from skysub.campaign.recipe import built, plain, short_hash
+from skysub.campaign.recipe import plain, short_hash
 from skysub.campaign.runs import Run, Unit, freeze, next_name, open_runs
 from skysub.campaign.steps import find_step
 from skysub.errors import InputsError
@@ -146,7 +146,7 @@ def make_plan(recipe: Recipe, output: Path, *, verify: bool = False) -> Plan:
         When the output was written by a newer skysub.
     """
     step = find_step(recipe.step)
-    config = built(step.configuration, recipe.settings, f"steps.{recipe.step}")
+    config = step.configured(recipe.settings)
     ingests = ingest_maps(recipe.inputs)
     runs = open_runs(output)
     wanted, unreadable = _wanted(recipe, step, config, ingests)

@@ -122,20 +122,26 @@ class _PatientHandler(logging.FileHandler):
 @contextmanager
 def logged(path: Path) -> Iterator[None]:
     """Append what this campaign and Dask have to say to a file; Dask's noise leaves the terminal."""
-    handler = _PatientHandler(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    # its first import sets up logging of its own
+    import distributed  # noqa: F401
+
+    ours, dasks = _PatientHandler(path), _PatientHandler(path)
+    for handler in (ours, dasks):
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    dasks.setLevel(logging.WARNING)
     dask = logging.getLogger("distributed")
     before = (LOG.level, LOG.propagate, dask.propagate, list(dask.handlers))
     LOG.setLevel(logging.INFO)
     LOG.propagate = dask.propagate = False
-    LOG.addHandler(handler)
-    dask.handlers = [handler]
+    LOG.addHandler(ours)
+    dask.handlers = [dasks]
     try:
         yield
     finally:
-        LOG.removeHandler(handler)
+        LOG.removeHandler(ours)
         LOG.level, LOG.propagate, dask.propagate, dask.handlers = before
-        handler.close()
+        ours.close()
+        dasks.close()
 
 
 def span(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import hashlib
 import json
@@ -196,8 +197,11 @@ def built(cls: type, given: dict[str, Any], where: str) -> Any:
         Where a key is unknown (with the nearest known one) or a value is refused.
     """
     _check_keys(cls, given, where)
+    adapter: TypeAdapter[Any] = TypeAdapter(cls)
+    # modules that need these names for annotations alone import them for type checkers only
+    adapter.rebuild(_types_namespace=vars(collections.abc))
     try:
-        return TypeAdapter(cls).validate_python(given)
+        return adapter.validate_python(given)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join([where, *(str(part) for part in first["loc"])])
@@ -256,7 +260,7 @@ def _known_keys(model: type[BaseModel], parents: list[Any]) -> list[str]:
 
 
 def _check_keys(cls: type, given: dict[str, Any], where: str) -> None:
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, localns=vars(collections.abc))
     known = [field.name for field in dataclasses.fields(cls) if field.init]
     for key, value in given.items():
         if key not in known:

@@ -7,6 +7,7 @@ import math
 import zlib
 from typing import TYPE_CHECKING, Any
 
+import google_crc32c
 import numpy as np
 
 from skysub.errors import InvalidImageError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from skysub.visit.image import VisitImage
 
-__all__ = ["described", "narrow_mask", "numbers", "visit_image_fields"]
+__all__ = ["described", "narrow_mask", "numbers", "pixels_checksum", "visit_image_fields"]
 
 
 def described(visit_image: VisitImage, planes: MaskPlanes) -> dict[str, Any]:
@@ -81,6 +82,16 @@ def narrow_mask(mask: NDArray[np.signedinteger], planes: MaskPlanes) -> tuple[ND
     for name, bit in narrow.items():
         moved[(mask >> planes[name]) & 1 == 1] |= np.int32(1 << bit)
     return moved, narrow
+
+
+def pixels_checksum(pixels: NDArray[Any]) -> str:
+    """CRC-32C of an array's bytes, 8 hexadecimal digits."""
+    rows = np.ascontiguousarray(pixels).reshape(-1).view(np.uint8)
+    total = 0
+    # pieces that stay in cache, as the checksum takes bytes alone
+    for start in range(0, rows.size, 1 << 20):
+        total = google_crc32c.extend(total, rows[start : start + (1 << 20)].tobytes())
+    return f"{total:08x}"
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, Any]:

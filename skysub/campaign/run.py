@@ -83,6 +83,8 @@ def run_campaign(
         Before anything is written.
     """
     profile = load_profile(recipe.cluster)
+    # workers may stand elsewhere
+    output = output.absolute()
     with locked(output):
         plan = make_plan(recipe, output, verify=verify)
         _note_unreadable(output, plan.unreadable)

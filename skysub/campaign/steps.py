@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 from skysub.background.config import BackgroundConfig
 from skysub.background.estimate import candidate_grids, subtract_background
 from skysub.background.model import BackgroundList
-from skysub.campaign.lookup import closest
+from skysub.campaign.lookup import closest, merged
+from skysub.campaign.recipe import built, plain
 from skysub.errors import RecipeError
+from skysub.pipeline.config import CalibrateImageConfig
 from skysub.visit.planes import BACKGROUND_IGNORED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from skysub.visit.image import VisitImage
@@ -39,6 +40,8 @@ class StepResult:
     """What is missing or to be doubted: name, and a sentence for people."""
     timings: Mapping[str, float] = field(default_factory=dict)
     """Seconds by stage, in the order they were done."""
+    maps: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """Small arrays over the detector, such as the noise of each superpixel, by name."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,8 @@ class Step:
     work: Callable[[VisitImage, Any], StepResult]
     layout: Callable[[tuple[int, int], Any], Layout]
     """From the shape (ny, nx) of a detector and a configuration."""
-    remake: Callable[[VisitImage, BackgroundList, Any], NDArray[np.float32]]
-    """Pixels (ny, nx) that ``work`` gave, from the input and the background alone."""
+    presets: Callable[[Mapping[str, Any]], Any] | None = None
+    """From the settings that a recipe gives to the configuration they are changes of; None: the defaults."""
     product: str = "preliminary_visit_image"
     """Name of the pixels it makes; the background's is this with ``_background``."""
     memory_images: float = 6.0
@@ -77,6 +80,22 @@ class Step:
     def background_product(self) -> str:
         """Name of its background."""
         return f"{self.product}_background"
+
+    def configured(self, settings: Mapping[str, Any]) -> Any:
+        """Return the configuration that settings of a recipe mean.
+
+        Raises
+        ------
+        RecipeError
+            Where a key is unknown (with the nearest known one) or a value is refused.
+        """
+        where = f"steps.{self.name}"
+        given = dict(settings)
+        # names first: a preset would hide a misspelt key
+        config = built(self.configuration, given, where)
+        if self.presets is None:
+            return config
+        return built(self.configuration, merged(plain(self.presets(given)), given), where)
 
 
 @dataclass(frozen=True)
@@ -144,10 +163,37 @@ def _background_layout(shape: tuple[int, int], config: BackgroundStep) -> Layout
     return Layout(layers=1, grid=grids[0], terms=_terms(config.fit.order))
 
 
-def _background_remake(
-    visit_image: VisitImage, background: BackgroundList, _config: BackgroundStep
-) -> NDArray[np.float32]:
-    return background[0].subtract_from(visit_image.image)
+def _calibrate_image(visit_image: VisitImage, config: CalibrateImageConfig) -> StepResult:
+    from skysub.pipeline.calibrate_image import calibrate_image
+
+    result = calibrate_image(visit_image, config)
+    last = result.preliminary_visit_image_background[-1]
+    figures: dict[str, float | int | str] = {
+        "sky": float(sum(layer.coefficients[0] for layer in result.preliminary_visit_image_background)),
+        "order": last.order,
+        "chi2_per_freedom": float(last.chi2_per_freedom),
+        "superpixels_used": int(last.usable.sum()),
+        "passes": result.passes,
+    }
+    return StepResult(
+        visit_image=result.preliminary_visit_image,
+        background=result.preliminary_visit_image_background,
+        figures=figures | result.zero_points | result.summary,
+        flags=result.flags,
+        timings=result.timings,
+        maps={} if result.sky is None else {"noise": result.sky.noise},
+    )
+
+
+def _calibrate_image_layout(shape: tuple[int, int], config: CalibrateImageConfig) -> Layout:
+    background = config.sky.background
+    grid = candidate_grids(shape, background)[0].shape
+    layers = 1 if config.flow == "default" else 4
+    return Layout(layers=layers, grid=grid, terms=_terms(background.order))
+
+
+def _calibrate_image_preset(settings: Mapping[str, Any]) -> CalibrateImageConfig:
+    return CalibrateImageConfig.named(settings.get("flow", "default"))
 
 
 def _terms(order: int) -> int:
@@ -161,8 +207,16 @@ STEPS = {
         configuration=BackgroundStep,
         work=_background,
         layout=_background_layout,
-        remake=_background_remake,
         memory_images=5.0,
+    ),
+    "calibrate_image": Step(
+        name="calibrate_image",
+        version=1,
+        configuration=CalibrateImageConfig,
+        work=_calibrate_image,
+        layout=_calibrate_image_layout,
+        presets=_calibrate_image_preset,
+        seconds_per_megapixel=0.1,
     ),
 }
 """Steps by name."""

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 from skysub._version import __version__
 from skysub.background.model import BackgroundList
 from skysub.campaign.arrays import background_rows, write_background_rows, write_plane
-from skysub.campaign.backgrounds import FIELDS, as_arrays, from_arrays, inline, outline
+from skysub.campaign.backgrounds import FIELDS, as_arrays, from_arrays, inline, outline, packed
 from skysub.campaign.files import writing
 from skysub.campaign.inputs import content_checksum, is_unchanged, known_ingest, stamp
 from skysub.campaign.recipe import built
-from skysub.campaign.records import described, narrow_mask, numbers
+from skysub.campaign.records import described, narrow_mask, numbers, pixels_checksum
 from skysub.campaign.runs import Run, Unit
 from skysub.campaign.steps import find_step
 from skysub.errors import InputChangedError, OutputError
@@ -185,9 +185,11 @@ def _process(run: Run, unit: Unit) -> dict[str, float]:
             "flags": dict(result.flags),
             "timings": {name: round(seconds, 6) for name, seconds in timings.items()},
             "shards": shards,
+            "pixels_crc32c": None if "image" in shards else pixels_checksum(result.visit_image.image),
             "image": described(result.visit_image, planes),
             "shape": list(unit.shape),
             "background": inline(result.background),
+            "maps": {name: packed(array) for name, array in result.maps.items()},
             "peak_memory": _peak_memory(),
             "started": started,
             "host": socket.gethostname(),
@@ -261,7 +263,7 @@ def configured_step(run: Run) -> tuple[Step, Any]:
 @functools.lru_cache(maxsize=4)
 def _configured(name: str, settings: str) -> tuple[Step, Any]:
     step = find_step(name)
-    return step, built(step.configuration, json.loads(settings), f"steps.{name}")
+    return step, step.configured(json.loads(settings))
 
 
 def _ingest(run: Run, source: int) -> IngestMap:
