@@ -112,14 +112,14 @@ def check_same_as_numpy(case, compute=dask.compute):
     np.testing.assert_array_equal(found_background.grid.x_edges, background.grid.x_edges)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(cases())
 def test_every_chunking_has_the_bits_of_numpy(case):
     check_same_as_numpy(case)
 
 
 @settings(
-    max_examples=8,
+    max_examples=6,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
