@@ -211,8 +211,8 @@ def main() -> None:
     setting = (
         f"Detectors of {options.shape} pixels, {options.detectors} per visit, "
         f"{len(seeds)} visit{'s' if len(seeds) > 1 else ''} (seed {options.seeds}); all methods "
-        "leave out the same sources: those of 5 sigma after smoothing by the PSF, grown by 4 pixels, and BAD, "
-        "SAT, NO_DATA."
+        "leave out the same sources: those of 5 sigma after smoothing by the PSF, grown by 4 pixels, and "
+        "BAD, SAT, NO_DATA."
     )
     options.output.write_text(markdown(results, setting))
     print(options.output)

@@ -239,20 +239,18 @@ def _galaxy_magnitudes(random: np.random.Generator, galaxies: Galaxies, area: fl
 def _probes(scene: Scene, seen: Observation, seed: int) -> NDArray[np.void]:
     """Objects to be scored, fixed on the sky where an undithered visit has this detector's middle."""
     probes = scene.probes
-    ny, nx = seen.shape
-    rows = np.zeros(0, CATALOG_TYPE)
-    # a dithered, rotated visit may see a neighbour's probe
-    column, row = spiral(seen.detector)
-    for number in range(max(16, seen.detector + 4 * int(math.sqrt(seen.detector) + 2))):
-        other_column, other_row = spiral(number)
-        if max(abs(other_column - column), abs(other_row - row)) > 1:
-            continue
-        x = seen.x0 + (other_column - column) * (nx + GAP) + 0.47 * nx
-        y = seen.y0 + (other_row - row) * (ny + GAP) + 0.44 * ny
-        rows = np.concatenate([rows, _probes_of(number, (x, y), scene=scene, seen=seen, seed=seed)])
+    rows = [np.zeros(0, CATALOG_TYPE)]
     if not (probes.galaxy_radius or probes.small_galaxies or probes.star_magnitudes):
-        return rows[:0]
-    return rows
+        return rows[0]
+    ny, nx = seen.shape
+    column, row = spiral(seen.detector)
+    # a dithered, rotated visit may see a neighbour's probe; by then the spiral has passed all eight
+    for number in range((2 * max(abs(column), abs(row)) + 3) ** 2):
+        right, up = (there - here for there, here in zip(spiral(number), (column, row), strict=True))
+        if max(abs(right), abs(up)) <= 1:
+            middle = seen.x0 + right * (nx + GAP) + 0.47 * nx, seen.y0 + up * (ny + GAP) + 0.44 * ny
+            rows.append(_probes_of(number, middle, scene=scene, seen=seen, seed=seed))
+    return np.concatenate(rows)
 
 
 def _probes_of(
