@@ -138,7 +138,7 @@ def score_scene(
             steps[method].append((total.detector_step_median, total.detector_step_max))
             if pictures is not None and seed == seeds[0] and method == methods[0]:
                 last = max(models)
-                path = pictures / f"{name.replace(':', '_')}.png"
+                path = pictures / f"{name.replace(':', '_')}.jpg"
                 draw_scene(images[last], truths[last], models[last], path, title=f"{name}, {method}")
     return {
         method: dataclasses.replace(
@@ -151,7 +151,7 @@ def score_scene(
     }
 
 
-def markdown(results: dict[str, dict[str, Scores]], setting: str) -> str:
+def markdown(results: dict[str, dict[str, Scores]], setting: str, pictures: str | None) -> str:
     lines = [
         "# Quality",
         "",
@@ -176,6 +176,8 @@ def markdown(results: dict[str, dict[str, Scores]], setting: str) -> str:
         ]
         lines += [f"| {method} | " + " | ".join(row[k] for k in shown) + " |" for method, row in rows.items()]
         lines.append("")
+        if pictures is not None:
+            lines += [f"![{scene}]({pictures}/{scene.replace(':', '_')}.jpg)", ""]
     return "\n".join(lines)
 
 
@@ -214,7 +216,8 @@ def main() -> None:
         "leave out the same sources: those of 5 sigma after smoothing by the PSF, grown by 4 pixels, and "
         "BAD, SAT, NO_DATA."
     )
-    options.output.write_text(markdown(results, setting))
+    pictures = options.pictures and os.path.relpath(options.pictures, options.output.parent)
+    options.output.write_text(markdown(results, setting, pictures))
     print(options.output)
 
 

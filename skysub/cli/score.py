@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from skysub.errors import ModelFileError
 from skysub.simulation.models import Model, find_models, read_model
+from skysub.simulation.pictures import draw_scene
 from skysub.simulation.report import score_table
 from skysub.simulation.score import score_visits
 from skysub.simulation.truth import read_truths
@@ -38,6 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--truth", required=True, type=Path, help="the folder that 'skysub simulate' wrote, or its truth"
     )
+    parser.add_argument(
+        "--pictures",
+        metavar="FOLDER",
+        type=Path,
+        help="draw image, true sky, model and their difference, a PNG per detector (needs matplotlib)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
@@ -59,12 +66,15 @@ def run(options: argparse.Namespace) -> int:
             )
         paths[key] = path
     folder = options.truth / "truth" if (options.truth / "truth").is_dir() else options.truth
-    scores, total = score_visits(
-        _Models(paths),
-        truths,
-        uncertainties=_Uncertainties(paths),
-        images=_Images({key: folder / truths[key].image_path for key in paths}),
-    )
+    models, images = _Models(paths), _Images({key: folder / truths[key].image_path for key in paths})
+    scores, total = score_visits(models, truths, uncertainties=_Uncertainties(paths), images=images)
+    if options.pictures is not None:
+        options.pictures.mkdir(parents=True, exist_ok=True)
+        for key, values in models.items():
+            image = images[key]
+            if image is not None:
+                path = options.pictures / f"score_{key[0]}_{key[1]}.png"
+                draw_scene(image, truths[key], values, path)
     if options.json:
         print(
             json.dumps({"detectors": [score.to_dict() for score in scores], "all": total.to_dict()}, indent=2)

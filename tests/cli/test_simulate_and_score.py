@@ -43,6 +43,12 @@ def test_bad_shapes_are_refused(tmp_path, capsys, shape):
     assert "must be like 4000x4072" in capsys.readouterr().err
 
 
+def test_score_draws_pictures(made, tmp_path):
+    pytest.importorskip("matplotlib", reason="pictures need matplotlib")
+    assert main(["score", str(made / "models"), "--truth", str(made), "--pictures", str(tmp_path / "p")]) == 0
+    assert [path.name for path in sorted((tmp_path / "p").iterdir())] == ["score_1_0.png", "score_1_1.png"]
+
+
 def test_score_prints_a_table(made, capsys):
     assert main(["score", str(made / "models"), "--truth", str(made)]) == 0
     lines = capsys.readouterr().out.splitlines()
