@@ -9,7 +9,7 @@ import numpy as np
 from skysub.simulation import kernels
 from skysub.simulation.observation import observe
 from skysub.simulation.seeds import random_stream
-from skysub.simulation.sky import amplifier_edges, light_kept, sky_planes
+from skysub.simulation.sky import FAINTEST_FLAT, amplifier_edges, light_kept, sky_planes
 from skysub.simulation.sources import catalog, paint_aureoles, paint_sources
 from skysub.simulation.truth import Truth
 from skysub.visit.image import VisitImage
@@ -135,7 +135,7 @@ def _expose(
     random = random_stream(seed, "noise", seen.visit, seen.detector)
     light = expected
     if kept is not None:
-        share = np.maximum(kept, np.float32(0.05))
+        share = np.maximum(kept, np.float32(FAINTEST_FLAT))
         light = expected * share
     z = random.standard_normal(seen.shape, dtype=np.float32)
     read = random.standard_normal(seen.shape, dtype=np.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -270,27 +270,32 @@ def aperture_noise(
     Returns
     -------
     mean
-        Of their fluxes, over the expected standard deviation.
+        Of their fluxes, each over its expected standard deviation.
     scatter
-        Their standard deviation over the expected one; NaN below 30 apertures, as the mean.
+        Standard deviation of the same; NaN below 30 apertures, as the mean.
     """
-    ny, _nx = residual.shape
     half = int(APERTURE)
     offset_y, offset_x = np.mgrid[-half : half + 1, -half : half + 1]
     inside = offset_y**2 + offset_x**2 <= APERTURE**2
     residual = residual - truth.total(*SOURCE_PLANES)
-    fluxes = []
-    for y in range(half, ny - half, 20):
-        rows = slice(y - half, y + half + 1)
-        usable = np.lib.stride_tricks.sliding_window_view(good[rows], 2 * half + 1, axis=1)[:, ::20]
-        empty = np.all(usable | ~inside[:, None, :], axis=(0, 2))
-        windows = np.lib.stride_tricks.sliding_window_view(residual[rows], 2 * half + 1, axis=1)[:, ::20]
-        fluxes.append(np.einsum("ynx,yx->n", windows[:, empty], inside, dtype=np.float64))
-    values = np.concatenate(fluxes)
+    variance = truth.variance
+
+    def windows(plane: NDArray[Any], y: int) -> NDArray[Any]:
+        rows = plane[y - half : y + half + 1]
+        return np.lib.stride_tricks.sliding_window_view(rows, 2 * half + 1, axis=1)[:, ::20]
+
+    pulls = []
+    for y in range(half, len(residual) - half, 20):
+        empty = np.all(windows(good, y) | ~inside[:, None, :], axis=(0, 2))
+        flux, expected = (
+            np.einsum("ynx,yx->n", windows(plane, y)[:, empty], inside, dtype=np.float64)
+            for plane in (residual, variance)
+        )
+        pulls.append(flux / np.sqrt(expected))
+    values = np.concatenate(pulls)
     if len(values) < 30:
         return math.nan, math.nan
-    expected = truth.sigma * math.sqrt(np.count_nonzero(inside))
-    return float(values.mean()) / expected, float(values.std()) / expected
+    return float(values.mean()), float(values.std())
 
 
 def magnitude_shift(bias: float, truth: Truth) -> float:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from skysub.simulation.observation import Observation
     from skysub.simulation.scene import Cirrus, Scene
 
-__all__ = ["SKY_PLANES", "amplifier_edges", "light_kept", "sky_planes"]
+__all__ = ["FAINTEST_FLAT", "SKY_PLANES", "amplifier_edges", "light_kept", "sky_planes"]
 
 SKY_PLANES = (
     "airglow",
@@ -33,6 +33,8 @@ SKY_PLANES = (
 )
 """The components of the sky, in the order in which they add up."""
 
+FAINTEST_FLAT = 0.05
+"""A flat field never divides by less than this."""
 CELL = 4200
 """Edge of the cells of the focal plane that hold ghosts, pixel."""
 CIRRUS_CELLS = 2048

@@ -13,7 +13,7 @@ import numpy as np
 from skysub.errors import TruthError
 from skysub.simulation.observation import Observation
 from skysub.simulation.scene import Scene
-from skysub.simulation.sky import SKY_PLANES, light_kept
+from skysub.simulation.sky import FAINTEST_FLAT, SKY_PLANES, light_kept
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -72,6 +72,17 @@ class Truth:
         """Noise of an empty pixel, electron: median over the detector."""
         median = float(np.median(self.sky[::8, ::8]))
         return float(np.sqrt(median + self.observation.read_noise**2))
+
+    @property
+    def variance(self) -> NDArray[np.float32]:
+        """(ny, nx) float32, electron squared: of each pixel's noise, from its true light."""
+        variance = self.total(*SKY_PLANES, "sources", "faint_sources", "aureoles")
+        kept = light_kept(self.scene, self.observation)
+        read = np.float32(self.observation.read_noise**2)
+        if kept is None:
+            return variance + read
+        kept = np.maximum(kept, np.float32(FAINTEST_FLAT))
+        return variance / kept + read / kept**2
 
     @property
     def lightless(self) -> NDArray[np.bool_] | None:
