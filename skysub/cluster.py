@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import signal
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import psutil
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -40,7 +41,7 @@ class Profile(BaseModel):
 
     kind: Literal["local", "threads", "address"]
     """Processes of this machine, threads of this process, or a scheduler that is running already."""
-    workers: int | Literal["auto"] = Field("auto", gt=0)
+    workers: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
     """Worker processes (local) or threads (threads); auto: as many as cores and memory allow."""
     threads: int = Field(1, gt=0)
     """Threads per worker process."""
@@ -139,8 +140,22 @@ def _local(profile: Profile, need: int, units: int) -> Iterator[Workers]:
         ) as cluster,
         Client(cluster) as client,
     ):
+        client.register_plugin(_deaf_to_ctrl_c())
         threads = "" if profile.threads == 1 else f" of {profile.threads} threads"
         yield Workers(client, count * profile.threads, f"{count} worker processes{threads} on this machine")
+
+
+def _deaf_to_ctrl_c() -> Any:
+    """Plugin by which Ctrl-C on a terminal, which reaches all processes, is left to the coordinator."""
+    from distributed import WorkerPlugin
+
+    class Deaf(WorkerPlugin):
+        name = "deaf-to-ctrl-c"
+
+        def setup(self, worker: Any) -> None:  # noqa: ARG002
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    return Deaf()
 
 
 @contextmanager

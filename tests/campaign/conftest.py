@@ -86,7 +86,12 @@ def command(tmp_path):
 
     def begin(*arguments, **options):
         return subprocess.Popen(
-            [sys.executable, "-c", "from skysub.cli import main; raise SystemExit(main())", *map(str, arguments)],
+            [
+                sys.executable,
+                "-c",
+                "from skysub.cli import main; raise SystemExit(main())",
+                *map(str, arguments),
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -113,11 +118,17 @@ def fingerprint():
                 if array is not None:
                     sha.update(array.tobytes())
             for layer in campaign.background(background, visit, detector):
-                for array in (layer.statistics.mean, layer.statistics.error, layer.coefficients, layer.covariance):
+                for array in (
+                    layer.statistics.mean,
+                    layer.statistics.error,
+                    layer.coefficients,
+                    layer.covariance,
+                ):
                     sha.update(array.tobytes())
             kept = {key: value for key, value in marker.items() if key not in VOLATILE}
             kept["background"] = [
-                {key: value for key, value in layer.items() if key != "arrays"} for layer in kept["background"]
+                {key: value for key, value in layer.items() if key != "arrays"}
+                for layer in kept["background"]
             ]
             sha.update(json.dumps(kept, sort_keys=True).encode())
             made[visit, detector] = sha.hexdigest()

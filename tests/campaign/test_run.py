@@ -192,6 +192,9 @@ def test_xarray_sees_names_units_and_coordinates(raw, tmp_path, start):
     assert backgrounds["mean"].dims == ("visit", "detector", "layer", "gy", "gx")
     assert backgrounds["coefficients"].sizes["term"] == 28
     plain = xarray.open_zarr(
-        tmp_path / "out/runs/0001/images.zarr", group="preliminary_visit_image", consolidated=False, chunks=None
+        tmp_path / "out/runs/0001/images.zarr",
+        group="preliminary_visit_image",
+        consolidated=False,
+        chunks=None,
     )
     assert list(plain["visit"].to_numpy()) == [11, 12]
