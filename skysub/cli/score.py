@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from skysub.simulation.truth import Truth
+
 __all__ = ["add_arguments", "run"]
 
 T = TypeVar("T")
@@ -66,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
             )
         paths[key] = path
     folder = options.truth / "truth" if (options.truth / "truth").is_dir() else options.truth
-    models, images = _Models(paths), _Images({key: folder / truths[key].image_path for key in paths})
+    models, images = _Models(paths), _Images(paths, truths, folder)
     scores, total = score_visits(models, truths, uncertainties=_Uncertainties(paths), images=images)
     if options.pictures is not None:
         options.pictures.mkdir(parents=True, exist_ok=True)
@@ -115,8 +117,15 @@ class _Uncertainties(_Files["NDArray[np.floating] | None"]):
 class _Images(_Files["NDArray[np.floating] | None"]):
     """Images of a simulation; None where they were moved away, which leaves M8 out."""
 
+    def __init__(
+        self, paths: Mapping[tuple[int, int], Path], truths: Mapping[tuple[int, int], Truth], folder: Path
+    ) -> None:
+        super().__init__(paths)
+        self._truths = truths
+        self._folder = folder
+
     def __getitem__(self, key: tuple[int, int]) -> NDArray[np.floating] | None:
         from skysub.visit.fits.read import read_visit_image
 
-        path = self._paths[key]
+        path = self._folder / self._truths[key].image_path
         return read_visit_image(path).image if path.is_file() else None

@@ -128,8 +128,11 @@ def _prepare(simulation: Simulation, *, overwrite: bool) -> None:
                 if not overwrite:
                     raise OutputError(f"{folder} is not empty; choose another folder, or --overwrite it")
                 # only what a simulation writes: a folder given by mistake keeps its own files
-                for path in folder.glob("post_isr_image_*.fits" if name == "raw" else "truth_*.zarr"):
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                for path in folder.iterdir():
+                    if path.match("post_isr_image_*.fits"):
+                        path.unlink()
+                    elif path.match("truth_*.zarr") or path.match("truth_*.part"):
+                        shutil.rmtree(path)
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         if isinstance(error, OutputError):

@@ -221,7 +221,7 @@ def score_visits(
     total
         Over all of them (`combine_scores`), with M7's steps between neighbouring detectors.
     """
-    scores, strips = [], {}
+    scores, strips, places = [], {}, {}
     for key in models:
         truth, model = truths[key], models[key]
         d = _deviation(model, truth)
@@ -234,8 +234,8 @@ def score_visits(
                 image=None if images is None else images.get(key),
             )
         )
-        strips[key] = _edge_strips(d)
-    steps = detector_steps(strips, {key: truths[key].observation for key in models})
+        strips[key], places[key] = _edge_strips(d), truth.observation
+    steps = detector_steps(strips, places)
     return scores, combine_scores(scores, steps=steps)
 
 

@@ -187,10 +187,73 @@ def read_truth(path: str | Path) -> Truth:
     TruthError
         When it is not there, or not such a folder.
     """
+    from skysub.simulation.sources import CATALOG_TYPE
+
+    group, attributes = _open(path)
+    try:
+        columns = group["catalog"]
+        rows = np.zeros(columns["id"].shape[0], CATALOG_TYPE)
+        for name in CATALOG_TYPE.names or ():
+            column = np.asarray(columns[name][:])
+            rows[name] = column.view("S12")[:, 0].astype("U12") if name == "type" else column
+        return Truth(
+            scene=Scene.from_dict(attributes["scene"]),
+            seed=int(attributes["seed"]),
+            observation=_observation(attributes),
+            planes=_StoredPlanes(str(path), SKY_PLANES + SOURCE_PLANES),
+            catalog=rows,
+            unusable=np.asarray(group["unusable"][:]),
+            image_path=str(attributes["image_path"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise TruthError(f"{path}: is damaged ({error!r}); simulate it again") from error
+
+
+def read_truths(folder: str | Path) -> Mapping[tuple[int, int], Truth]:
+    """All truths of a folder by (visit, detector), each read when it is asked for.
+
+    ``folder`` may be the simulation's or its ``truth``.
+
+    Raises
+    ------
+    TruthError
+        When there is none, or one cannot be read.
+    """
+    root = Path(folder)
+    if (root / "truth").is_dir():
+        root /= "truth"
+    found = sorted(root.glob("*.zarr"))
+    if not found:
+        raise TruthError(f"{folder}: holds no truth (*.zarr); give the folder that 'skysub simulate' wrote")
+    paths = {}
+    for path in found:
+        seen = _observation(_open(path)[1])
+        paths[seen.visit, seen.detector] = path
+    return _StoredTruths(paths)
+
+
+class _StoredTruths(Mapping[tuple[int, int], Truth]):
+    """Truths by (visit, detector); the last one that was read is kept."""
+
+    def __init__(self, paths: Mapping[tuple[int, int], Path]) -> None:
+        self._paths = dict(sorted(paths.items()))
+        self._last: tuple[tuple[int, int], Truth] | None = None
+
+    def __getitem__(self, key: tuple[int, int]) -> Truth:
+        if self._last is None or self._last[0] != key:
+            self._last = (key, read_truth(self._paths[key]))
+        return self._last[1]
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+
+def _open(path: str | Path) -> tuple[Any, dict[str, Any]]:
     import zarr
     from zarr.errors import GroupNotFoundError
-
-    from skysub.simulation.sources import CATALOG_TYPE
 
     try:
         group = zarr.open_group(str(path), mode="r")
@@ -203,42 +266,12 @@ def read_truth(path: str | Path) -> Truth:
         raise TruthError(
             f"{path}: its format is {attributes.get('format')!r}, not {FORMAT!r}; simulate it again"
         )
-    saved: Any = attributes["observation"]
-    observation = Observation(
-        **{item.name: saved[item.name] for item in fields(Observation)} | {"shape": tuple(saved["shape"])}
-    )
-    columns: Any = group["catalog"]
-    rows = np.zeros(columns["id"].shape[0], CATALOG_TYPE)
-    for name in CATALOG_TYPE.names or ():
-        column = np.asarray(columns[name][:])
-        rows[name] = column.view("S12")[:, 0].astype("U12") if name == "type" else column
-    unusable: Any = group["unusable"]
-    scene: Any = attributes["scene"]
-    seed: Any = attributes["seed"]
-    return Truth(
-        scene=Scene.from_dict(scene),
-        seed=int(seed),
-        observation=observation,
-        planes=_StoredPlanes(str(path), SKY_PLANES + SOURCE_PLANES),
-        catalog=rows,
-        unusable=np.asarray(unusable[:]),
-        image_path=str(attributes["image_path"]),
-    )
+    return group, attributes
 
 
-def read_truths(folder: str | Path) -> dict[tuple[int, int], Truth]:
-    """All truths of a folder, by (visit, detector); ``folder`` may be the simulation's or its ``truth``.
-
-    Raises
-    ------
-    TruthError
-        When there is none.
-    """
-    root = Path(folder)
-    if (root / "truth").is_dir():
-        root /= "truth"
-    found = sorted(root.glob("*.zarr"))
-    if not found:
-        raise TruthError(f"{folder}: holds no truth (*.zarr); give the folder that 'skysub simulate' wrote")
-    truths = [read_truth(path) for path in found]
-    return {(truth.visit, truth.detector): truth for truth in truths}
+def _observation(attributes: Mapping[str, Any]) -> Observation:
+    try:
+        saved = {item.name: attributes["observation"][item.name] for item in fields(Observation)}
+        return Observation(**(saved | {"shape": tuple(saved["shape"])}))
+    except (KeyError, TypeError) as error:
+        raise TruthError(f"a truth's observation is damaged ({error!r}); simulate it again") from error

@@ -1,4 +1,5 @@
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -61,5 +62,9 @@ def test_what_is_no_truth_is_refused(tmp_path, written):
     with pytest.raises(TruthError, match="format is None"):
         read_truths(tmp_path)
     folder, _ = written
+    shutil.copytree(folder / "truth_4_2.zarr", tmp_path / "damaged.zarr")
+    shutil.rmtree(tmp_path / "damaged.zarr" / "catalog" / "flux")
+    with pytest.raises(TruthError, match="is damaged"):
+        read_truth(tmp_path / "damaged.zarr")
     with pytest.raises(KeyError):
         read_truth(folder / "truth_4_2.zarr").planes["nonsense"]
