@@ -286,7 +286,6 @@ def _estimated(inputs: _Inputs) -> tuple[list[Delayed], LazyBackground | list[La
 
 def _refined(inputs: _Inputs) -> list[Background]:
     """Background of each detector on the first grid that holds the order; every grid is one computation."""
-    strict = replace(inputs.config, undersampled="raise")
     left = dict(enumerate(inputs.detectors()))
     found: dict[int, Background] = {}
     *grids, last = inputs.grids()
@@ -294,7 +293,9 @@ def _refined(inputs: _Inputs) -> list[Background]:
         measured = compute(*(detector.statistics(grid) for detector in left.values()))
         for i, statistics in zip(list(left), measured, strict=True):
             try:
-                found[i] = block_tasks.fit_detector(statistics, grid, strict, i if inputs.stacked else None)
+                found[i] = block_tasks.fit_detector(
+                    statistics, grid, inputs.config, i if inputs.stacked else None
+                )
             except UndersampledError:
                 if grid is last:
                     raise

@@ -16,7 +16,6 @@ __all__ = [
     "design_matrix",
     "fit_chebyshev",
     "power_coefficients",
-    "supported_order",
 ]
 
 WORST_CONDITION = 1e6
@@ -134,7 +133,8 @@ def _gram(matrix: NDArray[np.float64], w: NDArray[np.float64]) -> NDArray[np.flo
     padded = np.zeros_like(padded)
     padded[:points] = matrix * w[:, None]
     products = np.matmul(padded.reshape(pieces.shape).transpose(0, 2, 1), pieces)
-    return np.add.reduce(products, axis=0)
+    gram: NDArray[np.float64] = np.add.reduce(products, axis=0)
+    return gram
 
 
 def _determined_order(normal: NDArray[np.float64], points: int, order: int) -> int:
@@ -157,7 +157,8 @@ def power_coefficients(coefficients: NDArray[np.float64], order: int) -> NDArray
         series = np.zeros(n + 1)
         series[n] = 1.0
         to_power[n, : n + 1] = np.polynomial.chebyshev.cheb2poly(series)
-    return np.einsum("qp,pi,qj->ji", table, to_power, to_power)
+    power: NDArray[np.float64] = np.einsum("qp,pi,qj->ji", table, to_power, to_power)
+    return power
 
 
 def _chebyshev_values(x: NDArray[np.float64], order: int) -> list[NDArray[np.float64]]:

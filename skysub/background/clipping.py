@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,11 +86,22 @@ class _Scratch:
         self._nan = dtype.type(np.nan)
 
     def gather(
-        self, pixels: NDArray[np.floating], planes: NDArray[np.unsignedinteger], bits: int, x_edges: NDArray[np.int64]
+        self,
+        pixels: NDArray[np.floating],
+        planes: NDArray[np.unsignedinteger],
+        bits: int,
+        x_edges: NDArray[np.int64],
     ) -> None:
         """Fill the tiles from a band of rows, those of superpixels with edges ``x_edges``."""
         self._kernels.gather(
-            pixels, planes, planes.dtype.type(bits), planes.size > 0, x_edges, self._nan, self._row, self._tiles
+            pixels,
+            planes,
+            planes.dtype.type(bits),
+            planes.size > 0,
+            x_edges,
+            self._nan,
+            self._row,
+            self._tiles,
         )
 
     def statistics(

@@ -64,11 +64,10 @@ class BackgroundConfig:
 
     def __post_init__(self) -> None:
         size = self.superpixel
-        if not isinstance(size, int):
-            size = tuple(size)
-            object.__setattr__(self, "superpixel", size)
+        if isinstance(size, (tuple, list)):
             if len(size) != 2:
                 raise ConfigError(f"superpixel must be one number or (x, y), not {size!r}")
+            object.__setattr__(self, "superpixel", tuple(size))
         for edge in self.superpixel_xy:
             _whole("superpixel", edge, low=1)
         _choice("statistic", self.statistic, get_args(Statistic))
@@ -87,7 +86,7 @@ class BackgroundConfig:
     def superpixel_xy(self) -> tuple[int, int]:
         """Edges of a superpixel along x and y, pixel."""
         size = self.superpixel
-        return (size, size) if isinstance(size, int) else size
+        return size if isinstance(size, tuple) else (size, size)
 
 
 def _whole(name: str, value: object, *, low: int, high: int | None = None) -> None:

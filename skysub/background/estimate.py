@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, overload
 
@@ -64,16 +65,14 @@ def fit_background(
     pixels = checked_image(image)
     mask, bits = checked_ignored(ignored, pixels.shape)
     shape = (pixels.shape[0], pixels.shape[1])
-    strict = replace(config, undersampled="raise")
-    for grid in candidate_grids(shape, config):
+    *coarser, finest = candidate_grids(shape, config)
+    for grid in coarser:
         statistics = superpixel_statistics(pixels, mask, bits, grid, config, threads=threads)
-        if config.undersampled != "refine":
+        with suppress(UndersampledError):
             return fit_statistics(grid, statistics, config)
-        try:
-            return fit_statistics(grid, statistics, strict)
-        except UndersampledError as error:
-            last = error
-    raise last
+    return fit_statistics(
+        finest, superpixel_statistics(pixels, mask, bits, finest, config, threads=threads), config
+    )
 
 
 @overload

@@ -10,6 +10,7 @@ from numba import njit
 from skysub.background.fma import fma
 
 _compiled = njit(nogil=True, cache=True)
+_inner = njit(nogil=True)
 
 
 @_compiled
@@ -58,13 +59,13 @@ def subtract(image, y0, x0, ny, nx, power, out):
                 left[i] = pixels[i] - model[i]
 
 
-@_compiled
+@_inner
 def _row_polynomial(power, y, row):
     for p in range(len(row)):
         row[p] = _at(power[:, p], y)
 
 
-@_compiled
+@_inner
 def _at(coefficients, v):
     total = coefficients[-1]
     for p in range(len(coefficients) - 2, -1, -1):
@@ -72,7 +73,7 @@ def _at(coefficients, v):
     return total
 
 
-@_compiled
+@_inner
 def _row_values(row, x0, nx, out):
     if len(row) == 7:
         # the usual order, written out so that it runs in registers; the operations are those of _at

@@ -10,7 +10,7 @@ from numba.extending import intrinsic
 __all__ = ["fma"]
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:  # noqa: ARG001
     """``a * b + c`` of float64, rounded once.
 

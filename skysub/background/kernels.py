@@ -45,6 +45,7 @@ ROOM = 4096
 """Room for the pixels inside the windows; a tile with more in them is sorted."""
 
 _compiled = njit(nogil=True, cache=True)
+_inner = njit(nogil=True)
 
 
 @_compiled
@@ -101,7 +102,7 @@ def band_statistics(tiles, sizes, code, sigma, passes, mean, error, count):
                 mean[i], error[i] = guess[1], math.sqrt(math.pi / 2) * np.float64(error[i])
 
 
-@_compiled
+@_inner
 def _count_good(tile):
     n = np.int32(0)
     # by index: numba's iterators stand in the way of vector code
@@ -110,7 +111,7 @@ def _count_good(tile):
     return np.int64(n)
 
 
-@_compiled
+@_inner
 def _plain_mean(tile, n, sums):
     everything = _bounds(tile, 0.0, np.inf)
     # about a crude mean, for the variance's sake
@@ -120,7 +121,7 @@ def _plain_mean(tile, n, sums):
     return centre, math.sqrt(variance / kept)
 
 
-@_compiled
+@_inner
 def _clipped_mean(tile, n, sigma, passes, guess, marks, words, marked, windows, sums):
     """Mean and standard error after ``passes`` clips, each of all good pixels."""
     n_marked = -1
@@ -144,8 +145,8 @@ def _clipped_mean(tile, n, sigma, passes, guess, marks, words, marked, windows, 
     variance = np.nan
     for k in range(passes):
         if k > 0 and n > 1:
-            half = sigma * math.sqrt(max(0.0, variance)) if variance == variance else np.nan
-        if half != half or centre != centre:
+            half = sigma * math.sqrt(max(0.0, variance)) if not math.isnan(variance) else np.nan
+        if math.isnan(half) or math.isnan(centre):
             return np.nan, np.nan
         clip = _bounds(tile, centre, half)
         if (
@@ -170,7 +171,7 @@ def _clipped_mean(tile, n, sigma, passes, guess, marks, words, marked, windows, 
     return centre, math.sqrt(variance / kept) if kept else np.nan
 
 
-@_compiled
+@_inner
 def _moments(n, total, squares, centre):
     """Mean and unbiased variance from sums of v - centre and its square."""
     if n == 0:
@@ -181,7 +182,7 @@ def _moments(n, total, squares, centre):
     return centre + shift, max(0.0, squares / n - shift * shift) * n / (n - 1)
 
 
-@_compiled
+@_inner
 def _bounds(tile, centre, half):
     """Least and greatest value of the tile's type with abs(value - centre) <= half in float64."""
     down, up = tile.dtype.type(-np.inf), tile.dtype.type(np.inf)
@@ -204,7 +205,7 @@ def _bounds(tile, centre, half):
     return low, high
 
 
-@_compiled
+@_inner
 def _sums_within(tile, low, high, centre, sums):
     """Number of, sum of and sum of squares of v - centre over low <= v <= high."""
     n = np.int32(0)
@@ -237,13 +238,13 @@ def _sums_within(tile, low, high, centre, sums):
     return np.int64(n), total, squares
 
 
-@_compiled
+@_inner
 def _quartiles_by_sorting(tile, n, found):
     """Quartiles of the good pixels into ``found``, interpolated linearly at f (n - 1)."""
     good = np.empty(n, tile.dtype)
     k = 0
     for v in tile:
-        if v == v:
+        if not math.isnan(v):
             good[k] = v
             k += 1
     good.sort()
@@ -253,12 +254,12 @@ def _quartiles_by_sorting(tile, n, found):
         found[q] = _between(good[k], good[min(k + 1, n - 1)], at - k)
 
 
-@_compiled
+@_inner
 def _between(low, high, fraction):
     return (1.0 - fraction) * np.float64(low) + fraction * np.float64(high)
 
 
-@_compiled
+@_inner
 def _quartiles_by_counting(tile, n, sigma, guess, marks, words, marked, windows):
     """Exact quartiles from a guess of them, without a sort.
 
@@ -310,13 +311,13 @@ def _quartiles_by_counting(tile, n, sigma, guess, marks, words, marked, windows)
     return -1, nan, nan, nan
 
 
-@_compiled
+@_inner
 def _guess_from_sample(tile, guess):
     sample = np.empty(SAMPLE, tile.dtype)
     n = 0
     for k in range(SAMPLE):
         v = tile[k * len(tile) // SAMPLE]
-        if v == v:
+        if not math.isnan(v):
             sample[n] = v
             n += 1
     guess[:] = np.nan
@@ -326,7 +327,7 @@ def _guess_from_sample(tile, guess):
             guess[q] = sample[(q + 1) * (n - 1) // 4]
 
 
-@_compiled
+@_inner
 def _ranks(tile, low, mid, high):
     below_low = np.int32(0)
     below_mid = np.int32(0)
@@ -339,7 +340,7 @@ def _ranks(tile, low, mid, high):
     return np.int64(below_low), np.int64(below_mid), np.int64(below_high)
 
 
-@_compiled
+@_inner
 def _pick_out(tile, n, sigma, guess, marks, words, marked, windows, pivots, below, reach_outer, reach_mid):
     kind = tile.dtype.type
     low, mid, high = pivots
@@ -385,7 +386,7 @@ def _pick_out(tile, n, sigma, guess, marks, words, marked, windows, pivots, belo
     return n_marked, middle, distance, reach
 
 
-@_compiled
+@_inner
 def _in_window(window, held, pivot, below, at):
     """Value at rank ``at`` of the tile, from the ``held`` pixels of a window; NaN where it lies outside.
 
@@ -405,7 +406,7 @@ def _in_window(window, held, pivot, below, at):
     return _between(first, second, at - int(at))
 
 
-@_compiled
+@_inner
 def _collect(tile, marks, marked, words):
     """Copy the marked pixels of a tile in their order; -1 where there are too many.
 
@@ -427,7 +428,7 @@ def _collect(tile, marks, marked, words):
     return n
 
 
-@_compiled
+@_inner
 def _neighbours(values, held, k):
     """The k-th and the (k+1)-th smallest of the first ``held`` values; the rest are NaN."""
     down = values.dtype.type(-np.inf)
@@ -455,7 +456,7 @@ def _neighbours(values, held, k):
     return values[0], values[0]
 
 
-@_compiled
+@_inner
 def _holds_rim(core, rim, middle, distance, reach):
     """Whether all pixels between core and rim were picked out: the marked values form two intervals."""
     for v in (rim[0], core[0]):
@@ -467,7 +468,7 @@ def _holds_rim(core, rim, middle, distance, reach):
     return True
 
 
-@_compiled
+@_inner
 def _mark_rim(tile, core, rim, marks, words, marked):
     for k in range(len(tile)):
         v = tile[k]
@@ -475,7 +476,7 @@ def _mark_rim(tile, core, rim, marks, words, marked):
     return _collect(tile, marks, marked, words)
 
 
-@_compiled
+@_inner
 def _keep_rim(marked, n_marked, core, rim, kept):
     """Of the marked pixels those between core and rim; -1 where there are too many to be worth it."""
     if n_marked < 0:

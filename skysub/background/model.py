@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
@@ -13,13 +13,14 @@ from skysub.background.chebyshev import (
     fit_chebyshev,
     power_coefficients,
 )
-from skysub.background.threads import in_threads
 from skysub.background.config import BackgroundConfig
-from skysub.background.superpixels import SuperpixelGrid, SuperpixelStatistics
+from skysub.background.threads import in_threads
 from skysub.errors import NoUsableSuperpixelsError, UndersampledError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from skysub.background.superpixels import SuperpixelGrid, SuperpixelStatistics
 
 __all__ = ["Background", "BackgroundList", "fit_statistics"]
 
@@ -190,7 +191,7 @@ def fit_statistics(
     NoUsableSuperpixelsError
         When no superpixel is usable, and why.
     UndersampledError
-        When the order had to be reduced and ``config.undersampled`` is "raise".
+        When the order would have to be reduced and ``config.undersampled`` is not "reduce".
     """
     values = statistics.mean.astype(np.float64)
     errors = statistics.error.astype(np.float64)
@@ -208,7 +209,7 @@ def fit_statistics(
     reduced = ""
     if fit.order < config.order:
         reduced = _why_reduced(grid, len(x), config, fit.order, held_by_grid)
-        if config.undersampled == "raise":
+        if config.undersampled != "reduce":
             raise UndersampledError(
                 f"{reduced}; use a lower order, smaller superpixels, or undersampled='reduce'"
             )

@@ -46,7 +46,7 @@ def checked_image(image: Any) -> NDArray[np.floating]:
 
 
 def checked_ignored(ignored: Any, shape: tuple[int, int]) -> tuple[NDArray[np.unsignedinteger], int]:
-    """Unsigned mask and bits to test, from None, a bool array or ``(mask, bits)``; an empty mask means none."""
+    """Unsigned mask and bits to test, from None, bool or ``(mask, bits)``; an empty mask means none."""
     if ignored is None:
         return _NO_MASK, 0
     if isinstance(ignored, tuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def in_threads(work: Callable[[range], None], n: int, threads: int) -> None:
         return
     cuts = [n * i // threads for i in range(threads + 1)]
     with ThreadPoolExecutor(threads - 1) as pool:
-        others = [pool.submit(work, range(a, b)) for a, b in zip(cuts[1:-1], cuts[2:], strict=True)]
+        others = [pool.submit(work, range(a, b)) for a, b in pairwise(cuts[1:])]
         work(range(cuts[1]))
         for other in others:
             other.result()
