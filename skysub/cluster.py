@@ -49,6 +49,8 @@ class Profile(BaseModel):
     """Limit of one worker ("3 GiB"), of all threads for ``threads``; auto: what this machine has."""
     address: str = ""
     """Of the scheduler."""
+    patience: float = Field(60, gt=0)
+    """Seconds to wait for a scheduler and its first worker."""
     dashboard: str = ""
     """Address of Dask's dashboard, such as ":8787"; empty: none."""
 
@@ -135,7 +137,7 @@ def _local(profile: Profile, need: int, units: int) -> Iterator[Workers]:
                 threads_per_worker=profile.threads,
                 processes=True,
                 memory_limit=limit,
-                dashboard_address=profile.dashboard or None,
+                **_dashboard(profile),
             )
         ) as cluster,
         Client(cluster) as client,
@@ -170,7 +172,7 @@ def _threads(profile: Profile, need: int, units: int) -> Iterator[Workers]:
                 threads_per_worker=count,
                 processes=False,
                 memory_limit=None,
-                dashboard_address=profile.dashboard or None,
+                **_dashboard(profile),
             )
         ) as cluster,
         Client(cluster) as client,
@@ -182,9 +184,9 @@ def _threads(profile: Profile, need: int, units: int) -> Iterator[Workers]:
 def _address(profile: Profile, need: int, units: int) -> Iterator[Workers]:
     from distributed import Client
 
-    with _started(lambda: Client(profile.address, timeout="20s")) as client:
+    with _started(lambda: Client(profile.address, timeout=profile.patience)) as client:
         try:
-            client.wait_for_workers(1, timeout=60)
+            client.wait_for_workers(1, timeout=profile.patience)
         except TimeoutError:
             raise ClusterError(
                 f"{profile.address} has no workers, after a minute's wait: start some"
@@ -243,6 +245,12 @@ def _started(start: Any) -> Iterator[Any]:
         raise ClusterError(f"no Dask cluster to work on: {reason}") from error
     with opened:
         yield opened
+
+
+def _dashboard(profile: Profile) -> dict[str, Any]:
+    # without one a server is still there: at any free port, as 8787 may be taken
+    wanted = bool(profile.dashboard)
+    return {"dashboard_address": profile.dashboard or ":0", "scheduler_kwargs": {"dashboard": wanted}}
 
 
 def _refuse(who: str, has: int, needs: int, cure: str) -> None:

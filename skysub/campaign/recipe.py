@@ -224,8 +224,9 @@ def short_hash(value: Any) -> str:
 
 
 def explained(error: ValidationError, model: type[BaseModel]) -> str:
-    """What is wrong with the first bad key, in one sentence."""
-    first = error.errors()[0]
+    """What is wrong, in one sentence."""
+    # a misspelt key is the likeliest reason for one that is missing
+    first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         *parents, word = first["loc"]

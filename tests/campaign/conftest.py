@@ -83,13 +83,14 @@ def start():
 @pytest.fixture
 def command(tmp_path):
     """Start ``skysub`` as a process group of its own."""
+    program = "from skysub.cli import main; raise SystemExit(main())"
 
     def begin(*arguments, **options):
         return subprocess.Popen(
             [
                 sys.executable,
                 "-c",
-                "from skysub.cli import main; raise SystemExit(main())",
+                program,
                 *map(str, arguments),
             ],
             stdout=subprocess.PIPE,
@@ -105,7 +106,7 @@ def command(tmp_path):
 
 @pytest.fixture
 def fingerprint():
-    """Digest of each finished unit: all pixels, backgrounds, and what its marker says but for when and where."""
+    """Digest of each finished unit: pixels, backgrounds, and its marker but for when and where."""
 
     def digest(output):
         campaign = skysub.open_campaign(output)

@@ -113,7 +113,7 @@ def test_pixels_on_demand_have_the_stored_bits(raw, tmp_path, start):
 
 
 @pytest.mark.parametrize("compression", ["none", "zstd"])
-def test_compression_changes_no_bit(raw, tmp_path, start, fingerprint, compression):
+def test_compression_changes_no_bit(raw, tmp_path, start, compression):
     start(raw, tmp_path / "a")
     start(raw, tmp_path / "b", f"products.compression={compression}", "products.durable=true")
     for visit, detector in skysub.open_campaign(tmp_path / "a").units:
@@ -136,7 +136,8 @@ def test_detectors_of_different_shapes_and_files_without_variance(tmp_path, star
     assert campaign.visit_image(1, 7).variance.min() == 900
 
 
-def test_more_layers_than_the_arrays_have_room_for(raw, tmp_path, start, steps):
+@pytest.mark.usefixtures("steps")
+def test_more_layers_than_the_arrays_have_room_for(raw, tmp_path, start):
     name = "campaign_steps:two_layers"
     recipe = tmp_path / "two.yaml"
     recipe.write_text(f"steps: {{'{name}': {{fit: {{superpixel: 32}}}}}}\n")
@@ -149,7 +150,7 @@ def test_more_layers_than_the_arrays_have_room_for(raw, tmp_path, start, steps):
     np.testing.assert_array_equal(campaign.visit_image(11, 2).image, expected)
 
 
-def test_the_plan_says_what_run_does(raw, tmp_path, start):
+def test_the_plan_says_what_run_does(raw, tmp_path):
     recipe = load_recipe("background", inputs=[f"{raw}/*.fits"])
     plan = make_plan(recipe, tmp_path / "out")
     assert (plan.left, plan.done, plan.resumes, plan.run.name) == (6, 0, False, "0001")
