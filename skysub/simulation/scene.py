@@ -310,7 +310,7 @@ def _vignetted(depth: float) -> Scene:
 
 SCENES: Mapping[str, tuple[Callable[[Any], Scene], float | None, str]] = {
     "quiet": (lambda _: _QUIET, None, "a dark, clear night: airglow, galaxies, stars and their aureoles"),
-    "moonlit": (_moonlit, 0.1, "moonlight, 2.5 times the dark sky; NUMBER: its gradient over the field"),
+    "moonlit": (_moonlit, 0.1, "moonlight of 1.5 times the dark sky; NUMBER: its gradient over the field"),
     "ghosts": (_ghosts, 1e-2, "ghost annuli and wedges; NUMBER: the brightest, fraction of the sky"),
     "cirrus": (_cirrus, 26.5, "Galactic cirrus; NUMBER: mean surface brightness, mag per arcsec2"),
     "galaxy": (_galaxy, 100.0, "one large galaxy per detector; NUMBER: effective radius, pixel"),
