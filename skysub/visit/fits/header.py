@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from skysub.visit.ingest import IngestMap
     from skysub.visit.planes import MaskPlanes
 
-__all__ = ["Lookup", "VisitHeader", "find_origin", "find_wcs", "known_unit", "same_as_square"]
+__all__ = [
+    "Lookup",
+    "VisitHeader",
+    "find_origin",
+    "find_wcs",
+    "known_unit",
+    "same_as_square",
+    "wcs_cards",
+]
 
 _UNITS = {
     "adu": "adu", "dn": "adu", "count": "adu", "counts": "adu", "ct": "adu",
@@ -219,14 +227,8 @@ def find_wcs(path: str, cards: Cards) -> WCS | None:
         return None
     from astropy.wcs import WCS
 
-    sip = str(cards.get("CTYPE1")).rstrip().endswith("-SIP")
-
-    def wanted(keyword: str) -> bool:
-        # SIP coefficients without -SIP in CTYPE are leftovers of other software
-        return _WCS_KEYWORD.match(keyword) is not None and (sip or not _SIP_KEYWORD.match(keyword))
-
     try:
-        header = cards.sound().select(wanted).header()
+        header = wcs_cards(cards).header()
         for old, new in (("RADECSYS", "RADESYS"), ("EPOCH", "EQUINOX")):
             if old in header:
                 header.setdefault(new, header.pop(old))
@@ -236,6 +238,17 @@ def find_wcs(path: str, cards: Cards) -> WCS | None:
     except Exception as error:
         raise LayoutError(f"{path}: the world coordinates cannot be understood: {error}") from error
     return wcs if wcs.has_celestial else None
+
+
+def wcs_cards(cards: Cards) -> Cards:
+    """Cards that describe the celestial coordinates."""
+    sip = str(cards.get("CTYPE1")).rstrip().endswith("-SIP")
+
+    def wanted(keyword: str) -> bool:
+        # SIP coefficients without -SIP in CTYPE are leftovers of other software
+        return _WCS_KEYWORD.match(keyword) is not None and (sip or not _SIP_KEYWORD.match(keyword))
+
+    return cards.sound().select(wanted)
 
 
 def _finite(path: str, cards: Cards, keyword: str, default: float) -> float:

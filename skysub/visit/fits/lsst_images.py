@@ -106,8 +106,6 @@ def _planes(file: FitsFile) -> MaskPlanes:
     for index, hdu in enumerate(masks):
         where = f"{file.path}: extension {hdu.index} MASK"
         names = hdu.cards.keywords("MSKN")
-        if not names:
-            raise LayoutError(f"{where}: no MSKN card names a mask plane")
         for keyword in names:
             name, number = hdu.cards.get(keyword), keyword[4:]
             value = hdu.cards.get(
@@ -122,6 +120,8 @@ def _planes(file: FitsFile) -> MaskPlanes:
                     f"{where}: mask plane {name} is there twice, or one of more than {MAX_BIT + 1}"
                 )
             bit_of[ours] = bit + _PLANES_PER_HDU * index
+    if not bit_of:
+        raise LayoutError(f"{file.path}: no MSKN card in MASK names a mask plane")
     try:
         return MaskPlanes(bit_of)
     except InvalidImageError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from skysub.errors import ConfigError, InvalidImageError
+from skysub.visit.fits.cards import Cards
 from skysub.visit.fits.emit import (
     Block,
     cards,
@@ -18,6 +20,7 @@ from skysub.visit.fits.emit import (
     rice_tiles,
     write_blocks,
 )
+from skysub.visit.fits.header import find_wcs, wcs_cards
 from skysub.visit.fits.lsst_images import AFW_NAMES
 from skysub.visit.fits.psf import psf_to_cards
 
@@ -168,18 +171,34 @@ def _geometry_cards(visit_image: VisitImage) -> str:
             f"CRVAL{axis}A": float(start),
             f"CUNIT{axis}A": "PIXEL",
         }
-    return cards(_wcs_values(visit_image.wcs) | origin)
+    return _sky_cards(visit_image) + cards(origin)
+
+
+def _sky_cards(visit_image: VisitImage) -> str:
+    """Cards of the celestial coordinates: the header's own while they say the same, to the last digit."""
+    wcs = visit_image.wcs
+    if wcs is None:
+        return ""
+    if visit_image.header is not None:
+        stated = Cards(visit_image.header.tostring(endcard=False, padding=False))
+        own = find_wcs(visit_image.path, stated)
+        if own is not None and own.to_header_string(relax=True) == wcs.to_header_string(relax=True):
+            return wcs_cards(stated).text
+    return cards(_wcs_values(wcs))
 
 
 def _wcs_values(wcs: Any) -> dict[str, Any]:
     """Keywords of astropy's WCS with all digits, which its own to_header rounds away."""
-    if wcs is None:
-        return {}
     if wcs.naxis != 2 or wcs.cpdis1 or wcs.cpdis2 or wcs.det2im1 or wcs.det2im2:
         raise InvalidImageError(
             "only world coordinates of two axes, without distortion tables, can be written"
         )
-    inner = wcs.wcs
+    rounded = wcs.to_header(relax=True)
+    inner = copy.deepcopy(wcs.wcs)
+    inner.set()
+    if wcs.sip is None and rounded.get("CTYPE1") != inner.ctype[0]:
+        # TPV and its like: wcslib shows their coefficients in no other way
+        return dict(rounded)
     matrix = inner.cd if inner.has_cd() else np.diag(inner.get_cdelt()) @ inner.get_pc()
     values: dict[str, Any] = {"WCSAXES": 2}
     for i in range(2):
@@ -194,12 +213,8 @@ def _wcs_values(wcs: Any) -> dict[str, Any]:
     values["RADESYS"] = inner.radesys or None
     values |= {
         name: float(value)
-        for name, value in (
-            ("EQUINOX", inner.equinox),
-            ("LONPOLE", inner.lonpole),
-            ("LATPOLE", inner.latpole),
-        )
-        if np.isfinite(value)
+        for name in ("EQUINOX", "LONPOLE", "LATPOLE")
+        if np.isfinite(value := getattr(inner, name.lower()))
     }
     if wcs.sip is not None:
         for letter in ("a", "b", "ap", "bp"):
