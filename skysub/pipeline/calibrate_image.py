@@ -92,15 +92,23 @@ def calibrate_image(
             threads=threads,
         )
     try:
-        sky = find_sky(image, flags, config.sky, fwhm=config.fwhm, stopwatch=stopwatch, threads=threads)
+        sky = find_sky(
+            image,
+            flags,
+            config.sky,
+            fwhm=config.fwhm,
+            gain=1.0 if visit_image.unit == "electron" else visit_image.gain,
+            stopwatch=stopwatch,
+            threads=threads,
+        )
     except NoUsableSuperpixelsError as error:
         raise NoUsableSuperpixelsError(
             f"{_who(visit_image)}: no background can be measured: {error}"
         ) from error
-    layers = BackgroundList([sky.fit.background])
+    layers = BackgroundList([sky.background])
     with stopwatch("subtract"):
         if ratio is None:
-            subtracted = sky.fit.background.subtract_from(visit_image.image, threads=threads)
+            subtracted = sky.background.subtract_from(visit_image.image, threads=threads)
         else:
             subtracted = visit_image.image - layers.evaluate() / ratio
     with stopwatch("mask planes"):

@@ -12,6 +12,7 @@ from skysub.background.chebyshev import design_matrix, power_coefficients
 from skysub.background.clipping import superpixel_statistics
 from skysub.background.robust import RobustFit, fit_robust
 from skysub.background.superpixels import SuperpixelGrid, SuperpixelStatistics
+from skysub.pipeline.corrections import Corrections, corrected, find_corrections
 from skysub.sources.detect import pixel_noise
 from skysub.sources.flags import NOT_SKY
 from skysub.sources.mask import DARKEST, RUNGS, SourceMask, mask_sources
@@ -19,11 +20,14 @@ from skysub.sources.mask import DARKEST, RUNGS, SourceMask, mask_sources
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from skysub.background.model import Background
     from skysub.pipeline.config import SkyConfig
     from skysub.pipeline.timing import Stopwatch
 
 __all__ = ["Sky", "find_sky"]
 
+_WORTH_SAYING = 0.005
+"""Share of superpixels over which the model must extrapolate before that is said."""
 _ROW_STEP = 4
 """The first guess looks at every so many rows,"""
 _LEAST_ROWS = 16
@@ -40,7 +44,11 @@ _MOST_EXTRAPOLATED = 0.3
 class Sky:
     """The sky of an image, the mask it was measured with, and how they were found."""
 
+    background: Background
+    """The sky: the last fit, its level corrected."""
     fit: RobustFit
+    """The last fit as it was."""
+    corrections: Corrections
     mask: SourceMask
     noise: NDArray[np.float64]
     """(gy, gx) noise per pixel in each superpixel, unit of the image."""
@@ -58,6 +66,7 @@ def find_sky(
     config: SkyConfig,
     *,
     fwhm: float,
+    gain: float | None = None,
     stopwatch: Stopwatch,
     threads: int = 1,
 ) -> Sky:
@@ -71,6 +80,8 @@ def find_sky(
         (ny, nx) uint8 of `skysub.sources.flags`; its bits SOURCE and EXTENDED are set in place.
     fwhm
         Of the PSF, pixel.
+    gain
+        Electrons per unit of the image; None where unknown.
 
     Raises
     ------
@@ -107,8 +118,21 @@ def find_sky(
         fit = measured()
         # the darkest pixels do not depend on the model: once measured, nothing moves
         moved = 0.0 if rung == DARKEST else _moved(before, fit)
+    level = float(np.nanmedian(noise)) if np.isfinite(noise).any() else np.nan
+    corrections = find_corrections(
+        mask,
+        background,
+        config=config.corrections,
+        sources=config.mask,
+        noise=level,
+        gain=gain,
+        fwhm=fwhm,
+        crowded=mask.rung == DARKEST,
+    )
     return Sky(
+        background=corrected(fit.background, corrections),
         fit=fit,
+        corrections=corrections,
         mask=mask,
         noise=noise,
         passes=turns,
@@ -173,11 +197,11 @@ def _worth_saying(
     said = {}
     model = fit.background
     outside = float(fit.extrapolated.mean())
-    if outside > 0:
+    if outside > _WORTH_SAYING:
         worst = float(fit.deviation[fit.extrapolated].max())
         said["background_extrapolated"] = (
             f"No sky was seen in {100 * outside:.1f} % of the detector; the background is extrapolated "
-            f"there, with an uncertainty of up to {worst:.3g} (elsewhere {float(np.median(fit.deviation)):.3g})."
+            f"there, with an uncertainty of up to {worst:.3g} ({float(np.median(fit.deviation)):.3g} elsewhere)."
         )
     if model.reduced:
         said["background_order_reduced"] = f"The background is simpler than asked for: {model.reduced}."

@@ -64,13 +64,13 @@ class SourceMaskConfig:
     growth: float = 3.0
     growth_with_size: float = 0.65
     halo_light: float = 0.03
-    halo_depth: float = 0.02
+    halo_depth: float = 0.01
     halo_limit: float = 400.0
     saturated_growth: float = 2.0
     extended: ExtendedConfig | None = field(default_factory=ExtendedConfig)
     least_sky: float = 0.02
     least_superpixels: float = 0.5
-    darkest: float = 0.05
+    darkest: float = 0.03
 
     def __post_init__(self) -> None:
         for name in ("peak_threshold", "edge_threshold", "halo_depth"):
@@ -93,6 +93,8 @@ class SourceMask:
     """What was masked; the pixels themselves are in the flags."""
 
     footprints: Footprints
+    area: int
+    """Pixels in which sources could be found."""
     good: NDArray[np.int64]
     """(gy, gx) pixels of each superpixel that are left for the sky."""
     masked: float
@@ -165,6 +167,7 @@ def mask_sources(
         rung += 1
     return SourceMask(
         footprints=footprints,
+        area=int(before.sum()),
         good=good,
         masked=1 - float(good.sum()) / max(1, int(before.sum())),
         rung=rung,
