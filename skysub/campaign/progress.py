@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections import Counter
 from contextlib import contextmanager
@@ -33,7 +32,7 @@ class Progress:
         Where to; None shows nothing.
     """
 
-    def __init__(self, step: str, total: int, stream: TextIO | None = sys.stderr) -> None:
+    def __init__(self, step: str, total: int, stream: TextIO | None) -> None:
         self.done = 0
         self.failed = 0
         self.seconds_of: Counter[str] = Counter()

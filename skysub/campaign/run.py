@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import sys
 import threading
 import traceback
 from collections import deque
@@ -60,7 +59,7 @@ class Outcome:
 
 
 def run_campaign(
-    recipe: Recipe, output: Path, *, verify: bool = False, stream: TextIO | None = sys.stderr
+    recipe: Recipe, output: Path, *, verify: bool = False, stream: TextIO | None = None
 ) -> Outcome:
     """Do what is left of a campaign; a killed or interrupted one is continued by calling this again.
 
@@ -71,7 +70,7 @@ def run_campaign(
     verify
         Compare what finished units wrote with their checksums first, and redo those that differ.
     stream
-        Where progress is shown; None shows none.
+        Where progress is shown, such as ``sys.stderr``; None shows none.
 
     Raises
     ------

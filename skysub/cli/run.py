@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     recipe = load_recipe(
         options.recipe, inputs=options.inputs, cluster=options.cluster, settings=options.settings
     )
-    outcome = run_campaign(recipe, options.output, verify=options.verify)
+    outcome = run_campaign(recipe, options.output, verify=options.verify, stream=sys.stderr)
     if not outcome.run:
         print(f"nothing to do: {outcome.earlier} units are done in {options.output}")
     else:

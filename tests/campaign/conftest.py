@@ -75,7 +75,7 @@ def start():
         made = load_recipe(
             recipe, inputs=[f"{folder}/{inputs}"], cluster="threads", settings=[*given, *settings]
         )
-        return run_campaign(made, output, verify=verify, stream=None)
+        return run_campaign(made, output, verify=verify)
 
     return run
 

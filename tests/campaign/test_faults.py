@@ -105,7 +105,7 @@ def torture(command, recipe, ledger, output, reference, *, kills, seed, fingerpr
 
 def reference_of(recipe, ledger, tmp_path, fingerprint):
     made = load_recipe(str(recipe), cluster="threads")
-    run_campaign(made, tmp_path / "undisturbed", stream=None)
+    run_campaign(made, tmp_path / "undisturbed")
     ledger.unlink()
     return fingerprint(tmp_path / "undisturbed")
 
@@ -150,7 +150,7 @@ def test_ctrl_c_stops_cleanly_and_a_second_start_continues(tampered, tmp_path, c
     # those begun were finished, the others not begun
     assert 1 <= len(done) == sum(begun(ledger).values()) < 6
     assert not any(child.is_running() for child in workers_of(process))
-    run_campaign(load_recipe(str(recipe), cluster="threads", settings=slow[1:2]), output, stream=None)
+    run_campaign(load_recipe(str(recipe), cluster="threads", settings=slow[1:2]), output)
     assert sum(begun(ledger).values()) == 6
     assert fingerprint(output).keys() == reference.keys()
 
@@ -159,7 +159,7 @@ def test_a_detector_that_raises(tampered, tmp_path):
     recipe, ledger = tampered
     given = ["steps.campaign_steps:tampered.bad=[1]"]
     output = tmp_path / "out"
-    outcome = run_campaign(load_recipe(str(recipe), cluster="threads", settings=given), output, stream=None)
+    outcome = run_campaign(load_recipe(str(recipe), cluster="threads", settings=given), output)
     assert (outcome.done, outcome.failed) == (4, 2)
     status = skysub.open_campaign(output).status()
     assert status.exit_code == 1
@@ -176,7 +176,7 @@ def test_a_detector_that_raises(tampered, tmp_path):
     assert np.isfinite(dataset["mean"].sel(visit=11, detector=0)).all()
     # the next start tries the failed ones again, and only those
     before = begun(ledger)
-    run_campaign(load_recipe(str(recipe), cluster="threads", settings=given), output, stream=None)
+    run_campaign(load_recipe(str(recipe), cluster="threads", settings=given), output)
     assert begun(ledger) - before == Counter({"11 1": 1, "12 1": 1})
 
 
@@ -291,7 +291,7 @@ def test_a_marker_that_is_not_whole_is_none(tmp_path, tampered):
     recipe, _ = tampered
     output = tmp_path / "out"
     settings = ["steps.campaign_steps:tampered.bad=[2]"]
-    run_campaign(load_recipe(str(recipe), cluster="threads", settings=settings), output, stream=None)
+    run_campaign(load_recipe(str(recipe), cluster="threads", settings=settings), output)
     marker = output / "runs/0001/units/campaign_steps.tampered/11/0.json"
     marker.write_bytes(b"")
     assert skysub.open_campaign(output).status().counts["left"] == 1

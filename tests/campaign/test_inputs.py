@@ -45,7 +45,7 @@ def test_a_pattern_is_carried_to_the_workers(tmp_path, make_visit):
         f"inputs: {{pattern: '{tmp_path}/v{{visit}}_d{{detector}}.fits'}}\n"
         "steps: {background: {fit: {superpixel: 32}}}\ncluster: threads\n"
     )
-    assert run_campaign(load_recipe(str(recipe)), tmp_path / "out", stream=None).done == 1
+    assert run_campaign(load_recipe(str(recipe)), tmp_path / "out").done == 1
     made = skysub.open_campaign(tmp_path / "out").visit_image(77, 5)
     assert (made.visit, made.detector) == (77, 5)
 

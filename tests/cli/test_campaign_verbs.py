@@ -1,0 +1,128 @@
+"""The verbs of campaigns: plan, run, status, export; what they print and how they exit."""
+
+import json
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+import skysub
+from skysub.cli import main
+from skysub.visit.planes import MaskPlanes
+
+QUICK = ["--cluster", "threads", "--set", "steps.background.fit.superpixel=32"]
+
+
+@pytest.fixture
+def raw(tmp_path):
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    rng = np.random.default_rng(3)
+    for detector in (4, 5):
+        skysub.write_visit_image(
+            skysub.VisitImage(
+                image=rng.normal(700, 20, (96, 128)).astype(np.float32),
+                mask=np.zeros((96, 128), np.int32),
+                planes=MaskPlanes({"BAD": 0}),
+                variance=np.full((96, 128), 400, np.float32),
+                visit=31,
+                detector=detector,
+                band="i",
+            ),
+            folder / f"d{detector}.fits",
+        )
+    return folder
+
+
+def test_from_plan_to_export(raw, tmp_path, capsys):
+    out = str(tmp_path / "out")
+    common = ["background", "--inputs", f"{raw}/*.fits", "--output", out, *QUICK]
+    assert main(["plan", *common]) == 0
+    said = capsys.readouterr().out
+    assert "2 detectors of 1 visits, bands i" in said
+    assert "96 x 128" in said
+    assert "2 units; 0 are done already" in said
+    assert "GB to be written" in said
+    assert not (tmp_path / "out").exists()
+
+    assert main(["run", *common]) == 0
+    said = capsys.readouterr()
+    assert "2 units done in" in said.out
+    assert "background: 2 of 2 done" in said.err
+
+    assert main(["run", *common]) == 0
+    assert "nothing to do: 2 units are done" in capsys.readouterr().out
+
+    assert main(["status", out]) == 0
+    assert "2 of 2 units done" in capsys.readouterr().out
+    assert main(["status", out, "--json"]) == 0
+    status = json.loads(capsys.readouterr().out)
+    assert status["counts"] == {"done": 2, "failed": 0, "left": 0, "unreadable": 0}
+    assert status["visits"][0]["visit"] == 31
+
+    fits_folder = tmp_path / "fits"
+    assert main(["export", out, "--to", str(fits_folder)]) == 0
+    assert "4 files" in capsys.readouterr().out
+    campaign = skysub.open_campaign(out)
+    path = fits_folder / "preliminary_visit_image/31/preliminary_visit_image_31_4.fits"
+    exported, made = skysub.read_visit_image(path), campaign.visit_image(31, 4)
+    np.testing.assert_array_equal(exported.image, made.image)
+    np.testing.assert_array_equal(exported.mask, made.mask)
+    np.testing.assert_array_equal(exported.variance, made.variance)
+    assert (exported.visit, exported.detector, exported.band) == (31, 4, "i")
+    product = "preliminary_visit_image_background"
+    path = fits_folder / f"{product}/31/{product}_31_4.fits"
+    with fits.open(path) as hdus:
+        layers = campaign.background(product, 31, 4)
+        np.testing.assert_array_equal(hdus[0].data, layers[0].statistics.mean)
+
+
+def test_exit_codes(raw, tmp_path, capsys):
+    out = str(tmp_path / "out")
+    (raw / "bad.fits").write_bytes(b"nonsense")
+    common = ["background", "--inputs", f"{raw}/*.fits", "--output", out, *QUICK]
+    assert main(["plan", *common]) == 1
+    assert "cannot be read, left out" in capsys.readouterr().out
+    assert main(["run", *common]) == 1
+    assert "skysub status" in capsys.readouterr().out
+    assert main(["status", out]) == 1
+    assert "unreadable" in capsys.readouterr().out
+    # work that is left
+    marker = tmp_path / "out/runs/0001/units/background/31.json"
+    marker.unlink()
+    assert main(["status", out]) == 2
+    assert "2 left" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["status", "nowhere"], "there is no campaign at nowhere"),
+        (["export", "nowhere", "--to", "x"], "there is no campaign at nowhere"),
+        (["run", "nothing", "--output", "x"], "there is no recipe 'nothing'"),
+        (["run", "background", "--output", "x"], "names no inputs"),
+        (
+            ["plan", "background", "--output", "x", "--set", "cluster.kind=moon"],
+            "kind: input should be 'local'",
+        ),
+    ],
+)
+def test_errors_are_one_line(arguments, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 1
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.count("\n") == 1
+    assert "Traceback" not in said
+
+
+def test_export_names_what_is_there(raw, tmp_path, capsys):
+    out = str(tmp_path / "out")
+    main(["run", "background", "--inputs", f"{raw}/*.fits", "--output", out, *QUICK])
+    capsys.readouterr()
+    assert main(["export", out, "--to", str(tmp_path / "x"), "--product", "sky"]) == 1
+    assert "no product 'sky'; it has preliminary_visit_image and" in capsys.readouterr().err
+    assert main(["export", out, "--to", str(tmp_path / "x"), "--visit", "99"]) == 1
+    assert "no such visit or detector" in capsys.readouterr().err
+    assert main(["export", out, "--to", str(tmp_path / "x"), "--detector", "5"]) == 0
+    assert "2 files" in capsys.readouterr().out
