@@ -10,6 +10,7 @@ import numpy as np
 from skysub.background.model import BackgroundList
 from skysub.errors import InvalidImageError, NoUsableSuperpixelsError
 from skysub.pipeline.config import CalibrateImageConfig
+from skysub.pipeline.lsst_sky import find_sky_as_lsst
 from skysub.pipeline.sky import Sky, find_sky
 from skysub.pipeline.timing import Stopwatch
 from skysub.sources.flags import EXTENDED, SOURCE, working_flags
@@ -92,38 +93,68 @@ def calibrate_image(
             threads=threads,
         )
     try:
-        sky = find_sky(
-            image,
-            flags,
-            config.sky,
-            fwhm=config.fwhm,
-            gain=1.0 if visit_image.unit == "electron" else visit_image.gain,
-            stopwatch=stopwatch,
-            threads=threads,
-        )
+        found = _find(visit_image, image, flags, config, stopwatch=stopwatch, threads=threads)
     except NoUsableSuperpixelsError as error:
         raise NoUsableSuperpixelsError(
             f"{_who(visit_image)}: no background can be measured: {error}"
         ) from error
-    layers = BackgroundList([sky.background])
+    layers, sky = found
     with stopwatch("subtract"):
         if ratio is None:
-            subtracted = sky.background.subtract_from(visit_image.image, threads=threads)
+            subtracted = visit_image.image
+            for layer in layers:
+                subtracted = np.asarray(layer.subtract_from(subtracted, threads=threads), np.float32)
         else:
             subtracted = visit_image.image - layers.evaluate() / ratio
     with stopwatch("mask planes"):
         planes = visit_image.planes.with_plane("DETECTED")
         mask = visit_image.mask.astype(planes.dtype, copy=True)
         _set_plane(mask, planes.bits("DETECTED"), flags)
-    found = visit_image.replace(image=subtracted.astype(np.float32, copy=False), mask=mask, planes=planes)
+    preliminary = visit_image.replace(
+        image=subtracted.astype(np.float32, copy=False), mask=mask, planes=planes
+    )
     return CalibrateImageResult(
-        preliminary_visit_image=found,
+        preliminary_visit_image=preliminary,
         preliminary_visit_image_background=layers,
         sky=sky,
-        flags=dict(sky.flags),
+        flags={} if sky is None else dict(sky.flags),
         timings=dict(stopwatch.seconds),
-        passes=sky.passes,
+        passes=len(layers) if sky is None else sky.passes,
     )
+
+
+def _find(
+    visit_image: VisitImage,
+    image: NDArray[np.float32],
+    flags: NDArray[np.uint8],
+    config: CalibrateImageConfig,
+    *,
+    stopwatch: Stopwatch,
+    threads: int,
+) -> tuple[BackgroundList, Sky | None]:
+    """Layers of background by the configured flow; marks sources in the flags."""
+    if config.flow == "lsst":
+        found = find_sky_as_lsst(
+            image,
+            visit_image.variance,
+            flags,
+            config.sky.background,
+            fwhm=config.fwhm,
+            stopwatch=stopwatch,
+            threads=threads,
+        )
+        flags[~found.detected] &= np.uint8(0xFF & ~SOURCE)
+        return found.layers, None
+    sky = find_sky(
+        image,
+        flags,
+        config.sky,
+        fwhm=config.fwhm,
+        gain=1.0 if visit_image.unit == "electron" else visit_image.gain,
+        stopwatch=stopwatch,
+        threads=threads,
+    )
+    return BackgroundList([sky.background]), sky
 
 
 def _set_plane(mask: NDArray[np.signedinteger], bit: int, flags: NDArray[np.uint8]) -> None:

@@ -120,7 +120,8 @@ def noise_peaks(noise: float, threshold: float, *, fwhm: float) -> float:
     """
     sigma = fwhm * FWHM_TO_SIGMA
     density = threshold * math.exp(-0.5 * threshold**2) / ((2 * math.pi) ** 1.5 * 2 * sigma**2)
-    return density * (threshold + 1 / threshold) * _unit_flux(noise, fwhm)
+    flux = (threshold + 1 / threshold) * _unit_flux(noise, fwhm)
+    return float(density * flux)
 
 
 def faint_counts(mask: SourceMask, noise: float, *, fwhm: float) -> tuple[float, float]:
@@ -147,4 +148,4 @@ def faint_counts(mask: SourceMask, noise: float, *, fwhm: float) -> tuple[float,
 
 def _unit_flux(noise: float, fwhm: float) -> float:
     """Flux of a point source whose smoothed peak is 1 sigma of the smoothed noise."""
-    return noise / smoothed_noise(smoothing_kernel(fwhm))
+    return float(noise / smoothed_noise(smoothing_kernel(fwhm)))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Sky", "find_sky"]
 
 _WORTH_SAYING = 0.005
-"""Share of superpixels over which the model must extrapolate before that is said."""
+"""Share of superpixels without sky, or over which the model must extrapolate, before that is said."""
 _ROW_STEP = 4
 """The first guess looks at every so many rows,"""
 _LEAST_ROWS = 16
@@ -198,18 +198,18 @@ def _worth_saying(
     model = fit.background
     outside = float(fit.extrapolated.mean())
     if outside > _WORTH_SAYING:
-        worst = float(fit.deviation[fit.extrapolated].max())
+        worst, typical = float(fit.deviation[fit.extrapolated].max()), float(np.median(fit.deviation))
         said["background_extrapolated"] = (
             f"No sky was seen in {100 * outside:.1f} % of the detector; the background is extrapolated "
-            f"there, with an uncertainty of up to {worst:.3g} ({float(np.median(fit.deviation)):.3g} elsewhere)."
+            f"there, with an uncertainty of up to {worst:.3g} ({typical:.3g} elsewhere)."
         )
     if model.reduced:
         said["background_order_reduced"] = f"The background is simpler than asked for: {model.reduced}."
     if mask.rung == DARKEST:
         said["crowded"] = (
             "The field is so crowded that sources leave no sky between them; the background was measured on "
-            f"the {100 * config.mask.darkest:.0f} % of the pixels with the darkest surroundings, and lies too "
-            "high by what starlight is left there."
+            f"the {100 * config.mask.darkest:.0f} % of the pixels with the darkest surroundings, and lies "
+            "too high by what starlight is left there."
         )
     elif mask.rung:
         left_out = "" if config.mask.extended is None else ", and faint extended light is not masked"
@@ -217,7 +217,7 @@ def _worth_saying(
             f"The field is crowded: sources are masked with {100 * RUNGS[mask.rung]:.0f} % of their growth"
             f"{left_out}, so that superpixels keep some sky; expect the background to lie too high."
         )
-    if mask.dry:
+    if mask.dry > _WORTH_SAYING * mask.good.size:
         said["superpixels_dry"] = (
             f"{mask.dry} superpixels have too little sky left between sources and were not used."
         )

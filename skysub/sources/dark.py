@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skysub.background.threads import in_threads
-from skysub.sources.detect import smoothing_kernel
+from skysub.sources.detect import smoothed, smoothing_kernel
 from skysub.sources.flags import IGNORED, NOT_SKY, SOURCE
 
 if TYPE_CHECKING:
@@ -44,8 +43,8 @@ def keep_darkest(
     usable = ((flags & IGNORED) == 0) & np.isfinite(image)
     level = np.float32(np.median(image[usable][:: max(1, usable.size // 100000)])) if usable.any() else 0
     light = np.where(usable, image - level, np.float32(0))
-    weight = _smoothed(usable.astype(np.float32), kernel, threads)
-    around = _smoothed(light, kernel, threads)
+    weight = smoothed(usable.astype(np.float32), kernel, threads=threads)
+    around = smoothed(light, kernel, threads=threads)
     own = kernel[0] ** 2
     around -= own * light
     weight -= own * usable
@@ -61,13 +60,3 @@ def keep_darkest(
                 kept = max(2, int(fraction * values.size))
                 limit = np.partition(values, min(kept, values.size) - 1)[min(kept, values.size) - 1]
                 flags[cut][~(good[cut] & (around[cut] <= limit))] |= SOURCE
-
-
-def _smoothed(image: NDArray[np.float32], kernel: NDArray[np.float32], threads: int) -> NDArray[np.float32]:
-    from skysub.sources import kernels
-
-    out = np.empty_like(image)
-    in_threads(
-        lambda rows: kernels.convolve(image, kernel, rows.start, rows.stop, out), image.shape[0], threads
-    )
-    return out

@@ -22,6 +22,7 @@ __all__ = [
     "filled_runs",
     "find_footprints",
     "pixel_noise",
+    "smoothed",
     "smoothed_noise",
     "smoothing_kernel",
 ]
@@ -104,6 +105,19 @@ def smoothed_noise(kernel: NDArray[np.float32]) -> float:
     """Standard deviation of white noise of 1 after smoothing with the kernel along both axes."""
     one_side = kernel.astype(np.float64) ** 2
     return float(one_side[0] + 2 * one_side[1:].sum())
+
+
+def smoothed(
+    image: NDArray[np.float32], kernel: NDArray[np.float32], *, threads: int = 1
+) -> NDArray[np.float32]:
+    """Image (ny, nx) convolved with the kernel along both axes, zero outside; its pixels must be finite."""
+    from skysub.sources import kernels
+
+    out = np.empty_like(image)
+    in_threads(
+        lambda rows: kernels.convolve(image, kernel, rows.start, rows.stop, out), image.shape[0], threads
+    )
+    return out
 
 
 def pixel_noise(
