@@ -11,7 +11,7 @@ from skysub.background.config import BackgroundConfig
 from skysub.background.model import Background, fit_statistics
 from skysub.background.pixels import checked_ignored, checked_image
 from skysub.background.superpixels import SuperpixelGrid
-from skysub.errors import UndersampledError
+from skysub.errors import InvalidImageError, UndersampledError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,19 +77,41 @@ def fit_background(
 
 @overload
 def subtract_background(
-    image: NDArray[Any], ignored: Any = None, config: BackgroundConfig | None = None, *, threads: int = 1
+    image: NDArray[Any],
+    ignored: Any = None,
+    config: BackgroundConfig | None = None,
+    *,
+    threads: int = 1,
+    out: NDArray[np.floating] | None = None,
 ) -> tuple[NDArray[np.floating], Background]: ...
 @overload
 def subtract_background(
-    image: Any, ignored: Any = None, config: BackgroundConfig | None = None, *, threads: int = 1
+    image: Any,
+    ignored: Any = None,
+    config: BackgroundConfig | None = None,
+    *,
+    threads: int = 1,
+    out: NDArray[np.floating] | None = None,
 ) -> tuple[Any, Any]: ...
 def subtract_background(
-    image: Any, ignored: Any = None, config: BackgroundConfig | None = None, *, threads: int = 1
+    image: Any,
+    ignored: Any = None,
+    config: BackgroundConfig | None = None,
+    *,
+    threads: int = 1,
+    out: NDArray[np.floating] | None = None,
 ) -> tuple[Any, Any]:
     """Estimate the background of one image and subtract it.
 
     Parameters and errors are those of `fit_background`. A Dask array is worked on lazily, block by block:
     see `skysub.background.blocks.subtract_blocks`.
+
+    Parameters
+    ----------
+    out
+        C-contiguous array of the answer's shape and type to put the answer into, ``image`` itself for
+        instance. By default a new one: the system's work to hand out the memory then costs as much as the
+        subtraction.
 
     Returns
     -------
@@ -102,10 +124,14 @@ def subtract_background(
     if _is_dask(image):
         from skysub.background.blocks import subtract_blocks
 
+        if out is not None:
+            raise InvalidImageError(
+                "a Dask array is subtracted from lazily: store the result where it should go"
+            )
         return subtract_blocks(image, ignored, config, threads=threads)
     pixels = checked_image(image)
     background = fit_background(pixels, ignored, config, threads=threads)
-    return background.subtract_from(pixels, threads=threads), background
+    return background.subtract_from(pixels, threads=threads, out=out), background
 
 
 def candidate_grids(shape: tuple[int, int], config: BackgroundConfig) -> list[SuperpixelGrid]:

@@ -13,9 +13,10 @@ from skysub.background.chebyshev import (
     fit_chebyshev,
     power_coefficients,
 )
+from skysub.background.compiled import once, plain
 from skysub.background.config import BackgroundConfig
 from skysub.background.threads import in_threads
-from skysub.errors import NoUsableSuperpixelsError, UndersampledError
+from skysub.errors import InvalidImageError, NoUsableSuperpixelsError, UndersampledError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from skysub.background.superpixels import SuperpixelGrid, SuperpixelStatistics
 
 __all__ = ["Background", "BackgroundList", "fit_statistics"]
+
+_STRIP = 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,22 +96,60 @@ class Background:
         return out
 
     def subtract_from(
-        self, image: NDArray[np.floating], *, y: slice = slice(None), x: slice = slice(None), threads: int = 1
+        self,
+        image: NDArray[np.floating],
+        *,
+        y: slice = slice(None),
+        x: slice = slice(None),
+        threads: int = 1,
+        out: NDArray[np.floating] | None = None,
     ) -> NDArray[np.floating]:
-        """``image - model`` over a window, as a new array of the image's type.
+        """``image - model`` over a window.
 
-        ``image`` is the window's pixels, (ny, nx) native float32 or float64.
+        Parameters
+        ----------
+        image
+            Pixels of the window, (ny, nx) native float32 or float64.
+        out
+            C-contiguous array of the image's shape and type to put the answer into, ``image`` itself for
+            instance; a new array by default.
+
+        Raises
+        ------
+        InvalidImageError
+            When the image is not as large as the window, or ``out`` is not like the image.
         """
         from skysub.background import evaluation_kernels as kernels
 
-        (y0, _), (x0, _) = _window(y, x, self.shape)
-        out = np.empty_like(image, order="C")
+        (y0, y1), (x0, x1) = _window(y, x, self.shape)
+        if image.shape != (y1 - y0, x1 - x0):
+            raise InvalidImageError(
+                f"Shape of the image {image.shape} does not match that of the window {(y1 - y0, x1 - x0)}"
+            )
+        if out is None:
+            out = np.empty(image.shape, image.dtype)
+        elif out.shape != image.shape or out.dtype != image.dtype or not out.flags.c_contiguous:
+            raise InvalidImageError(
+                f"out must be C-contiguous of shape {image.shape} and type {image.dtype}, "
+                f"not {out.shape} and {out.dtype}"
+            )
+        power, in_place = self._power, out is image
 
-        def band(rows: range) -> None:
-            cut = slice(rows.start, rows.stop)
-            kernels.subtract(image[cut], y0 + rows.start, x0, *self.shape, self._power, out[cut])
+        def strip(start: int, stop: int) -> None:
+            if in_place:
+                kernels.subtract_in_place(out[start:stop], y0 + start, x0, *self.shape, power)
+            else:
+                kernels.subtract(
+                    plain(image[start:stop]), y0 + start, x0, *self.shape, power, out[start:stop]
+                )
 
-        in_threads(band, image.shape[0], threads)
+        def rows_of(rows: range) -> None:
+            # in strips, so that an image that has to be made contiguous is never copied whole
+            for start in range(rows.start, rows.stop, _STRIP):
+                strip(start, min(start + _STRIP, rows.stop))
+
+        once(kernels, f"subtract {image.dtype} {in_place}", lambda: strip(0, 0))
+        in_threads(rows_of, image.shape[0], threads)
         return out
 
     def __add__(self, other: Background | BackgroundList) -> BackgroundList:

@@ -199,3 +199,29 @@ def test_kernels_are_compiled_once_a_machine(tmp_path):
     compiled = [misses for misses, _ in counted if misses]
     assert len(compiled) <= 1
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime > 0
+
+
+@pytest.mark.parametrize("order", [2, 6])
+def test_out_may_be_the_image_itself(order):
+    config = skysub.BackgroundConfig(superpixel=12, order=order)
+    expected, _ = skysub.subtract_background(IMAGE, None, config)
+    elsewhere, image = np.empty_like(IMAGE), IMAGE.copy()
+    for pixels, out in ((IMAGE, elsewhere), (image, image)):
+        got, _ = skysub.subtract_background(pixels, None, config, out=out)
+        assert got is out
+        np.testing.assert_array_equal(out, expected)
+    for wrong in (
+        np.empty((96, 131), np.float32),
+        np.empty(IMAGE.shape),
+        np.empty((192, 130), np.float32)[::2],
+    ):
+        with pytest.raises(errors.InvalidImageError, match="out must be C-contiguous of shape"):
+            skysub.subtract_background(IMAGE, None, config, out=wrong)
+
+
+def test_a_window_and_its_pixels_must_agree():
+    background = skysub.fit_background(IMAGE, None, CONFIG)
+    with pytest.raises(
+        errors.InvalidImageError, match=r"\(96, 130\) does not match that of the window \(10, 130\)"
+    ):
+        background.subtract_from(IMAGE, y=slice(0, 10))
