@@ -9,11 +9,13 @@ import numpy as np
 
 from skysub.campaign.arrays import read_plane
 from skysub.campaign.backgrounds import unpacked
+from skysub.campaign.context import configured_step
+from skysub.campaign.gather import stored_background
 from skysub.campaign.records import pixels_checksum, visit_image_fields
 from skysub.campaign.runs import existing_runs
 from skysub.campaign.status import current_units, read_status
 from skysub.campaign.steps import find_step
-from skysub.campaign.unit import configured_step, read_input, stored_background
+from skysub.campaign.unit import read_input
 from skysub.errors import NotDoneError
 from skysub.visit.image import VisitImage
 

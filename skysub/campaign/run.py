@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from skysub._version import __version__
 from skysub.campaign.files import locked, put, writing
+from skysub.campaign.gather import gather_visit
 from skysub.campaign.plan import make_plan
 from skysub.campaign.progress import LOG, Progress, logged
-from skysub.campaign.unit import Receipt, failure_record, gather_visit, process_unit
+from skysub.campaign.unit import Receipt, failure_record, process_unit
 from skysub.campaign.window import Job, Window
 from skysub.cluster import connected, load_profile
 from skysub.errors import OutputError

@@ -1,0 +1,46 @@
+"""What a worker keeps between units of one run: the plan's record, the step and its settings."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from skysub.campaign.recipe import built
+from skysub.campaign.runs import Run
+from skysub.campaign.steps import find_step
+from skysub.visit.ingest import IngestMap
+
+if TYPE_CHECKING:
+    from skysub.campaign.steps import Step
+
+__all__ = ["configured_step", "ingest_of", "run_at"]
+
+
+def run_at(folder: str) -> Run:
+    """Run in a folder; its record is read once, unless another run takes the folder's place."""
+    made = (Path(folder) / "run.json").stat()
+    return _opened(folder, made.st_mtime_ns, made.st_ino)
+
+
+def configured_step(run: Run) -> tuple[Step, Any]:
+    """Step of a run, and its settings."""
+    return _configured(run.record["step"], json.dumps(run.record["settings"]))
+
+
+def ingest_of(run: Run, source: int) -> IngestMap:
+    """Mapping by which a run reads the files of one source."""
+    ingest: IngestMap = built(IngestMap, run.record["ingests"][source], f"inputs.{source}.ingest")
+    return ingest
+
+
+@functools.lru_cache(maxsize=4)
+def _opened(folder: str, _made: int, _inode: int) -> Run:
+    return Run(Path(folder))
+
+
+@functools.lru_cache(maxsize=4)
+def _configured(name: str, settings: str) -> tuple[Step, Any]:
+    step = find_step(name)
+    return step, step.configured(json.loads(settings))
