@@ -30,6 +30,8 @@ def draw_scene(
 ) -> None:
     """Draw image, true sky, model and model - truth, each less the median sky, on one colour scale.
 
+    Pixels without light (NO_DATA) stay white.
+
     Parameters
     ----------
     image, model
@@ -47,7 +49,7 @@ def draw_scene(
     except ImportError as error:
         raise ConfigError("pictures need matplotlib: pip install 'skysub[report]'") from error
 
-    sky = truth.total(*SKY_PLANES)
+    sky, lightless = truth.total(*SKY_PLANES), truth.lightless
     level = float(np.median(sky[::8, ::8]))
     cell = max(1, min(image.shape) // 500)
     panels = {
@@ -56,9 +58,14 @@ def draw_scene(
         "model": _binned(model, cell) - level,
         "model - true sky": _binned(model - sky, cell),
     }
+    if lightless is not None:
+        hidden = _binned(lightless, cell) > 0
+        for values in panels.values():
+            values[hidden] = np.nan
     # wide enough for the sky's structure and for what is wrong with the model, not for sources
     span = max(
-        float(np.percentile(np.abs(panels[name]), 99.5)) for name in ("true sky", "model", "model - true sky")
+        float(np.nanpercentile(np.abs(panels[name]), 99.5))
+        for name in ("true sky", "model", "model - true sky")
     )
     span = max(span, truth.sigma / cell, 0.5)
     figure = Figure(figsize=(16, 4.6), layout="constrained")
@@ -66,7 +73,7 @@ def draw_scene(
         shown = axes.imshow(
             values, origin="lower", cmap="RdBu_r", vmin=-span, vmax=span, interpolation="nearest"
         )
-        axes.set_title(f"{name}\nmean {values.mean():+.2f}, std {values.std():.2f}", fontsize=10)
+        axes.set_title(f"{name}\nmean {np.nanmean(values):+.2f}, std {np.nanstd(values):.2f}", fontsize=10)
         axes.set_xticks([])
         axes.set_yticks([])
     figure.colorbar(shown, ax=figure.axes, shrink=0.9, label=f"electron per pixel, less {level:.0f}")
@@ -77,6 +84,6 @@ def draw_scene(
     figure.savefig(path, dpi=110)
 
 
-def _binned(values: NDArray[np.floating], cell: int) -> NDArray[np.float64]:
+def _binned(values: NDArray[np.floating] | NDArray[np.bool_], cell: int) -> NDArray[np.float64]:
     ny, nx = (n // cell * cell for n in values.shape)
     return block_mean(values[:ny, :nx], np.arange(0, ny + 1, cell), np.arange(0, nx + 1, cell))
