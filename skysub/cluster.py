@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import signal
 from contextlib import contextmanager
@@ -17,10 +18,14 @@ from skysub.errors import ClusterError, NotEnoughMemoryError, RecipeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from distributed import Client
 
-__all__ = ["Profile", "Workers", "connected", "expected_slots", "load_profile"]
+__all__ = ["ALL_CORES", "Profile", "Workers", "connected", "expected_slots", "load_profile"]
+
+ALL_CORES = 1_000_000
+"""A number of units that no cluster does at once."""
 
 _USABLE = 0.9
 """Share of this machine's memory that workers may have."""
@@ -101,7 +106,7 @@ def expected_slots(profile: Profile, *, need: int, units: int) -> int:
 
 
 @contextmanager
-def connected(profile: Profile, *, need: int, units: int) -> Iterator[Workers]:
+def connected(profile: Profile, *, need: int, units: int, log: Path | None = None) -> Iterator[Workers]:
     """Open a client of the profile's workers; a cluster that was started for it ends with it.
 
     Parameters
@@ -110,6 +115,8 @@ def connected(profile: Profile, *, need: int, units: int) -> Iterator[Workers]:
         Bytes that one unit of work needs at most, libraries included.
     units
         Units of work; more workers than that are not started.
+    log
+        File for what worker processes on this machine have to say; None: their standard error.
 
     Raises
     ------
@@ -120,6 +127,8 @@ def connected(profile: Profile, *, need: int, units: int) -> Iterator[Workers]:
     """
     opened = {"local": _local, "threads": _threads, "address": _address}[profile.kind]
     with opened(profile, need, max(1, units)) as workers:
+        if profile.kind == "local":
+            workers.client.register_plugin(_manners(log))
         yield workers
 
 
@@ -142,22 +151,26 @@ def _local(profile: Profile, need: int, units: int) -> Iterator[Workers]:
         ) as cluster,
         Client(cluster) as client,
     ):
-        client.register_plugin(_deaf_to_ctrl_c())
         threads = "" if profile.threads == 1 else f" of {profile.threads} threads"
         yield Workers(client, count * profile.threads, f"{count} worker processes{threads} on this machine")
 
 
-def _deaf_to_ctrl_c() -> Any:
-    """Plugin by which Ctrl-C on a terminal, which reaches all processes, is left to the coordinator."""
+def _manners(log: Path | None) -> Any:
+    """Plugin by which workers keep their logs off the terminal, and leave Ctrl-C on it to the coordinator."""
     from distributed import WorkerPlugin
 
-    class Deaf(WorkerPlugin):
-        name = "deaf-to-ctrl-c"
+    class Manners(WorkerPlugin):
+        name = "manners"
 
         def setup(self, worker: Any) -> None:  # noqa: ARG002
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            if log is not None:
+                handler = logging.FileHandler(log)
+                handler.setLevel(logging.WARNING)
+                handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+                logging.getLogger("distributed").handlers = [handler]
 
-    return Deaf()
+    return Manners()
 
 
 @contextmanager

@@ -13,14 +13,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO
 
 from skysub._version import __version__
+from skysub.campaign.block_mode import process_unit_in_blocks
 from skysub.campaign.files import locked, put, writing
 from skysub.campaign.gather import gather_visit
 from skysub.campaign.plan import make_plan
 from skysub.campaign.progress import LOG, Progress, logged
+from skysub.campaign.steps import find_step
 from skysub.campaign.unit import Receipt, failure_record, process_unit
 from skysub.campaign.window import Job, Window
-from skysub.cluster import connected, load_profile
-from skysub.errors import OutputError
+from skysub.cluster import ALL_CORES, connected, expected_slots, load_profile
+from skysub.errors import OutputError, RecipeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from skysub.campaign.recipe import Recipe
     from skysub.campaign.runs import Run, Unit
     from skysub.campaign.window import Finished
-    from skysub.cluster import Workers
+    from skysub.cluster import Profile, Workers
 
 __all__ = ["Outcome", "run_campaign"]
 
@@ -97,12 +99,17 @@ def run_campaign(
         run = plan.freeze()
         # plans of large campaigns are large, and not needed any more
         del plan
-        with writing(run.folder), logged(run.folder / "run.log"), _interruptible(stream) as stop:
+        log = run.folder / "run.log"
+        with writing(run.folder), logged(log), _interruptible(stream) as stop:
             LOG.info("skysub %s starts: %d units to do in run %s", __version__, counts.left, run.name)
             progress = Progress(run.record["step"], counts.left, stream)
-            with connected(profile, need=counts.memory, units=counts.left) as workers:
-                progress.say(f"run {run.name} on {workers.described}; log: {run.folder / 'run.log'}")
-                coordinator = _Coordinator(run, progress, stop)
+            in_blocks = _in_blocks(recipe, profile, counts)
+            # a detector in blocks keeps all workers busy, however few detectors there are
+            at_once = ALL_CORES if in_blocks else counts.left
+            with connected(profile, need=counts.memory, units=at_once, log=log) as workers:
+                how = ", detectors cut into blocks" if in_blocks else ""
+                progress.say(f"run {run.name} on {workers.described}{how}; log: {log}")
+                coordinator = _Coordinator(run, progress, stop, in_blocks=in_blocks)
                 coordinator.work(workers)
             progress.end()
             LOG.info("ends: %d done, %d failed", progress.done, progress.failed)
@@ -118,7 +125,7 @@ def run_campaign(
             interrupted=stop.is_set(),
             seconds=progress.elapsed,
             stages=progress.stages(),
-            log=str(run.folder / "run.log"),
+            log=str(log),
         )
 
 
@@ -139,8 +146,10 @@ class _OpenVisit:
 class _Coordinator:
     """Units in the order of the plan, each visit gathered once its last detector is over."""
 
-    def __init__(self, run: Run, progress: Progress, stop: threading.Event) -> None:
+    def __init__(self, run: Run, progress: Progress, stop: threading.Event, *, in_blocks: bool) -> None:
         self.halted = ""
+        self._in_blocks = in_blocks
+        self._slots = 1
         self._run = run
         self._progress = progress
         self._stop = stop
@@ -151,13 +160,16 @@ class _Coordinator:
 
     def work(self, workers: Workers) -> None:
         """Do all units that are left."""
-        window = Window(workers.client, size=4 * workers.slots + 4)
+        self._slots = workers.slots
+        # a unit in blocks leaves its thread to others, so these are counted here
+        size = 1 if self._in_blocks else 4 * workers.slots + 4
+        window = Window(workers.client, size=size)
         try:
             for finished in window.run(self._next, stopping=self._stopping):
-                if finished.job.function is process_unit:
-                    self._unit_over(finished)
-                else:
+                if finished.job.function is gather_visit:
                     self._visit_over(finished)
+                else:
+                    self._unit_over(finished)
         finally:
             window.close()
 
@@ -187,7 +199,12 @@ class _Coordinator:
                 continue
             self._open[visit] = _OpenVisit(lines, {unit.detector for unit, _ in left})
             for unit, line in left:
-                yield Job((visit, unit.detector), process_unit, (self._folder, line))
+                yield self._processing(visit, unit.detector, line)
+
+    def _processing(self, visit: int, detector: int, line: str) -> Job:
+        if self._in_blocks:
+            return Job((visit, detector), process_unit_in_blocks, (self._folder, line, self._slots))
+        return Job((visit, detector), process_unit, (self._folder, line))
 
     def _gathering(self, visit: int, lines: list[str]) -> Job:
         return Job((visit,), gather_visit, (self._folder, lines))
@@ -241,6 +258,24 @@ class _Coordinator:
         if not self.halted:
             LOG.error(message)
             self.halted = message
+
+
+def _in_blocks(recipe: Recipe, profile: Profile, counts: _Counts) -> bool:
+    """Whether detectors are cut into blocks: where asked for, or where there are fewer than cores.
+
+    Raises
+    ------
+    RecipeError
+        When blocks are asked for a step that needs the whole detector at once.
+    """
+    possible = find_step(recipe.step).single_fit is not None
+    if recipe.mode == "block" and not possible:
+        raise RecipeError(
+            f"mode: block is not for {recipe.step}, which needs whole detectors: use auto or detector"
+        )
+    if recipe.mode != "auto" or not possible:
+        return recipe.mode == "block"
+    return counts.left < expected_slots(profile, need=counts.memory, units=ALL_CORES)
 
 
 def _unit_of(job: Job) -> Unit:

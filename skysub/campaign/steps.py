@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from skysub.background.config import BackgroundConfig
 from skysub.background.estimate import candidate_grids, subtract_background
-from skysub.background.model import BackgroundList
+from skysub.background.model import Background, BackgroundList
 from skysub.campaign.lookup import closest, merged
 from skysub.campaign.recipe import built, plain
 from skysub.errors import RecipeError
@@ -23,15 +23,13 @@ if TYPE_CHECKING:
 
     from skysub.visit.image import VisitImage
 
-__all__ = ["STEPS", "BackgroundStep", "Layout", "Step", "StepResult", "find_step"]
+__all__ = ["STEPS", "BackgroundStep", "Findings", "Layout", "SingleFit", "Step", "StepResult", "find_step"]
 
 
-@dataclass(frozen=True)
-class StepResult:
-    """What a step makes of one detector of one visit."""
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What a step finds out about one detector of one visit, its pixels left out."""
 
-    visit_image: VisitImage
-    """Pixels with their background subtracted, mask with what was detected."""
     background: BackgroundList
     """Layers that were subtracted."""
     figures: Mapping[str, float | int | str] = field(default_factory=dict)
@@ -42,6 +40,24 @@ class StepResult:
     """Seconds by stage, in the order they were done."""
     maps: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     """Small arrays over the detector, such as the noise of each superpixel, by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult(Findings):
+    """What a step makes of one detector of one visit."""
+
+    visit_image: VisitImage
+    """Pixels with their background subtracted, mask with what was detected."""
+
+
+@dataclass(frozen=True)
+class SingleFit:
+    """A step that is one background fit, so that a detector can be cut into blocks for it."""
+
+    settings: Callable[[Any], tuple[BackgroundConfig, tuple[str, ...]]]
+    """From the step's configuration: how the fit is done, and which mask planes are left out."""
+    findings: Callable[[Background], Findings]
+    """From the fit to what the step says of it; pixels are the input's with the fit subtracted."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +83,8 @@ class Step:
     work: Callable[[VisitImage, Any], StepResult]
     layout: Callable[[tuple[int, int], Any], Layout]
     """From the shape (ny, nx) of a detector and a configuration."""
+    single_fit: SingleFit | None = None
+    """How a detector is done block by block; None where a step needs the whole detector at once."""
     presets: Callable[[Mapping[str, Any]], Any] | None = None
     """From the settings that a recipe gives to the configuration they are changes of; None: the defaults."""
     product: str = "preliminary_visit_image"
@@ -143,18 +161,27 @@ def _background(visit_image: VisitImage, config: BackgroundStep) -> StepResult:
     started = time.perf_counter()
     ignored = (visit_image.mask, visit_image.bits(*config.ignored))
     subtracted, layer = subtract_background(visit_image.image, ignored, config.fit)
-    figures = {
-        "sky": float(layer.coefficients[0]),
-        "order": layer.order,
-        "chi2_per_freedom": float(layer.chi2_per_freedom),
-        "superpixels_used": int(layer.usable.sum()),
-    }
+    seconds = time.perf_counter() - started
+    found = _background_findings(layer)
     return StepResult(
         visit_image=visit_image.replace(image=subtracted),
+        background=found.background,
+        figures=found.figures,
+        flags=found.flags,
+        timings={"background": seconds},
+    )
+
+
+def _background_findings(layer: Background) -> Findings:
+    return Findings(
         background=BackgroundList([layer]),
-        figures=figures,
+        figures={
+            "sky": float(layer.coefficients[0]),
+            "order": layer.order,
+            "chi2_per_freedom": float(layer.chi2_per_freedom),
+            "superpixels_used": int(layer.usable.sum()),
+        },
         flags={"order_reduced": layer.reduced} if layer.reduced else {},
-        timings={"background": time.perf_counter() - started},
     )
 
 
@@ -207,6 +234,9 @@ STEPS = {
         configuration=BackgroundStep,
         work=_background,
         layout=_background_layout,
+        single_fit=SingleFit(
+            settings=lambda config: (config.fit, config.ignored), findings=_background_findings
+        ),
         memory_images=5.0,
     ),
     "calibrate_image": Step(

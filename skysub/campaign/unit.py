@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from skysub.campaign.runs import Run
-    from skysub.campaign.steps import StepResult
+    from skysub.campaign.steps import Findings
     from skysub.visit.image import VisitImage
 
 __all__ = [
@@ -135,7 +135,7 @@ def failure_record(run: Run, unit: Unit, message: str, trace: str) -> dict[str, 
 def commit(
     run: Run,
     unit: Unit,
-    result: StepResult,
+    found: Findings,
     *,
     image: Mapping[str, Any],
     shards: Mapping[str, Any],
@@ -151,15 +151,15 @@ def commit(
         "detector": unit.detector,
         "key": unit.key,
         "input": {"path": unit.path, "size": unit.size, "mtime_ns": unit.mtime_ns, "crc32c": crc32c},
-        "figures": numbers(result.figures),
-        "flags": dict(result.flags),
+        "figures": numbers(found.figures),
+        "flags": dict(found.flags),
         "timings": {name: round(seconds, 6) for name, seconds in timings.items()},
         "shards": shards,
         "pixels_crc32c": pixels_crc32c,
         "image": image,
         "shape": list(unit.shape),
-        "background": inline(result.background),
-        "maps": {name: packed(array) for name, array in result.maps.items()},
+        "background": inline(found.background),
+        "maps": {name: packed(array) for name, array in found.maps.items()},
         "peak_memory": _peak_memory(),
         "started": started,
         "host": socket.gethostname(),

@@ -1,0 +1,154 @@
+"""A detector cut into blocks over the cluster: for few detectors on many cores, with the same bits.
+
+Every worker that takes part reads the file once. Statistics are measured block by block, each block a
+union of whole superpixels; their grid is gathered and fit; the model is subtracted where pixels are
+written, one task for each plane.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from skysub.background.estimate import candidate_grids
+from skysub.campaign.context import configured_step, run_at
+from skysub.campaign.inputs import content_checksum, stamp
+from skysub.campaign.records import described, narrow_mask, pixels_checksum
+from skysub.campaign.runs import Run, Unit
+from skysub.campaign.unit import Receipt, commit, guarded, now, read_input, write_product
+from skysub.errors import InputChangedError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from skysub.background.config import BackgroundConfig
+    from skysub.background.model import Background
+    from skysub.visit.image import VisitImage
+
+__all__ = ["process_unit_in_blocks"]
+
+
+def process_unit_in_blocks(folder: str, line: str, blocks: int) -> Receipt:
+    """Do one unit by about ``blocks`` tasks at once; this one leads them and leaves the marker."""
+
+    def work(run: Run, unit: Unit) -> dict[str, float]:
+        return _process(run, unit, line, blocks)
+
+    return guarded(folder, line, work)
+
+
+def _process(run: Run, unit: Unit, line: str, blocks: int) -> dict[str, float]:
+    import dask.array as da
+    from distributed import worker_client
+
+    from skysub.background.blocks import fit_blocks
+
+    step, config = configured_step(run)
+    assert step.single_fit is not None
+    fit_config, ignored = step.single_fit.settings(config)
+    folder = str(run.folder)
+    started, clock = now(), time.perf_counter()
+    stamped = stamp(unit.path)
+    rows = _aligned_rows(unit.shape, fit_config, blocks)
+    # new names each time: a task of an earlier attempt may still be around
+    attempt = uuid.uuid4().hex
+    shared = {
+        "dtype": np.float32,
+        "chunks": (rows, unit.shape[1:]),
+        "folder": folder,
+        "line": line,
+        "attempt": attempt,
+    }
+    image = da.map_blocks(_image_rows, name=f"image-rows-{attempt}", **shared)
+    flags = da.map_blocks(
+        _flag_rows, name=f"flag-rows-{attempt}", ignored=ignored, **(shared | {"dtype": np.bool_})
+    )
+    with worker_client() as client:
+        fit = client.compute(fit_blocks(image, flags, fit_config))
+        layer: Background = fit.result()
+        timings = {"background": time.perf_counter() - clock}
+        clock = time.perf_counter()
+        names = ["mask", "image", "variance"]
+        if run.record["products"]["pixels"] != "stored":
+            names.remove("variance")
+        tasks = [
+            client.submit(
+                _write_plane, folder, line, name, fit, attempt, key=f"write-{name}-{attempt}", pure=False
+            )
+            for name in names
+        ]
+        written = dict(zip(names, client.gather(tasks), strict=True))
+    timings["write"] = time.perf_counter() - clock
+    clock = time.perf_counter()
+    crc = content_checksum(unit.path)
+    if stamp(unit.path) != stamped:
+        raise InputChangedError(f"{unit.path} changed while it was read: start the same command again")
+    timings["checksum"] = time.perf_counter() - clock
+    commit(
+        run,
+        unit,
+        step.single_fit.findings(layer),
+        image=written["mask"]["image"],
+        shards={name: parts["shard"] for name, parts in written.items() if parts.get("shard")},
+        crc32c=crc,
+        pixels_crc32c=written["image"].get("pixels_crc32c"),
+        timings=timings,
+        started=started,
+    )
+    return timings
+
+
+def _aligned_rows(shape: tuple[int, int], config: BackgroundConfig, blocks: int) -> tuple[int, ...]:
+    """Rows of each block: whole superpixels, shared out evenly."""
+    edges = candidate_grids(shape, config)[0].y_edges
+    cuts = np.unique(np.linspace(0, len(edges) - 1, blocks + 1).round().astype(int))
+    return tuple(np.diff(edges[cuts]).tolist())
+
+
+_HELD: dict[str, VisitImage] = {}
+"""The detector that this worker has a part in, by the attempt of the attempt; never more than one."""
+
+
+def _held(folder: str, line: str, attempt: str) -> VisitImage:
+    visit_image = _HELD.get(attempt)
+    if visit_image is None:
+        _HELD.clear()
+        visit_image = _HELD[attempt] = read_input(run_at(folder), Unit.from_json(line))
+    return visit_image
+
+
+def _image_rows(folder: str, line: str, attempt: str, block_info: Any = None) -> NDArray[np.float32]:
+    return _held(folder, line, attempt).image[_rows(block_info)]
+
+
+def _flag_rows(
+    folder: str, line: str, attempt: str, ignored: tuple[str, ...], block_info: Any = None
+) -> NDArray[np.bool_]:
+    visit_image = _held(folder, line, attempt)
+    bits = visit_image.mask.dtype.type(visit_image.bits(*ignored))
+    flags: NDArray[np.bool_] = (visit_image.mask[_rows(block_info)] & bits) != 0
+    return flags
+
+
+def _rows(block_info: Any) -> slice:
+    start, stop = block_info[None]["array-location"][0]
+    return slice(start, stop)
+
+
+def _write_plane(folder: str, line: str, name: str, layer: Background, attempt: str) -> dict[str, Any]:
+    run, unit = run_at(folder), Unit.from_json(line)
+    visit_image = _held(folder, line, attempt)
+    if name == "mask":
+        mask, planes = narrow_mask(visit_image.mask, visit_image.planes)
+        shard = write_product(run, unit, name, mask)
+        return {"shard": shard, "image": described(visit_image, planes)}
+    if name == "variance":
+        pixels = visit_image.variance
+        return {} if pixels is None else {"shard": write_product(run, unit, name, pixels)}
+    subtracted = layer.subtract_from(visit_image.image)
+    if run.record["products"]["pixels"] != "stored":
+        return {"pixels_crc32c": pixels_checksum(subtracted)}
+    return {"shard": write_product(run, unit, name, subtracted)}
