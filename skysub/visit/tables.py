@@ -166,7 +166,9 @@ def obscore_row(
         "t_xel": 1,
         "em_min": em_min,
         "em_max": em_max,
-        "em_res_power": None if em_min is None or em_max is None else (em_min + em_max) / 2 / (em_max - em_min),
+        "em_res_power": None
+        if em_min is None or em_max is None
+        else (em_min + em_max) / 2 / (em_max - em_min),
         "em_xel": 1,
         "o_ucd": "phot.flux.density" if visit_image.unit == "nJy" else "phot.count",
         "pol_xel": 0,

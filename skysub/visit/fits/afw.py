@@ -21,11 +21,9 @@ NAME = "LSST afw exposure"
 
 
 def recognise(file: FitsFile) -> bool:
-    """Whether the file has an IMAGE and says by other planes or afw's own cards that it is an exposure."""
+    """Whether afw's own cards, or two planes of its three, say that this is an exposure."""
     exposure = any(key in file.primary.cards for key in ("EXPINFO_V", "AR_HDU"))
-    return bool(file.named("IMAGE")) and (
-        exposure or bool(file.named("MASK")) or bool(file.named("VARIANCE"))
-    )
+    return exposure or sum(bool(file.named(name)) for name in ("IMAGE", "MASK", "VARIANCE")) >= 2
 
 
 def headers(file: FitsFile, ingest: IngestMap) -> list[VisitHeader]:

@@ -147,10 +147,10 @@ class FitsFile:
             text, offset = raw
             hdu = self._hdu(index, text, offset)
             yield hdu
-            # the last block's padding may be missing
-            if hdu.offset + hdu.nbytes > self._size:
-                raise self._truncated(hdu.offset + hdu.nbytes, self._size)
             position = offset + -(-hdu.nbytes // BLOCK) * BLOCK
+            # padding counts: a file cut there may have lost the extensions behind it
+            if position > self._size:
+                raise self._truncated(position, self._size)
         raise VisitFileError(f"{self.path}: more than {_MAX_HDUS} extensions; is this one visit's file?")
 
     def _header(self, index: int, position: int) -> tuple[str, int] | None:
@@ -191,6 +191,8 @@ class FitsFile:
         pcount = _whole(raw, "PCOUNT", where, default=0)
         gcount = _whole(raw, "GCOUNT", where, default=1)
         nbytes = abs(nbytes) // 8 * gcount * (pcount + math.prod(axes)) if axes else 0
+        # astropy loops over as many columns as a header claims
+        _whole(raw, "TFIELDS", where, high=999, default=0)
         compressed = raw.get("ZIMAGE") is True
         cards = raw
         if compressed:

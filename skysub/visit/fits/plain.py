@@ -22,6 +22,7 @@ __all__ = ["NAME", "headers", "read", "recognise"]
 NAME = "plain FITS"
 
 _MASK_NAMES = ("BPM", "MASK", "DQ")
+_NOISE_NAMES = ("VARIANCE", "VAR", "WEIGHT", "WHT", "IVAR", "ERR", "ERROR", "UNCERT", "SIGMA")
 _LCO_BITS = {1: "BAD", 2: "SAT", 4: "SUSPECT", 8: "CR"}
 
 
@@ -82,7 +83,7 @@ def read(file: FitsFile, header: VisitHeader, ingest: IngestMap) -> VisitImage:
 def _image_and_mask(file: FitsFile) -> tuple[Hdu, Hdu | None]:
     images = [hdu for hdu in file.hdus if hdu.is_image]
     masks = [hdu for hdu in images if hdu.name in _MASK_NAMES]
-    images = [hdu for hdu in images if hdu not in masks]
+    images = [hdu for hdu in images if hdu.name not in (*_MASK_NAMES, *_NOISE_NAMES)]
     named = [hdu for hdu in images if hdu.name in {"SCI", "IMAGE"}]
     chosen = images if len(images) == 1 else named
     if len(chosen) != 1 or len(masks) > 1:
