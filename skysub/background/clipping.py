@@ -74,14 +74,15 @@ class _Scratch:
 
     def __init__(self, dtype: np.dtype[Any], grid: SuperpixelGrid) -> None:
         from skysub.background import kernels
+        from skysub.background.quartile_kernels import LANES
 
         self._kernels = kernels
         widest, highest = int(np.diff(grid.x_edges).max()), int(np.diff(grid.y_edges).max())
-        size = widest * highest + kernels.LANES + kernels.BLOCK
+        size = widest * highest + LANES + kernels.BLOCK
         gx = grid.shape[1]
         per_group = max(1, min(gx, _TILES_BYTES // (size * dtype.itemsize)))
         self.groups = [(first, min(first + per_group, gx)) for first in range(0, gx, per_group)]
-        self._row = np.zeros(per_group * widest + kernels.LANES, dtype)
+        self._row = np.zeros(per_group * widest + LANES, dtype)
         self._tiles = np.empty((per_group, size), dtype)
         self._nan = dtype.type(np.nan)
 

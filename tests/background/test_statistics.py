@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import skysub
-from skysub.background import kernels
+from skysub.background import kernels, quartile_kernels
 from skysub.background.clipping import superpixel_statistics
 from skysub.background.superpixels import SuperpixelGrid
 from tests.background import plain
@@ -99,13 +99,16 @@ def test_quartiles_do_not_depend_on_the_guess(kind, neighbour):
         "narrow": expected[1] + (expected - expected[1]) * 1e-3,
     }[neighbour]
     marks, words = np.empty(len(tile), np.uint8), np.empty(len(tile), np.int32)
-    marked, windows = np.empty(kernels.ROOM, np.float32), np.empty((3, kernels.ROOM), np.float32)
-    found = kernels._quartiles_by_counting(tile, len(good), 3.0, guess, marks, words, marked, windows)
+    marked, windows = (
+        np.empty(quartile_kernels.ROOM, np.float32),
+        np.empty((3, quartile_kernels.ROOM), np.float32),
+    )
+    found = quartile_kernels.quartiles_by_counting(tile, len(good), 3.0, guess, marks, words, marked, windows)
     if kind in {"gauss", "ramp", "tiny", "huge"}:
         assert found[0] >= 0, "counting should do here"
     if found[0] >= 0:
         np.testing.assert_array_equal(guess, expected)
-    kernels._quartiles_by_sorting(tile, len(good), guess)
+    quartile_kernels.quartiles_by_sorting(tile, len(good), guess)
     np.testing.assert_array_equal(guess, expected)
 
 
