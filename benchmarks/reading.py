@@ -76,9 +76,7 @@ def main() -> None:
     visit_image = make((ny, nx))
     pixels = 3 * 4 * ny * nx / 1e6
     with tempfile.TemporaryDirectory() as folder:
-        print(
-            f"{'compression':12}{'on disk':>10}{'reader':>14}{'seconds':>10}{'MB/s of pixels':>16}{'x plain':>9}"
-        )
+        print(f"{'compression':12}{'on disk':>10}{'reader':>14}{'seconds':>10}{'MB/s':>16}{'x plain':>9}")
         for compression in ("none", "lossy16", "lossless"):
             path = Path(folder) / f"{compression}.fits"
             write_visit_image(visit_image, path, compression=compression, threads=2)
