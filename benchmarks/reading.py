@@ -34,7 +34,7 @@ def make(shape: tuple[int, int]) -> VisitImage:
 
 def plain_read(path: Path) -> int:
     with path.open("rb", buffering=0) as stream:
-        data = bytearray(path.stat().st_size)
+        data = np.empty(path.stat().st_size, np.uint8)
         return stream.readinto(data)
 
 

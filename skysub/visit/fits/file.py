@@ -15,11 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+import numpy as np
+
 from skysub.errors import LayoutError, VisitFileError, VisitFileNotFoundError
 from skysub.visit.fits.cards import CARD, Cards
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from numpy.typing import NDArray
 
 __all__ = ["BLOCK", "FitsFile", "Hdu", "is_remote", "open_fits"]
 
@@ -115,10 +119,11 @@ class FitsFile:
         have = ", ".join(f"{hdu.index} {hdu.name or '(no name)'}" for hdu in self.hdus)
         raise LayoutError(f"{self.path}: there is no extension {extension!r}; there are: {have}")
 
-    def read(self, hdu: Hdu) -> bytearray:
+    def read(self, hdu: Hdu) -> NDArray[np.uint8]:
         """Bytes of an HDU's data, without padding, read once into memory of their own."""
-        data = bytearray(hdu.nbytes)
-        view, done = memoryview(data), 0
+        # not a bytearray: NumPy does not fill the memory first, and asks for large pages
+        data = np.empty(hdu.nbytes, np.uint8)
+        view, done = data.data, 0
         try:
             self._stream.seek(hdu.offset)
             while done < len(view):
@@ -136,7 +141,7 @@ class FitsFile:
         """Bytes of an HDU with header and padding, as the file of this extension alone."""
         text = hdu.raw.sound().text + "END"
         head = text.ljust(-(-len(text) // BLOCK) * BLOCK).encode("ascii")
-        return b"".join((head, self.read(hdu), b"\0" * (-hdu.nbytes % BLOCK)))
+        return b"".join((head, self.read(hdu).data, b"\0" * (-hdu.nbytes % BLOCK)))
 
     def _walk(self) -> Iterator[Hdu]:
         position = 0
