@@ -20,8 +20,8 @@ from dask.delayed import Delayed, delayed
 from skysub.background import block_tasks
 from skysub.background.block_graphs import read_again
 from skysub.background.config import BackgroundConfig
-from skysub.background.estimate import candidate_grids
 from skysub.background.pixels import checked_ignored, working_dtype
+from skysub.background.superpixels import candidate_grids
 from skysub.errors import InvalidImageError, UndersampledError
 
 if TYPE_CHECKING:

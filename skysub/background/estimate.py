@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, overload
 
 from skysub.background.clipping import superpixel_statistics
 from skysub.background.config import BackgroundConfig
 from skysub.background.model import Background, fit_statistics
 from skysub.background.pixels import checked_ignored, checked_image
-from skysub.background.superpixels import SuperpixelGrid
+from skysub.background.superpixels import candidate_grids
 from skysub.errors import InvalidImageError, UndersampledError
 
 if TYPE_CHECKING:
@@ -132,26 +131,6 @@ def subtract_background(
     pixels = checked_image(image)
     background = fit_background(pixels, ignored, config, threads=threads)
     return background.subtract_from(pixels, threads=threads, out=out), background
-
-
-def candidate_grids(shape: tuple[int, int], config: BackgroundConfig) -> list[SuperpixelGrid]:
-    """Grids to try in turn: the one asked for and, with "refine", ever finer ones.
-
-    The first refinement is LSST's: square superpixels of min(ny, nx) // order pixels, n // size + 1 of
-    them along an axis; each later one halves the size, down to 4 pixels.
-    """
-    grid = SuperpixelGrid.over(shape, config)
-    grids = [grid]
-    if config.undersampled == "refine":
-        size = min(*config.superpixel_xy)
-        if min(grid.shape) <= config.order:
-            grids, size = [], 2 * (min(shape) // max(config.order, 1))
-        while size // 2 >= 4 or (not grids and size >= 2):
-            size //= 2
-            grids.append(
-                SuperpixelGrid.over(shape, replace(config, superpixel=size, grid_rule="floor_plus_one"))
-            )
-    return grids or [grid]
 
 
 def _is_dask(image: Any) -> bool:

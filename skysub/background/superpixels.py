@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from skysub.background.config import BackgroundConfig
 
-__all__ = ["SuperpixelGrid", "SuperpixelStatistics"]
+__all__ = ["SuperpixelGrid", "SuperpixelStatistics", "candidate_grids"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +74,26 @@ class SuperpixelStatistics:
     """Standard error of ``mean``, float32, unit of the image; NaN where fewer than two pixels were kept."""
     count: NDArray[np.int32]
     """Number of good pixels (finite, not ignored), before clipping."""
+
+
+def candidate_grids(shape: tuple[int, int], config: BackgroundConfig) -> list[SuperpixelGrid]:
+    """Grids to try in turn: the one asked for and, with "refine", ever finer ones.
+
+    The first refinement is LSST's: square superpixels of min(ny, nx) // order pixels, n // size + 1 of
+    them along an axis; each later one halves the size, down to 4 pixels.
+    """
+    grid = SuperpixelGrid.over(shape, config)
+    grids = [grid]
+    if config.undersampled == "refine":
+        size = min(*config.superpixel_xy)
+        if min(grid.shape) <= config.order:
+            grids, size = [], 2 * (min(shape) // max(config.order, 1))
+        while size // 2 >= 4 or (not grids and size >= 2):
+            size //= 2
+            grids.append(
+                SuperpixelGrid.over(shape, replace(config, superpixel=size, grid_rule="floor_plus_one"))
+            )
+    return grids or [grid]
 
 
 def _edges(length: int, n: int) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skysub.background.estimate import candidate_grids
+from skysub.background.superpixels import candidate_grids
 from skysub.campaign.context import configured_step, run_at
 from skysub.campaign.inputs import content_checksum, stamp
 from skysub.campaign.records import described, narrow_mask, pixels_checksum
