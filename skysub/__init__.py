@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from skysub.campaign.campaign import Campaign, open_campaign
     from skysub.pipeline.calibrate_image import CalibrateImageResult, calibrate_image
     from skysub.pipeline.config import CalibrateImageConfig
+    from skysub.pipeline.zero_points import read_reference
     from skysub.visit.fits.background import read_background, write_background
     from skysub.visit.fits.read import read_visit_header, read_visit_headers, read_visit_image
     from skysub.visit.fits.write import write_visit_image
@@ -43,6 +44,7 @@ __all__ = [
     "fit_background",
     "open_campaign",
     "read_background",
+    "read_reference",
     "read_visit_header",
     "read_visit_headers",
     "read_visit_image",
@@ -55,6 +57,7 @@ _HOME = {
     "Background": "skysub.background.model",
     "BackgroundConfig": "skysub.background.config",
     "BackgroundList": "skysub.background.model",
+    "read_reference": "skysub.pipeline.zero_points",
     "CalibrateImageConfig": "skysub.pipeline.config",
     "CalibrateImageResult": "skysub.pipeline.calibrate_image",
     "calibrate_image": "skysub.pipeline.calibrate_image",

@@ -16,6 +16,7 @@ __all__ = [
     "OutputError",
     "OutputInUseError",
     "RecipeError",
+    "ReferenceCatalogueError",
     "SkysubError",
     "StoreVersionError",
     "TruthError",
@@ -91,6 +92,10 @@ class OutputInUseError(OutputError, BlockingIOError):
 
 class RecipeError(SkysubError, ValueError):
     """A recipe or profile cannot be read, has an unknown key, or a value that is no good."""
+
+
+class ReferenceCatalogueError(SkysubError, ValueError):
+    """A reference catalogue cannot be read or lacks a column."""
 
 
 class StoreVersionError(SkysubError, RuntimeError):

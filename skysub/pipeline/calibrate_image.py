@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from skysub.background.model import BackgroundList
+from skysub.background.superpixels import SuperpixelGrid
 from skysub.errors import InvalidImageError, NoUsableSuperpixelsError
 from skysub.pipeline.config import CalibrateImageConfig
-from skysub.pipeline.lsst_sky import find_sky_as_lsst
-from skysub.pipeline.sky import Sky, find_sky
+from skysub.pipeline.lsst_sky import LSST_DETECTIONS, find_sky_as_lsst
+from skysub.pipeline.sky import Sky, find_sky, first_guess
+from skysub.pipeline.summary import summarise
 from skysub.pipeline.timing import Stopwatch
-from skysub.sources.flags import EXTENDED, SOURCE, working_flags
+from skysub.sources.detect import find_footprints, pixel_noise, smoothed_noise, smoothing_kernel
+from skysub.sources.flags import EXTENDED, IGNORED, SATURATED, SOURCE, working_flags
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from skysub.background.robust import RobustFit
+    from skysub.pipeline.characterise import ApertureCorrection, Character
+    from skysub.pipeline.zero_points import Reference, ZeroPoints
+    from skysub.psf.model import MoffatPsf
     from skysub.visit.image import VisitImage
 
 __all__ = ["CalibrateImageResult", "calibrate_image"]
+
+_VARIANCE_AGREES = 1.3
+"""Ratio of measured to stated noise up to which they agree."""
+_SAMPLE_STEP = 7
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,16 +40,17 @@ class CalibrateImageResult:
     """What `calibrate_image` found."""
 
     preliminary_visit_image: VisitImage
-    """Background subtracted; its mask has DETECTED where light of sources was left out of the sky."""
+    """Background subtracted, in the unit of the post-ISR image; its mask has DETECTED where light of sources
+    was left out of the sky, and CR; it holds PSF, and photo_calib and corrected wcs where they were found."""
     preliminary_visit_image_background: BackgroundList
     """What was subtracted, in the unit of the post-ISR image."""
     sky: Sky | None
     """Fit, mask statistics and noise behind the background; None for the flow of LSST."""
-    psf: Any = None
-    aperture_correction: Any = None
-    zero_points: dict[str, float] = field(default_factory=dict)
+    psf: MoffatPsf | None = None
+    aperture_correction: ApertureCorrection | None = None
+    zero_points: ZeroPoints | None = None
     summary: dict[str, float] = field(default_factory=dict)
-    """LSST's summary statistics, by LSST's names."""
+    """LSST's summary statistics, by LSST's names; NaN where nothing is known."""
     flags: dict[str, str] = field(default_factory=dict)
     """What is missing or doubtful: a short name, and a sentence for people."""
     timings: dict[str, float] = field(default_factory=dict)
@@ -50,6 +63,7 @@ def calibrate_image(
     visit_image: VisitImage,
     config: CalibrateImageConfig | None = None,
     *,
+    reference: Reference | None = None,
     background_to_photometric_ratio: NDArray[np.float32] | None = None,
     threads: int = 1,
 ) -> CalibrateImageResult:
@@ -62,11 +76,13 @@ def calibrate_image(
         ignores, and NaN, are left out.
     config
         Settings; ``CalibrateImageConfig()`` by default.
+    reference
+        Stars with known places and magnitudes, for the zero points (`skysub.read_reference`).
     background_to_photometric_ratio
-        (ny, nx) float32: the pixels times this are flat for the sky rather than for stars. The sky is
-        then measured on that product B and B / ratio is subtracted; the list of layers holds B.
+        (ny, nx) float32: the pixels times this are flat for the sky rather than for stars. The sky B is
+        then measured on that product and B / ratio is subtracted; the list of layers holds B.
     threads
-        Threads to share the work among; the answer is bit for bit the same.
+        Threads to share the work among; the sky and the mask are bit for bit the same.
 
     Raises
     ------
@@ -76,92 +92,250 @@ def calibrate_image(
         When the ratio does not fit the image.
     """
     config = config or CalibrateImageConfig()
-    stopwatch = Stopwatch()
-    image = visit_image.image
-    ratio = background_to_photometric_ratio
-    if ratio is not None:
-        if ratio.shape != image.shape:
-            raise InvalidImageError(
-                f"{_who(visit_image)}: the ratio has the shape {ratio.shape}, the image {image.shape}"
-            )
-        image = image * ratio.astype(np.float32, copy=False)
-    with stopwatch("flags"):
-        flags = working_flags(
-            visit_image.mask,
-            ignored=visit_image.bits(*config.ignored_planes),
-            saturated=visit_image.bits(*config.saturated_planes),
-            threads=threads,
-        )
+    work = _Work(visit_image, config, background_to_photometric_ratio, threads)
     try:
-        found = _find(visit_image, image, flags, config, stopwatch=stopwatch, threads=threads)
+        work.find_cosmic_rays()
+        work.find_sky()
     except NoUsableSuperpixelsError as error:
         raise NoUsableSuperpixelsError(
             f"{_who(visit_image)}: no background can be measured: {error}"
         ) from error
-    layers, sky = found
-    with stopwatch("subtract"):
-        if ratio is None:
-            subtracted = visit_image.image
-            for layer in layers:
-                subtracted = np.asarray(layer.subtract_from(subtracted, threads=threads), np.float32)
-        else:
-            subtracted = visit_image.image - layers.evaluate() / ratio
-    with stopwatch("mask planes"):
-        planes = visit_image.planes.with_plane("DETECTED")
-        mask = visit_image.mask.astype(planes.dtype, copy=True)
-        _set_plane(mask, planes.bits("DETECTED"), flags)
-    preliminary = visit_image.replace(
-        image=subtracted.astype(np.float32, copy=False), mask=mask, planes=planes
-    )
+    preliminary = work.subtracted()
+    character = work.characterise(preliminary)
+    preliminary, zero_points = work.calibrated(preliminary, character, reference)
+    psf = None if character is None else character.psf
+    correction = None if character is None else character.aperture_correction
+    with work.stopwatch("summary"):
+        summary = summarise(
+            preliminary, work.layers, psf=psf, aperture_correction=correction, zero_points=zero_points
+        )
     return CalibrateImageResult(
         preliminary_visit_image=preliminary,
-        preliminary_visit_image_background=layers,
-        sky=sky,
-        flags={} if sky is None else dict(sky.flags),
-        timings=dict(stopwatch.seconds),
-        passes=len(layers) if sky is None else sky.passes,
+        preliminary_visit_image_background=work.layers,
+        sky=work.sky,
+        psf=psf,
+        aperture_correction=correction,
+        zero_points=zero_points,
+        summary=summary,
+        flags=work.said,
+        timings=dict(work.stopwatch.seconds),
+        passes=len(work.layers) if work.sky is None else work.sky.passes,
     )
 
 
-def _find(
-    visit_image: VisitImage,
-    image: NDArray[np.float32],
-    flags: NDArray[np.uint8],
-    config: CalibrateImageConfig,
-    *,
-    stopwatch: Stopwatch,
-    threads: int,
-) -> tuple[BackgroundList, Sky | None]:
-    """Layers of background by the configured flow; marks sources in the flags."""
-    if config.flow == "lsst":
-        found = find_sky_as_lsst(
-            image,
-            visit_image.variance,
-            flags,
-            config.sky.background,
+class _Work:
+    """The arrays that the stages share, and the stages one by one."""
+
+    def __init__(
+        self,
+        visit_image: VisitImage,
+        config: CalibrateImageConfig,
+        ratio: NDArray[np.float32] | None,
+        threads: int,
+    ) -> None:
+        self.visit_image, self.config, self.ratio, self.threads = visit_image, config, ratio, threads
+        self.stopwatch = Stopwatch()
+        self.said: dict[str, str] = {}
+        self.layers = BackgroundList()
+        self.sky: Sky | None = None
+        self.hit: NDArray[np.bool_] | None = None
+        self.image = visit_image.image
+        if ratio is not None:
+            if ratio.shape != self.image.shape:
+                raise InvalidImageError(
+                    f"{_who(visit_image)}: the ratio has the shape {ratio.shape}, the image "
+                    f"{self.image.shape}"
+                )
+            self.image = self.image * ratio.astype(np.float32, copy=False)
+        with self.stopwatch("flags"):
+            self.flags = working_flags(
+                visit_image.mask,
+                ignored=visit_image.bits(*config.ignored_planes),
+                saturated=visit_image.bits(*config.saturated_planes),
+                threads=threads,
+            )
+        self.grid = SuperpixelGrid.over(visit_image.shape, config.sky.background)
+        with self.stopwatch("noise"):
+            self.noise = pixel_noise(self.image, self.flags, self.grid)
+        self._check_variance()
+
+    @functools.cached_property
+    def guess(self) -> RobustFit:
+        """The sky as far as it shows without a source mask."""
+        with self.stopwatch("first guess"):
+            return first_guess(self.image, self.flags, self.noise, self.grid, config=self.config.sky)
+
+    def find_cosmic_rays(self) -> None:
+        """Flag cosmic rays, against a first guess of the sky."""
+        config = self.config.cosmic_rays
+        if config is None or not np.isfinite(self.noise).any():
+            return
+        from skysub.pipeline.cosmic_rays import find_cosmic_rays
+
+        model = self.guess.background.evaluate()
+        with self.stopwatch("cosmic rays"):
+            try:
+                self.hit, clean = find_cosmic_rays(
+                    self.image,
+                    model,
+                    (self.flags & (IGNORED | SATURATED)) != 0,
+                    config,
+                    noise=float(np.nanmedian(self.noise)),
+                    fwhm=self.config.fwhm,
+                )
+            except ImportError:
+                self.said["cosmic_rays_not_searched"] = (
+                    "Cosmic rays were not searched for: astroscrappy is not installed (pip install "
+                    "'skysub[cosmic-rays]')."
+                )
+                return
+            self.flags[self.hit] |= IGNORED
+            if config.interpolate:
+                self.image = clean
+
+    def find_sky(self) -> None:
+        """Layers of background by the configured flow; marks sources in the flags."""
+        visit_image, config = self.visit_image, self.config
+        if config.flow == "lsst":
+            found = find_sky_as_lsst(
+                self.image,
+                visit_image.variance,
+                self.flags,
+                config.sky.background,
+                fwhm=config.fwhm,
+                stopwatch=self.stopwatch,
+                threads=self.threads,
+            )
+            self.flags[~found.detected] &= np.uint8(0xFF & ~SOURCE)
+            self.layers = found.layers
+            reduced = next((layer.reduced for layer in found.layers if layer.reduced), "")
+            if reduced:
+                self.said["background_order_reduced"] = (
+                    f"The background is simpler than asked for: {reduced}."
+                )
+            return
+        self.sky = find_sky(
+            self.image,
+            self.flags,
+            config.sky,
+            noise=self.noise,
+            guess=self.guess,
             fwhm=config.fwhm,
-            stopwatch=stopwatch,
-            threads=threads,
+            gain=1.0 if visit_image.unit == "electron" else visit_image.gain,
+            stopwatch=self.stopwatch,
+            threads=self.threads,
         )
-        flags[~found.detected] &= np.uint8(0xFF & ~SOURCE)
-        return found.layers, None
-    sky = find_sky(
-        image,
-        flags,
-        config.sky,
-        fwhm=config.fwhm,
-        gain=1.0 if visit_image.unit == "electron" else visit_image.gain,
-        stopwatch=stopwatch,
-        threads=threads,
-    )
-    return BackgroundList([sky.background]), sky
+        self.layers = BackgroundList([self.sky.background])
+        self.said |= self.sky.flags
 
+    def subtracted(self) -> VisitImage:
+        """The image without its background, with the planes that were found."""
+        with self.stopwatch("subtract"):
+            image = self.image
+            for layer in self.layers:
+                image = np.asarray(layer.subtract_from(image, threads=self.threads), np.float32)
+            if self.ratio is not None:
+                image = image / self.ratio
+        with self.stopwatch("mask planes"):
+            from skysub.sources import kernels
 
-def _set_plane(mask: NDArray[np.signedinteger], bit: int, flags: NDArray[np.uint8]) -> None:
-    from skysub.sources import kernels
+            planes = self.visit_image.planes.with_plane("CR", "INTRP", "DETECTED")
+            mask = self.visit_image.mask.astype(planes.dtype, copy=True)
+            detected = mask.dtype.type(planes.bits("DETECTED"))
+            mask &= ~detected
+            kernels.set_bits(self.flags, SOURCE | EXTENDED, detected, mask)
+            if self.hit is not None:
+                interpolated = self.config.cosmic_rays is not None and self.config.cosmic_rays.interpolate
+                mask[self.hit] |= planes.bits("CR", "INTRP") if interpolated else planes.bits("CR")
+        return self.visit_image.replace(image=image, mask=mask, planes=planes)
 
-    mask &= ~mask.dtype.type(bit)
-    kernels.set_bits(flags, SOURCE | EXTENDED, mask.dtype.type(bit), mask)
+    def characterise(self, preliminary: VisitImage) -> Character | None:
+        """PSF and aperture correction; None where they are not asked for or there is no noise to judge by."""
+        config = self.config
+        if config.psf is None or not np.isfinite(self.noise).any():
+            return None
+        from skysub.pipeline.characterise import characterise
+
+        with self.stopwatch("psf"):
+            kernel = smoothing_kernel(config.fwhm)
+            white = smoothed_noise(kernel)
+            footprints = None if self.sky is None else self.sky.mask.footprints
+            if footprints is None:
+                footprints = find_footprints(
+                    preliminary.image,
+                    self.flags,
+                    np.zeros((1, 1)),
+                    self.noise * white,
+                    self.grid,
+                    kernel=kernel,
+                    peak_threshold=LSST_DETECTIONS[-1][0],
+                    edge_threshold=LSST_DETECTIONS[-1][0] / 2,
+                    threads=self.threads,
+                )
+            found = characterise(
+                preliminary.image,
+                (self.flags & (IGNORED | SATURATED)) != 0,
+                footprints,
+                self.noise,
+                grid=self.grid,
+                config=config.psf,
+                fwhm=config.fwhm,
+                unit_flux=float(np.nanmedian(self.noise)) / white,
+            )
+        self.said |= found.flags
+        return found
+
+    def calibrated(
+        self, preliminary: VisitImage, character: Character | None, reference: Reference | None
+    ) -> tuple[VisitImage, ZeroPoints | None]:
+        """The image with its PSF and, against the reference, its photo_calib and world coordinates."""
+        psf = None if character is None else character.psf
+        preliminary = preliminary.replace(psf=psf)
+        if reference is None:
+            return preliminary, None
+        if psf is None or character is None or character.aperture_correction is None:
+            self.said["no_zero_points"] = "No zero points: they need stars, and no PSF star was found."
+            return preliminary, None
+        if preliminary.wcs is None:
+            self.said["no_zero_points"] = "No zero points: the image has no world coordinates to start from."
+            return preliminary, None
+        from skysub.pipeline.zero_points import find_zero_points
+
+        with self.stopwatch("zero points"):
+            stars = psf.stars
+            flux = stars.flux * character.aperture_correction.at(stars.x, stars.y)
+            found, said = find_zero_points(
+                stars.x, stars.y, flux, preliminary.wcs, reference, shape=preliminary.shape
+            )
+        self.said |= said
+        if found is None:
+            return preliminary, None
+        wcs = preliminary.wcs.deepcopy()
+        wcs.wcs.crpix += (found.dx, found.dy)
+        if np.isfinite(found.photometric):
+            preliminary = preliminary.replace(photo_calib=found.photo_calib)
+        return preliminary.replace(wcs=wcs), found
+
+    def _check_variance(self) -> None:
+        variance = self.visit_image.variance
+        if not np.isfinite(self.noise).any():
+            return
+        if variance is None:
+            self.said["no_variance"] = "There is no variance; noise was measured from neighbouring pixels."
+            return
+        sample = variance[::_SAMPLE_STEP, ::_SAMPLE_STEP]
+        sample = sample[np.isfinite(sample) & (sample > 0)]
+        if not sample.size:
+            self.said["no_variance"] = (
+                "The variance is zero or unknown everywhere; noise was measured from neighbouring pixels."
+            )
+            return
+        given, measured = float(np.sqrt(np.median(sample))), float(np.nanmedian(self.noise))
+        if not 1 / _VARIANCE_AGREES < measured / given < _VARIANCE_AGREES:
+            self.said["variance_disagrees"] = (
+                f"Neighbouring pixels scatter by {measured:.3g}, the variance says {given:.3g}: the gain "
+                "may be wrong, or the pixels correlated. The sky and its mask rest on the pixels."
+            )
 
 
 def _who(visit_image: VisitImage) -> str:

@@ -9,6 +9,8 @@ from typing import Literal
 from skysub.background.config import BackgroundConfig
 from skysub.background.robust import RobustConfig
 from skysub.errors import ConfigError
+from skysub.pipeline.characterise import PsfConfig
+from skysub.pipeline.cosmic_rays import CosmicRayConfig
 from skysub.sources.mask import SourceMaskConfig
 
 __all__ = ["IGNORED_PLANES", "SATURATED_PLANES", "CalibrateImageConfig", "CorrectionsConfig", "SkyConfig"]
@@ -110,6 +112,9 @@ class CalibrateImageConfig:
         Settings of the sky.
     fwhm
         Full width at half maximum of the PSF to start from, pixel.
+    cosmic_rays, psf
+        How cosmic rays are found and the PSF is modelled; None to leave either out. Aperture correction
+        and zero points need the PSF.
     ignored_planes, saturated_planes
         Mask planes whose pixels are left out; those of the second kind still count as light in detection.
     """
@@ -117,6 +122,8 @@ class CalibrateImageConfig:
     flow: Literal["default", "lsst"] = "default"
     sky: SkyConfig = field(default_factory=SkyConfig)
     fwhm: float = 4.0
+    cosmic_rays: CosmicRayConfig | None = field(default_factory=CosmicRayConfig)
+    psf: PsfConfig | None = field(default_factory=PsfConfig)
     ignored_planes: tuple[str, ...] = IGNORED_PLANES
     saturated_planes: tuple[str, ...] = SATURATED_PLANES
 

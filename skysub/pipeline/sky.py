@@ -13,7 +13,6 @@ from skysub.background.clipping import superpixel_statistics
 from skysub.background.robust import RobustFit, fit_robust
 from skysub.background.superpixels import SuperpixelGrid, SuperpixelStatistics
 from skysub.pipeline.corrections import Corrections, corrected, find_corrections
-from skysub.sources.detect import pixel_noise
 from skysub.sources.flags import NOT_SKY
 from skysub.sources.mask import DARKEST, RUNGS, SourceMask, mask_sources
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from skysub.pipeline.config import SkyConfig
     from skysub.pipeline.timing import Stopwatch
 
-__all__ = ["Sky", "find_sky"]
+__all__ = ["Sky", "find_sky", "first_guess"]
 
 _WORTH_SAYING = 0.005
 """Share of superpixels without sky, or over which the model must extrapolate, before that is said."""
@@ -65,6 +64,8 @@ def find_sky(
     flags: NDArray[np.uint8],
     config: SkyConfig,
     *,
+    noise: NDArray[np.float64],
+    guess: RobustFit,
     fwhm: float,
     gain: float | None = None,
     stopwatch: Stopwatch,
@@ -78,6 +79,10 @@ def find_sky(
         (ny, nx) float32 with its sky; NaN where nothing is known.
     flags
         (ny, nx) uint8 of `skysub.sources.flags`; its bits SOURCE and EXTENDED are set in place.
+    noise
+        (gy, gx) per pixel in each superpixel (`skysub.sources.detect.pixel_noise`), unit of the image.
+    guess
+        Where to start (`first_guess`).
     fwhm
         Of the PSF, pixel.
     gain
@@ -100,11 +105,7 @@ def find_sky(
         with stopwatch("fit"):
             return fit_robust(grid, statistics, background, config.robust)
 
-    with stopwatch("noise"):
-        noise = pixel_noise(image, flags, grid)
-    with stopwatch("first guess"):
-        fit = _first_guess(image, flags, noise, grid, config)
-    rung = 0
+    fit, rung = guess, 0
     turns = 0
     moved = np.inf
     while turns < config.passes and not moved < config.tolerance:
@@ -141,11 +142,12 @@ def find_sky(
     )
 
 
-def _first_guess(
+def first_guess(
     image: NDArray[np.float32],
     flags: NDArray[np.uint8],
     noise: NDArray[np.float64],
     grid: SuperpixelGrid,
+    *,
     config: SkyConfig,
 ) -> RobustFit:
     """Sky without a source mask, from every few rows.
@@ -175,9 +177,10 @@ def _first_guess(
     lowered = SuperpixelStatistics(
         mean=(narrow.mean - np.float32(lower)), error=narrow.error, count=narrow.count
     )
-    return fit_robust(
-        coarse, lowered, dataclasses.replace(config.background, min_good_pixels=0), config.robust
-    )
+    background = dataclasses.replace(config.background, min_good_pixels=0)
+    fit = fit_robust(coarse, lowered, background, config.robust)
+    # the polynomial's own coordinates run from -1 to 1 over either grid
+    return dataclasses.replace(fit, background=dataclasses.replace(fit.background, grid=grid))
 
 
 def _moved(before: RobustFit, after: RobustFit) -> float:

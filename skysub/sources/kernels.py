@@ -482,3 +482,33 @@ def pixel_noise(image, flags, ignored, y_edges, x_edges, rows, pairs, quantile, 
                 at = quantile * (n - 1)
                 k = int(at)
                 out[j, i] = good[k] + (at - k) * (good[min(k + 1, n - 1)] - good[k])
+
+
+@njit(nogil=True, cache=True)
+def sharp_blocks(image, model, unusable, noise, threshold, contrast, size, blocks):
+    """Mark blocks, (by, bx) bool, with a pixel that stands out of its four neighbours' mean.
+
+    It does by more than ``threshold`` of the noise per pixel and more than ``contrast`` of its own light.
+    """
+    ny, nx = image.shape
+    above = np.zeros(nx, np.float32)
+    here = np.zeros(nx, np.float32)
+    below = np.zeros(nx, np.float32)
+    least = np.float32(threshold * noise)
+    contrast = np.float32(contrast)
+    quarter = np.float32(0.25)
+    for x in range(nx):
+        here[x] = image[0, x] - model[0, x]
+    if ny > 1:
+        for x in range(nx):
+            below[x] = image[1, x] - model[1, x]
+    for y in range(1, ny - 1):
+        above, here, below = here, below, above
+        for x in range(nx):
+            below[x] = image[y + 1, x] - model[y + 1, x]
+        for x in range(1, nx - 1):
+            r = here[x]
+            if r > least:
+                out = r - quarter * (here[x - 1] + here[x + 1] + above[x] + below[x])
+                if out > least and out > contrast * r and not unusable[y, x]:
+                    blocks[y // size, x // size] = True

@@ -1,0 +1,127 @@
+"""Cosmic rays, found by astroscrappy's version of L.A.Cosmic (van Dokkum 2001, PASP 113, 1420)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from skysub.errors import ConfigError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["CosmicRayConfig", "find_cosmic_rays"]
+_BLOCK = 64
+"""The library is slow: it sees only blocks of so many pixels that hold a pixel sharper than a star,"""
+_MARGIN = 12
+"""with so many pixels around them."""
+_LEAST_CONTRAST = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class CosmicRayConfig:
+    """How cosmic rays are found.
+
+    Parameters
+    ----------
+    sigma, neighbours, contrast
+        Threshold in units of the noise; share of it for neighbours; and how much sharper than the PSF a
+        cosmic ray must be (``sigclip``, ``sigfrac``, ``objlim`` of astroscrappy).
+    iterations
+        Of the search.
+    interpolate
+        Replace their pixels by what their neighbours say, and mark them INTRP as well.
+    """
+
+    sigma: float = 4.5
+    neighbours: float = 0.3
+    contrast: float = 5.0
+    iterations: int = 2
+    interpolate: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("sigma", "neighbours", "contrast"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise ConfigError(f"{name} must be a positive number, not {getattr(self, name)!r}")
+        if isinstance(self.iterations, bool) or not isinstance(self.iterations, int) or self.iterations < 1:
+            raise ConfigError(f"iterations must be a whole number of at least 1, not {self.iterations!r}")
+
+
+def find_cosmic_rays(
+    image: NDArray[np.float32],
+    model: NDArray[np.float32],
+    unusable: NDArray[np.bool_],
+    config: CosmicRayConfig,
+    *,
+    noise: float,
+    fwhm: float,
+) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+    """Pixels hit by cosmic rays, and the image without them.
+
+    Parameters
+    ----------
+    image, model
+        (ny, nx) float32: pixels with their sky, and the sky.
+    unusable
+        (ny, nx) bool: pixels that are not judged.
+    noise
+        Per pixel of the sky, unit of the image.
+    fwhm
+        Of the PSF, pixel: decides how finely the contrast is judged.
+
+    Returns
+    -------
+    hit, clean
+        (ny, nx) bool, and (ny, nx) float32 with the sky, hit pixels interpolated.
+
+    Raises
+    ------
+    ImportError
+        When astroscrappy is not installed.
+    """
+    import astroscrappy
+
+    from skysub.sources import kernels
+
+    ny, nx = image.shape
+    blocks = np.zeros((-(-ny // _BLOCK), -(-nx // _BLOCK)), bool)
+    # a star is no sharper than this against its neighbours
+    contrast = max(_LEAST_CONTRAST, 1.3 * (1 - math.exp(-4 * math.log(2) / fwhm**2)))
+    kernels.sharp_blocks(image, model, unusable, noise, config.sigma, contrast, _BLOCK, blocks)
+    hit = np.zeros(image.shape, bool)
+    clean = image.copy()
+    for j, i in np.argwhere(blocks):
+        inner = (slice(j * _BLOCK, (j + 1) * _BLOCK), slice(i * _BLOCK, (i + 1) * _BLOCK))
+        outer = tuple(slice(max(0, cut.start - _MARGIN), cut.stop + _MARGIN) for cut in inner)
+        sky = model[outer]
+        masked = unusable[outer] | ~np.isfinite(image[outer])
+        judged = np.where(masked, sky, image[outer])
+        found, cleaned = astroscrappy.detect_cosmics(
+            judged,
+            inmask=masked,
+            inbkg=np.ascontiguousarray(sky),
+            # noise of sky and of sources; the unit of the image serves as electrons
+            invar=np.float32(noise) ** 2 + np.maximum(judged - sky, 0),
+            sigclip=config.sigma,
+            sigfrac=config.neighbours,
+            objlim=config.contrast,
+            gain=1.0,
+            readnoise=max(noise / 4, 1e-3),
+            satlevel=np.inf,
+            niter=config.iterations,
+            cleantype="medmask",
+            fsmode="convolve",
+            psfmodel="gauss",
+            psffwhm=fwhm,
+        )
+        # the margin only tells the inside what lies around it
+        here = tuple(
+            slice(a.start - b.start, a.start - b.start + _BLOCK) for a, b in zip(inner, outer, strict=True)
+        )
+        new = found.astype(bool)[here] & ~masked[here]
+        hit[inner] = new
+        clean[inner][new] = cleaned[here][new]
+    return hit, clean
