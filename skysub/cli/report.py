@@ -1,0 +1,31 @@
+"""``skysub report``: what a campaign made, as one HTML file."""
+
+from __future__ import annotations
+
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from skysub.cli.progress import Progress
+from skysub.report.write import write_report
+
+if TYPE_CHECKING:
+    import argparse
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the verb takes."""
+    parser.add_argument("campaign", metavar="OUT", type=Path, help="folder of the campaign")
+    parser.add_argument("--output", metavar="FILE", type=Path, help="default: OUT/report.html")
+    parser.add_argument("--open", action="store_true", help="show it in the browser")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the report, and say where it is."""
+    path = write_report(options.campaign, options.output, progress=Progress("looking at detectors"))
+    print(path)
+    if options.open:
+        webbrowser.open(path.resolve().as_uri())
+    return 0

@@ -1,0 +1,79 @@
+"""Which detectors stand apart from the others of their band."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from skysub.report.rows import Row
+
+__all__ = ["DEVIATIONS", "FEWEST", "Outlier", "find_outliers", "numeric_figures"]
+
+DEVIATIONS = 5.0
+"""Distance from the median, in robust standard deviations, from which a detector is named."""
+FEWEST = 8
+"""Detectors of a band that it takes to say what is usual."""
+LEAST = 1e-3
+"""Deviations are taken as this fraction of the median at least, as all values may be nearly one."""
+
+
+@dataclass(frozen=True)
+class Outlier:
+    """A figure of a detector that is far from those of the others."""
+
+    row: Row
+    name: str
+    value: float
+    median: float
+    """Of the same figure over all detectors of the band, in the same unit."""
+    deviations: float
+    """Signed distance, in robust standard deviations (1.4826 times the median absolute deviation)."""
+
+
+def numeric_figures(rows: Iterable[Row]) -> list[str]:
+    """Names of all figures that are numbers, in the order they are met."""
+    names = {}
+    for row in rows:
+        for name, value in row.figures.items():
+            if not isinstance(value, str):
+                names[name] = None
+    return list(names)
+
+
+def find_outliers(rows: Sequence[Row]) -> list[Outlier]:
+    """Detectors that stand apart in some figure, farthest first."""
+    groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row.band, row.unit].append(row)
+    found = []
+    for group in groups.values():
+        for name in numeric_figures(group):
+            found += _of_figure(group, name)
+    return sorted(found, key=lambda outlier: -abs(outlier.deviations))
+
+
+def _of_figure(group: list[Row], name: str) -> list[Outlier]:
+    values = np.array([_number(row.figures.get(name)) for row in group])
+    known = values[np.isfinite(values)]
+    if known.size < FEWEST:
+        return []
+    median = float(np.median(known))
+    scatter = max(1.4826 * float(np.median(np.abs(known - median))), LEAST * abs(median))
+    if scatter == 0:
+        return []
+    away = (values - median) / scatter
+    return [
+        Outlier(group[i], name, float(values[i]), median, float(away[i]))
+        for i in np.nonzero(np.abs(away) > DEVIATIONS)[0]
+    ]
+
+
+def _number(value: float | str | None) -> float:
+    return math.nan if value is None or isinstance(value, str) else float(value)

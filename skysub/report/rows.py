@@ -1,0 +1,105 @@
+"""What the report says of a finished detector in words and numbers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from skysub.campaign.backgrounds import unpacked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from skysub.campaign.campaign import Campaign
+
+__all__ = ["FIGURES", "Row", "label_of", "rows_of"]
+
+FIGURES: dict[str, tuple[str, str]] = {
+    "sky": ("Sky level", "{unit}"),
+    "noise": ("Noise of a pixel", "{unit}"),
+    "residual": ("Residual, rms of cells", "{unit}"),
+    "chi2_per_freedom": ("χ² per degree of freedom", ""),
+    "psfSigma": ("PSF σ", "pixel"),
+    "psf_fwhm": ("PSF FWHM", "pixel"),
+    "zeroPoint": ("Zero point", "mag"),
+    "magLim": ("Limiting magnitude", "mag"),
+    "skyBg": ("Sky background", "{unit}"),
+    "skyNoise": ("Sky noise", "{unit}"),
+    "sources": ("Covered by sources", "%"),
+    "defects": ("Covered by defects", "%"),
+    "superpixels_used": ("Superpixels used", ""),
+    "order": ("Order", ""),
+    "passes": ("Passes", ""),
+    "seconds": ("Time", "s"),
+}
+"""Figures that have a name for people: that name, and the unit ({unit}: that of the pixels)."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A finished detector without its pixels."""
+
+    visit: int
+    detector: int
+    band: str
+    unit: str
+    """Of the pixels."""
+    shape: tuple[int, int]
+    path: str
+    host: str
+    peak_memory: int
+    """Largest resident memory of its worker so far, bytes."""
+    flags: Mapping[str, str]
+    timings: Mapping[str, float]
+    """Seconds by stage."""
+    figures: dict[str, float | str] = field(default_factory=dict)
+    """Summary statistics, with "seconds" and, where the step maps it, "noise"; NaN where unknown."""
+
+    @property
+    def key(self) -> str:
+        """Its name in the page."""
+        return f"{self.visit}-{self.detector}"
+
+
+def rows_of(campaign: Campaign) -> Iterator[Row]:
+    """Go through the finished detectors of a campaign, visit by visit."""
+    for visit, detector, marker in campaign.markers():
+        image = marker["image"]
+        figures: dict[str, float | str] = {
+            name: math.nan if value is None else value for name, value in marker["figures"].items()
+        }
+        noise = _noise(marker)
+        if noise is not None:
+            figures["noise"] = noise
+        figures["seconds"] = sum(marker["timings"].values())
+        yield Row(
+            visit=visit,
+            detector=detector,
+            band=image["band"],
+            unit=image["unit"],
+            shape=(marker["shape"][0], marker["shape"][1]),
+            path=marker["input"]["path"],
+            host=marker["host"],
+            peak_memory=marker["peak_memory"],
+            flags=marker["flags"],
+            timings=marker["timings"],
+            figures=figures,
+        )
+
+
+def label_of(name: str, unit: str = "") -> tuple[str, str]:
+    """Name for people, and unit, of a figure; a figure that is not known keeps its own name."""
+    label, template = FIGURES.get(name, (name.replace("_", " "), ""))
+    return label, template.format(unit=unit)
+
+
+def _noise(marker: Mapping[str, Any]) -> float | None:
+    packed = marker["maps"].get("noise")
+    if packed is None:
+        return None
+    noise = unpacked(packed)
+    known = noise[np.isfinite(noise)]
+    return float(np.median(known)) if known.size else None

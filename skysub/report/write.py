@@ -1,0 +1,349 @@
+"""``skysub report``: one HTML file that shows what a campaign made, and needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import json
+import math
+import os
+import time
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from skysub._version import __version__
+from skysub.campaign.campaign import open_campaign
+from skysub.errors import OutputError
+from skysub.report.charts import Chart, Point, distribution, short, through_campaign
+from skysub.report.outliers import DEVIATIONS, FEWEST, find_outliers
+from skysub.report.panels import common_scales, visit_cards
+from skysub.report.rows import Row, label_of, rows_of
+from skysub.report.tables import cost_of, detector_table, figure_names, outlier_table, span
+from skysub.report.views import BUDGET, edge_for, most_pictured, views_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from skysub.campaign.status import Failure, Status
+    from skysub.report.outliers import Outlier
+    from skysub.report.views import View
+
+__all__ = ["write_report"]
+
+MOST_DISTRIBUTIONS = 12
+
+
+@dataclass(frozen=True)
+class _Figure:
+    """A chart with its heading."""
+
+    title: str
+    unit: str
+    chart: Chart
+
+
+@dataclass(frozen=True)
+class _Stat:
+    """A number of the summary."""
+
+    label: str
+    value: str
+    note: str
+    alarming: bool = False
+
+
+def write_report(
+    output: str | os.PathLike[str],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write what a campaign made as one HTML file that works without a network.
+
+    Parameters
+    ----------
+    output
+        Folder of the campaign, which may still be running.
+    path
+        The file; ``report.html`` in that folder by default. It is replaced whole or not at all.
+    progress
+        Called with the number of detectors that were looked at, and the number of all.
+
+    Returns
+    -------
+    path
+        The file that was written. Its pictures have 24 million elements in all at most: detectors are
+        binned the more, the more there are, and of more than some 7,000 only a part has pictures, those
+        of visits with failures and outliers first. Detectors are read one by one, as many at a time
+        as there are cores, four at most.
+
+    Raises
+    ------
+    CampaignNotFoundError
+        When there is no campaign.
+    OutputError
+        When the file cannot be written.
+    """
+    campaign = open_campaign(output)
+    status = campaign.status()
+    rows = list(rows_of(campaign))
+    chosen = _pictured(rows, status.failures, find_outliers(rows))
+    edge = edge_for(max(1, len(chosen)))
+    views = list(views_of(campaign, [(row.visit, row.detector) for row in chosen], edge, progress))
+    rows = _with_shares(rows, views)
+    records = [(name, campaign.run_record(name)) for name in reversed(campaign.runs)]
+    target = Path(path) if path is not None else Path(output) / "report.html"
+    _save(target, _page(status, rows, views, records))
+    return target
+
+
+def _page(
+    status: Status, rows: list[Row], views: list[View], records: list[tuple[str, dict[str, Any]]]
+) -> Iterable[str]:
+    script = _part("report.js")
+    # a policy of the page itself: this very script, and nothing from anywhere else
+    script_hash = "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    sections = [("summary", "Summary")]
+    if status.failures:
+        sections.append(("failures", "Failures"))
+    if rows:
+        sections += [("visits", "Visits"), ("distributions", "Distributions"), ("outliers", "Outliers")]
+        sections += [("detectors", "Detectors"), ("cost", "Cost")]
+    context: dict[str, Any] = {
+        "title": Path(status.output).resolve().name,
+        "step": status.step,
+        "lede": _lede(status, rows, records),
+        "sections": [*sections, ("settings", "Settings")],
+        "summary": _summary(status, rows),
+        "failures": [_failure(failure) for failure in status.failures],
+        "done": bool(rows),
+        "runs": [_record(name, record) for name, record in records],
+        "version": __version__,
+        "written": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        # the project's own text, which is to be HTML
+        "style": Markup(_part("report.css")),  # noqa: S704
+        "script": Markup(script),  # noqa: S704
+        "script_hash": script_hash,
+    }
+    if rows:
+        context |= _results(rows, views)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("skysub", "report/templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template("report.html").generate(context)
+
+
+def _results(rows: list[Row], views: list[View]) -> dict[str, Any]:
+    outliers = find_outliers(rows)
+    outlier_columns, outlier_rows = outlier_table(outliers)
+    detector_columns, detector_rows = detector_table(rows)
+    outlying = {(each.row.key, each.name) for each in outliers}
+    names = figure_names(rows)
+    distributions = [
+        made for name in names if (made := _distribution(rows, name, outlying)) is not None
+    ][:MOST_DISTRIBUTIONS]
+    return {
+        "visits": visit_cards(rows, views, common_scales(views)),
+        "pictures_note": _pictures_note(rows, views),
+        "through": _through(rows, outlying),
+        "distributions": distributions,
+        "outliers": outlier_rows,
+        "outlier_columns": outlier_columns,
+        "outliers_note": _outliers_note(rows, outliers),
+        "detectors": detector_rows,
+        "detector_columns": detector_columns,
+        "cost": cost_of(rows),
+    }
+
+
+def _pictured(rows: list[Row], failures: Sequence[Failure], outliers: list[Outlier]) -> list[Row]:
+    """Detectors that get pictures: all, or else whole visits, those in trouble first."""
+    room = most_pictured()
+    if len(rows) <= room:
+        return rows
+    by_visit: dict[int, list[Row]] = {}
+    for row in rows:
+        by_visit.setdefault(row.visit, []).append(row)
+    first = dict.fromkeys(
+        [
+            *(failure.visit for failure in failures if failure.visit in by_visit),
+            *(outlier.row.visit for outlier in outliers),
+            *by_visit,
+        ]
+    )
+    chosen = set()
+    for visit in first:
+        own = by_visit[visit] if visit is not None else []
+        if len(own) <= room:
+            chosen.add(visit)
+            room -= len(own)
+    return [row for row in rows if row.visit in chosen]
+
+
+def _with_shares(rows: list[Row], views: list[View]) -> list[Row]:
+    """Rows with what only the pixels tell: covered by sources, covered by defects, rms of residuals."""
+    seen = {(view.visit, view.detector): view for view in views if view.pictures}
+    made = []
+    for row in rows:
+        view = seen.get((row.visit, row.detector))
+        if view is not None:
+            residual = view.pictures["residual"]
+            known = residual[np.isfinite(residual)].astype(np.float64)
+            figures = {
+                **row.figures,
+                "residual": float(np.sqrt(np.mean(known**2))) if known.size else math.nan,
+                "sources": 100 * float(view.pictures["sources"].mean()),
+                "defects": 100 * float(view.pictures["defects"].mean()),
+            }
+            made.append(replace(row, figures=figures))
+        else:
+            made.append(row)
+    return made
+
+
+def _summary(status: Status, rows: list[Row]) -> list[_Stat]:
+    counts = status.counts
+    failed = counts["failed"] + counts["unreadable"]
+    planned = counts["done"] + counts["failed"] + counts["left"]
+    bands = ", ".join(sorted({row.band for row in rows} - {""}))
+    tiles = [
+        _Stat("Visits", f"{len(status.by_visit):,}", f"band {bands}" if bands else ""),
+        _Stat("Detectors", f"{planned:,}", "planned"),
+        _Stat(
+            "Done", f"{counts['done']:,}", f"{counts['left']:,} left" if counts["left"] else "nothing left"
+        ),
+        _Stat(
+            "Failed",
+            f"{failed:,}",
+            f"{counts['unreadable']} unreadable" if counts["unreadable"] else "",
+            alarming=failed > 0,
+        ),
+    ]
+    levels: dict[str, list[float]] = {}
+    for row in rows:
+        value = row.figures.get("sky")
+        if isinstance(value, (int, float)) and math.isfinite(value):
+            levels.setdefault(row.unit, []).append(value)
+    for unit, values in levels.items():
+        low, high = short(min(values)), short(max(values))
+        value = low if low == high else f"{low} – {high}"
+        tiles.append(_Stat("Sky level", value, f"{unit} per pixel"))
+    if rows:
+        seconds = [sum(row.timings.values()) for row in rows]
+        note = f"{short(float(np.median(seconds)))} s per detector"
+        tiles.append(_Stat("Work", span(sum(seconds)), note))
+    return tiles
+
+
+def _lede(status: Status, rows: list[Row], records: list[tuple[str, dict[str, Any]]]) -> str:
+    runs = f"{len(records)} run{'s' if len(records) > 1 else ''}"
+    versions = records[0][1].get("versions", {})
+    made_by = f", last planned by skysub {versions['skysub']}" if "skysub" in versions else ""
+    if not rows:
+        return f"{runs}{made_by}; nothing is done yet."
+    return f"{runs}{made_by}, in {Path(status.output).resolve()}"
+
+
+def _pictures_note(rows: list[Row], views: list[View]) -> str:
+    edge = max((max(view.pictures["image"].shape) for view in views if view.pictures), default=0)
+    words = (
+        "The focal plane as the camera sees it, row 0 at the bottom. Model and superpixels of a visit share "
+        "one scale; residuals, errors and noise have one over the whole campaign. Residuals leave out all "
+        f"masked pixels. A click shows a detector full size. Detectors are binned to {edge} cells a side"
+    )
+    if len(views) == len(rows):
+        return f"{words}, so that the pictures have {BUDGET // 10**6} million elements at most."
+    visits = len({view.visit for view in views})
+    return (
+        f"{words}. With {len(rows):,} detectors only {visits:,} visits have pictures: those with failures and "
+        "outliers, then the first ones."
+    )
+
+
+def _outliers_note(rows: list[Row], outliers: list[Outlier]) -> str:
+    rule = (
+        f"A detector is named when a figure lies more than {DEVIATIONS:g} robust standard deviations from "
+        f"the median of its band; it takes {FEWEST} detectors of a band to say so."
+    )
+    if outliers:
+        return rule
+    return f"{rule} There are none." if len(rows) >= FEWEST else rule
+
+
+def _distribution(rows: list[Row], name: str, outlying: set[tuple[str, str]]) -> _Figure | None:
+    points = _points(rows, name, outlying)
+    units = {row.unit for row in rows}
+    if len(points) < 2 or len({point.value for point in points}) < 2:
+        return None
+    label, unit = label_of(name, units.pop() if len(units) == 1 else "")
+    return _Figure(label, unit, distribution(points))
+
+
+def _through(rows: list[Row], outlying: set[tuple[str, str]]) -> _Figure | None:
+    units = list(dict.fromkeys(row.unit for row in rows))
+    by_visit: dict[int, list[Row]] = {}
+    for row in rows:
+        by_visit.setdefault(row.visit, []).append(row)
+    # one axis cannot hold several units
+    if len(units) > 1 or len(by_visit) < 2:
+        return None
+    visits = [(str(visit), _points(own, "sky", outlying)) for visit, own in by_visit.items()]
+    if not any(points for _, points in visits):
+        return None
+    return _Figure("Sky level, visit by visit", f"{units[0]} per pixel", through_campaign(visits))
+
+
+def _points(rows: list[Row], name: str, outlying: set[tuple[str, str]]) -> list[Point]:
+    points = []
+    for row in rows:
+        value = row.figures.get(name)
+        if isinstance(value, (int, float)) and math.isfinite(value):
+            who = f"visit {row.visit} detector {row.detector}"
+            points.append(Point(float(value), row.key, who, (row.key, name) in outlying))
+    return points
+
+
+def _failure(failure: Failure) -> dict[str, str]:
+    known = failure.visit is not None
+    who = f"Visit {failure.visit} · detector {failure.detector}" if known else "An input that cannot be read"
+    return {
+        "who": who,
+        "message": failure.message,
+        "path": failure.path,
+        "when": failure.when,
+        "traceback": failure.traceback,
+    }
+
+
+def _record(name: str, record: dict[str, Any]) -> dict[str, str]:
+    # lists of a survey's detectors would fill the page
+    text = json.dumps({key: value for key, value in record.items() if key != "detectors"}, indent=2)
+    return {"name": name, "when": str(record.get("created", "")), "text": text}
+
+
+def _part(name: str) -> str:
+    return (files("skysub.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _save(target: Path, parts: Iterable[str]) -> None:
+    partial = target.with_name(f"{target.name}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.writelines(parts)
+        os.replace(partial, target)  # noqa: PTH105
+    except OSError as error:
+        raise OutputError(f"the report {target} cannot be written: {error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
