@@ -60,7 +60,9 @@ def superpixel_statistics(
                 x_edges = grid.x_edges[first : last + 1]
                 scratch.gather(pixels, planes, bits, x_edges)
                 cut = (row, slice(first, last))
-                scratch.statistics(np.diff(x_edges) * len(pixels), config, mean[cut], error[cut], count[cut])
+                scratch.statistics(
+                    first, np.diff(x_edges) * len(pixels), config, mean[cut], error[cut], count[cut]
+                )
 
     from skysub.background import kernels
 
@@ -85,6 +87,7 @@ class _Scratch:
         self._row = np.zeros(per_group * widest + LANES, dtype)
         self._tiles = np.empty((per_group, size), dtype)
         self._nan = dtype.type(np.nan)
+        self._above = np.full((gx, 3), np.nan)
 
     def gather(
         self,
@@ -107,13 +110,12 @@ class _Scratch:
 
     def statistics(
         self,
+        first: int,
         sizes: NDArray[np.int64],
         config: BackgroundConfig,
-        mean: NDArray[np.float32],
-        error: NDArray[np.float32],
-        count: NDArray[np.int32],
+        into: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]],
     ) -> None:
-        """Statistics of the tiles, of ``sizes`` pixels each."""
+        """Statistics of the tiles, of ``sizes`` pixels each, ``first`` the column of the first superpixel."""
         self._kernels.band_statistics(
             self._tiles,
             sizes,
@@ -122,7 +124,6 @@ class _Scratch:
             ],
             config.clip_sigma,
             config.clip_passes,
-            mean,
-            error,
-            count,
+            self._above[first:],
+            *into,
         )

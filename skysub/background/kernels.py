@@ -72,18 +72,30 @@ def gather(image, mask, bits, has_mask, x_edges, nan, row, tiles):
 
 
 @_compiled
-def band_statistics(tiles, sizes, code, sigma, passes, mean, error, count):
-    """Statistics of each tile of a band; ``sizes`` are the pixel counts without the filling."""
+def band_statistics(tiles, sizes, code, sigma, passes, above, mean, error, count):
+    """Statistics of each tile of a band; ``sizes`` are the pixel counts without the filling.
+
+    ``above`` (superpixel, 3) holds the quartiles of the band before, NaN where there is none, and is given
+    those of this one.
+    """
     marks = np.empty(tiles.shape[1], np.uint8)
     words = np.empty(tiles.shape[1] // 8 + 1, np.int32)
     marked = np.empty(ROOM, tiles.dtype)
     windows = np.empty((3, ROOM), tiles.dtype)
     sums = np.empty((2, LANES))
     guess = np.full(3, np.nan)
+    above_left = np.full(3, np.nan)
+    left = np.full(3, np.nan)
     for i in range(len(sizes)):
         tile = tiles[i, : (sizes[i] + BLOCK - 1) // BLOCK * BLOCK]
         n = _count_good(tile)
         count[i] = n
+        # as far from the left neighbour as their neighbours above are from each other
+        upper = above[i].copy()
+        guess[:] = left + (upper - above_left) if i > 0 else upper
+        if not guess[0] < guess[1] < guess[2]:
+            guess[:] = left
+        above_left[:] = upper
         if n == 0:
             mean[i], error[i] = np.nan, np.nan
         elif code == MEANCLIP:
@@ -95,6 +107,8 @@ def band_statistics(tiles, sizes, code, sigma, passes, mean, error, count):
             if code == MEDIAN:
                 quartiles_by_sorting(tile, n, guess)
                 mean[i], error[i] = guess[1], math.sqrt(math.pi / 2) * np.float64(error[i])
+        above[i] = guess
+        left[:] = guess
 
 
 @_inner
