@@ -30,12 +30,22 @@ ALL_CORES = 1_000_000
 _USABLE = 0.9
 """Share of this machine's memory that workers may have."""
 
-_WORKER_MEMORY = {
+_WORKER_PROCESS = {
     # units hold their pixels themselves, so Dask has nothing to spill, and a pause would not end
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.95,
+    "distributed.nanny.pre-spawn-environ": {
+        # keep the memory of one detector for the next: fresh pages cost more than the arithmetic
+        "MALLOC_ARENA_MAX": 1,
+        "MALLOC_MMAP_MAX_": 0,
+        "MALLOC_TOP_PAD_": 64 * 2**20,
+        "MALLOC_TRIM_THRESHOLD_": 2**40,
+        "OMP_NUM_THREADS": 1,
+        "MKL_NUM_THREADS": 1,
+        "OPENBLAS_NUM_THREADS": 1,
+    },
 }
 
 
@@ -139,7 +149,7 @@ def _local(profile: Profile, need: int, units: int) -> Iterator[Workers]:
 
     count, limit = _local_workers(profile, need, units)
     with (
-        dask.config.set(_WORKER_MEMORY),
+        dask.config.set(_WORKER_PROCESS),
         _started(
             lambda: LocalCluster(
                 n_workers=count,

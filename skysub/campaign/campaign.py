@@ -11,6 +11,7 @@ from skysub.campaign.arrays import read_plane
 from skysub.campaign.backgrounds import unpacked
 from skysub.campaign.context import configured_step
 from skysub.campaign.gather import stored_background
+from skysub.campaign.objects import object_of
 from skysub.campaign.records import pixels_checksum, visit_image_fields
 from skysub.campaign.runs import existing_runs
 from skysub.campaign.status import current_units, read_status
@@ -190,6 +191,7 @@ class Campaign:
             visit=visit,
             detector=detector,
             path=unit.path,
+            psf=object_of(record["objects"].get("psf")),
             **visit_image_fields(record["image"]),
         )
 
@@ -239,6 +241,16 @@ class Campaign:
                 f"visit {visit} detector {detector} has no map {name!r}; it has: {', '.join(maps) or 'none'}"
             )
         return unpacked(maps[name])
+
+    def found(self, name: str, visit: int, detector: int) -> Any:
+        """Return an object that a step found: "psf" or "aperture_correction"; None where it found none.
+
+        Raises
+        ------
+        NotDoneError
+            When the unit is not done.
+        """
+        return object_of(self.marker(visit, detector)["objects"].get(name))
 
     def open_dataset(self, product: str, run: str | None = None) -> xarray.Dataset:
         """Open the Zarr arrays of a product with xarray, lazily: dimensions, units and coordinates by name.

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from skysub.background.config import BackgroundConfig
-from skysub.background.estimate import candidate_grids, subtract_background
+from skysub.background.estimate import subtract_background
 from skysub.background.model import Background, BackgroundList
+from skysub.background.superpixels import candidate_grids
 from skysub.campaign.lookup import closest, merged
 from skysub.campaign.recipe import built, plain
 from skysub.errors import RecipeError
@@ -21,9 +25,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from skysub.pipeline.calibrate_image import CalibrateImageResult
     from skysub.visit.image import VisitImage
 
 __all__ = ["STEPS", "BackgroundStep", "Findings", "Layout", "SingleFit", "Step", "StepResult", "find_step"]
+
+_PSF_PLACES = 8
+"""Places along an axis at which a PSF's size is kept for a map."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +48,8 @@ class Findings:
     """Seconds by stage, in the order they were done."""
     maps: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     """Small arrays over the detector, such as the noise of each superpixel, by name."""
+    objects: Mapping[str, Any] = field(default_factory=dict)
+    """What `skysub.campaign.objects` can keep, such as the PSF, by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +58,17 @@ class StepResult(Findings):
 
     visit_image: VisitImage
     """Pixels with their background subtracted, mask with what was detected."""
+
+    def without_pixels(self) -> Findings:
+        """Return what was found out alone."""
+        return Findings(
+            background=self.background,
+            figures=self.figures,
+            flags=self.flags,
+            timings=self.timings,
+            maps=self.maps,
+            objects=self.objects,
+        )
 
 
 @dataclass(frozen=True)
@@ -202,14 +223,36 @@ def _calibrate_image(visit_image: VisitImage, config: CalibrateImageConfig) -> S
         "superpixels_used": int(last.usable.sum()),
         "passes": result.passes,
     }
+    if result.zero_points is not None:
+        figures |= {
+            f"zero_point_{name}": value for name, value in dataclasses.asdict(result.zero_points).items()
+        }
+    objects = {"psf": result.psf, "aperture_correction": result.aperture_correction}
     return StepResult(
         visit_image=result.preliminary_visit_image,
         background=result.preliminary_visit_image_background,
-        figures=figures | result.zero_points | result.summary,
+        figures=figures | result.summary,
         flags=result.flags,
         timings=result.timings,
-        maps={} if result.sky is None else {"noise": result.sky.noise},
+        maps=_maps(result),
+        objects={name: value for name, value in objects.items() if value is not None},
     )
+
+
+def _maps(result: CalibrateImageResult) -> dict[str, NDArray[Any]]:
+    maps: dict[str, NDArray[Any]] = {}
+    if result.sky is not None:
+        maps["noise"] = result.sky.noise
+    if result.psf is not None:
+        ny, nx = result.psf.shape
+        places = [
+            ((j + 0.5) * ny / _PSF_PLACES - 0.5, (i + 0.5) * nx / _PSF_PLACES - 0.5)
+            for j in range(_PSF_PLACES)
+            for i in range(_PSF_PLACES)
+        ]
+        sizes = [result.psf.moments(x=x, y=y).size[0] for y, x in places]
+        maps["psf_sigma"] = np.array(sizes).reshape(_PSF_PLACES, _PSF_PLACES)
+    return maps
 
 
 def _calibrate_image_layout(shape: tuple[int, int], config: CalibrateImageConfig) -> Layout:

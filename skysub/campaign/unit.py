@@ -19,6 +19,7 @@ from skysub.campaign.backgrounds import inline, packed
 from skysub.campaign.context import configured_step, ingest_of, run_at
 from skysub.campaign.files import writing
 from skysub.campaign.inputs import content_checksum, is_unchanged, known_ingest, stamp
+from skysub.campaign.objects import text_of
 from skysub.campaign.records import described, narrow_mask, numbers, pixels_checksum
 from skysub.campaign.runs import Unit
 from skysub.errors import InputChangedError, OutputError
@@ -160,6 +161,7 @@ def commit(
         "shape": list(unit.shape),
         "background": inline(found.background),
         "maps": {name: packed(array) for name, array in found.maps.items()},
+        "objects": {name: text_of(value) for name, value in found.objects.items()},
         "peak_memory": _peak_memory(),
         "started": started,
         "host": socket.gethostname(),
@@ -200,21 +202,28 @@ def _process(run: Run, unit: Unit) -> dict[str, float]:
         raise InputChangedError(f"{unit.path} changed while it was read: start the same command again")
     timings["checksum"] = time.perf_counter() - clock
     clock = time.perf_counter()
-    made = result.visit_image
+    found, made = result.without_pixels(), result.visit_image
     mask, planes = narrow_mask(made.mask, made.planes)
-    shards, pixels_crc = {"mask": write_product(run, unit, "mask", mask)}, None
+    image, pixels_crc = described(made, planes), None
+    arrays: dict[str, Any] = {"mask": mask}
     if run.record["products"]["pixels"] == "stored":
-        shards["image"] = write_product(run, unit, "image", made.image)
-        if made.variance is not None:
-            shards["variance"] = write_product(run, unit, "variance", made.variance)
+        arrays |= {"variance": made.variance, "image": made.image}
     else:
         pixels_crc = pixels_checksum(made.image)
+    # let go of each array once it is written: compressing one takes as much again
+    del result, made, mask
+    shards = {}
+    while arrays:
+        name, pixels = arrays.popitem()
+        if pixels is not None:
+            shards[name] = write_product(run, unit, name, pixels)
+        del pixels
     timings["write"] = time.perf_counter() - clock
     commit(
         run,
         unit,
-        result,
-        image=described(made, planes),
+        found,
+        image=image,
         shards=shards,
         crc32c=crc,
         pixels_crc32c=pixels_crc,

@@ -1,0 +1,71 @@
+"""Small objects of arrays (PSF, aperture correction) as text of a marker, and back; nothing is unpickled."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import math
+from typing import Any
+
+import numpy as np
+
+from skysub.campaign.backgrounds import packed, unpacked
+from skysub.errors import NotDoneError
+
+__all__ = ["object_of", "text_of"]
+
+_HOMES = {
+    "ApertureCorrection": "skysub.pipeline.characterise",
+    "Moments": "skysub.psf.stars",
+    "MoffatPsf": "skysub.psf.model",
+    "PsfStars": "skysub.psf.model",
+}
+"""Classes that may stand in a marker, and their modules."""
+
+
+def text_of(value: Any) -> Any:
+    """Return a dataclass of arrays, numbers and other such dataclasses, ready for JSON.
+
+    Raises
+    ------
+    TypeError
+        When it is of a class that markers do not have.
+    """
+    if dataclasses.is_dataclass(value) and type(value).__name__ in _HOMES:
+        fields = {field.name: text_of(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"class": type(value).__name__, "fields": fields}
+    if isinstance(value, np.ndarray):
+        return packed(value)
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": repr(value)}
+    if isinstance(value, (tuple, list)):
+        return [text_of(each) for each in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"a marker has no place for {type(value).__name__}")
+
+
+def object_of(text: Any) -> Any:
+    """Return what `text_of` was given; lists come back as tuples.
+
+    Raises
+    ------
+    NotDoneError
+        When a later version of the package wrote a class that this one does not have.
+    """
+    if isinstance(text, list):
+        return tuple(object_of(each) for each in text)
+    if not isinstance(text, dict):
+        return text
+    if "zlib" in text:
+        return unpacked(text)
+    if "float" in text:
+        return float(text["float"])
+    name = text["class"]
+    fields = {key: object_of(value) for key, value in text["fields"].items()}
+    try:
+        return getattr(importlib.import_module(_HOMES[name]), name)(**fields)
+    except (KeyError, AttributeError, TypeError) as error:
+        raise NotDoneError(f"a {name} of another version of skysub cannot be read: {error}") from None
