@@ -91,7 +91,7 @@ def write_decam(folder, *, version="V4.8.2", detectors=(33, 34), compress=False)
         header = fits.Header({"CCDNUM": number, "GAINA": 4.0, "RDNOISEA": 6.0, "LTV1": -1.0, "LTV2": -1.0})
         image = rng.normal(3000, 30, SHAPE).astype(np.float32)
         codes = np.zeros(SHAPE, np.int32)
-        codes[2, :9] = range(9) if version >= "V3.5" else [0, 1, 2, 4, 16, 64, 128, 256, 3]
+        codes[2, :9] = range(9) if version >= "V3.5" else [0, 1, 2, 4, 16, 64, 128, 512, 3]
         weight = np.full(SHAPE, 1 / 900, np.float32)
         weight[5, 5] = 0
         kind = fits.CompImageHDU if compress else fits.ImageHDU

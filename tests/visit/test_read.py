@@ -13,7 +13,7 @@ from astropy.io import fits
 
 import skysub
 from skysub.errors import LayoutError
-from skysub.visit.fits.decam import planes_of_quality
+from skysub.visit.fits.decam import PLANES, planes_of_quality
 from skysub.visit.fits.read import read_visit_header, read_visit_headers, read_visit_image
 from skysub.visit.ingest import IngestMap
 from tests.visit.layouts import (
@@ -167,7 +167,7 @@ def test_decam_triple(tmp_path, compress):
 
 def test_decam_quality_was_bits_before_version_3_5(tmp_path):
     read = read_visit_image(write_decam(tmp_path, version="V3.1.0"), detector=33)
-    for x, name in enumerate(["", "BAD", "SAT", "INTRP", "CR", "BLEED", "STREAK", "EDGE"]):
+    for x, name in enumerate(["", "BAD", "SAT", "INTRP", "CR", "BLEED", "SUSPECT", "EDGE"]):
         assert name == "" or set_on(read, name)[2, x], (x, name)
     assert set_on(read, "BAD")[2, 8]
     assert set_on(read, "SAT")[2, 8]
@@ -175,6 +175,7 @@ def test_decam_quality_was_bits_before_version_3_5(tmp_path):
         planes_of_quality("file", np.array([[9]]), "V4.8.2")
     with pytest.raises(LayoutError, match="PLVER"):
         planes_of_quality("file", np.array([[1]]), "new")
+    assert planes_of_quality("file", np.array([[4]]), "DES V3.2") == PLANES.bits("INTRP")
 
 
 def test_bad_pixel_mask(tmp_path):

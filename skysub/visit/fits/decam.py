@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from skysub.visit.image import VisitImage
     from skysub.visit.ingest import IngestMap
 
-__all__ = ["CODES", "NAME", "PLANES", "headers", "planes_of_quality", "read", "recognise"]
+__all__ = ["BITS", "CODES", "NAME", "PLANES", "headers", "planes_of_quality", "read", "recognise"]
 
 NAME = "DECam Community Pipeline"
 
@@ -54,20 +54,27 @@ CODES = {
     8: ("STREAK",),
 }
 """Codes from pipeline version 3.5 on, one per pixel: bad, no value, saturated, bleed trail, cosmic ray, low
-weight, differs between exposures, long streak."""
+weight, differs from the median of exposures, long streak (NOAO Data Handbook; DECam data quality masks,
+community.lsst.org/t/133; 8 as in legacypipe)."""
 
-_BITS = {
+BITS = {
     1: ("BAD",),
     2: ("SAT",),
     4: ("INTRP",),
+    8: ("BAD",),
     16: ("CR",),
+    32: ("SUSPECT",),
     64: ("SAT", "BLEED"),
-    128: ("STREAK",),
-    256: ("EDGE",),
+    128: ("SUSPECT",),
+    256: ("SUSPECT",),
     512: ("EDGE",),
     1024: ("STREAK",),
+    2048: ("INTRP",),
 }
-"""Bits of the versions before."""
+"""Bits of the versions before. The pipeline documents 1, 2, 4, 16, 64 and 128 (bad, saturated, interpolated,
+cosmic ray, bleed trail, differs from the median of exposures; same sources); the others are those of DES,
+which it came from (mask_bits.h of pixcorrect: too little signal, near a bright star, crosstalk of a saturated
+source, glowing edge, streak, repaired). DES's 128, the bleed into an edge, is as doubtful."""
 
 
 def recognise(file: FitsFile) -> bool:
@@ -146,19 +153,19 @@ def planes_of_quality(who: str, quality: NDArray[np.signedinteger], version: str
     LayoutError
         When there are codes that the pipeline does not document, or the version is unknown.
     """
-    found = re.match(r"V(\d+)\.(\d+)", version.strip())
+    found = re.match(r"(?:DES\s+)?V?(\d+)\.(\d+)", version.strip())
     if found is None:
         raise LayoutError(
             f"{who}: PLVER is {version!r}, without which the data quality's codes have no meaning"
         )
     mask = np.zeros(quality.shape, np.int32)
     codes = (int(found[1]), int(found[2])) >= (3, 5)
-    unknown = np.setdiff1d(np.unique(quality), [0, *CODES]) if codes else quality & ~sum(_BITS)
+    unknown = np.setdiff1d(np.unique(quality), [0, *CODES]) if codes else quality & ~sum(BITS)
     if unknown.any():
         raise LayoutError(
             f"{who}: the data quality has values that {version} does not know: {np.unique(unknown)}"
         )
-    for value, names in (CODES if codes else _BITS).items():
+    for value, names in (CODES if codes else BITS).items():
         chosen = quality == value if codes else (quality & value) != 0
         mask[chosen] |= PLANES.bits(*names)
     return mask

@@ -23,7 +23,8 @@ NAME = "plain FITS"
 
 _MASK_NAMES = ("BPM", "MASK", "DQ")
 _NOISE_NAMES = ("VARIANCE", "VAR", "WEIGHT", "WHT", "IVAR", "ERR", "ERROR", "UNCERT", "SIGMA")
-_LCO_BITS = {1: "BAD", 2: "SAT", 4: "SUSPECT", 8: "CR"}
+_LCO_BITS = {2: "SAT", 8: "CR"}
+"""What LCO's pipeline adds to the camera's own mask of bad pixels (bpm.py and cosmic.py of banzai)."""
 
 
 def recognise(file: FitsFile) -> bool:
