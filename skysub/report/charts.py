@@ -83,25 +83,25 @@ def distribution(points: Sequence[Point]) -> Chart:
 
     Points must be finite; where outliers would squeeze the rest, the axis still reaches them.
     """
-    width, height, left, base = 320.0, 118.0, 10.0, 92.0
+    width, height, left, base = 320.0, 112.0, 10.0, 84.0
     values = np.array([point.value for point in points])
     low, high = _span(values)
     inner = width - 2 * left
     x = left + (values - low) / (high - low) * inner
     ticks = tuple(Tick(left + (t - low) / (high - low) * inner, w) for t, w in _round_ticks(low, high, 4))
     if len(points) <= MOST_DOTS:
-        columns = 44
+        columns = 32 if len(points) <= 48 else 48
         column = np.clip(((x - left) / inner * columns).astype(int), 0, columns - 1)
         tallest = int(np.bincount(column).max())
-        pitch = min(7.0, (base - 14) / tallest)
+        pitch = min(inner / columns, (base - 10) / tallest)
         heights: dict[int, int] = {}
         dots = []
         for i in np.argsort(values, kind="stable"):
             above = heights.get(int(column[i]), 0)
             heights[int(column[i])] = above + 1
             at = left + (column[i] + 0.5) / columns * inner
-            dots.append(_dot(float(at), base - 4 - pitch * above, points[i]))
-        return Chart(width, height, left, base, dots=tuple(dots), x_ticks=ticks, radius=min(3.0, 0.46 * pitch))
+            dots.append(_dot(float(at), base - 0.6 * pitch - pitch * above, points[i]))
+        return Chart(width, height, left, base, dots=tuple(dots), x_ticks=ticks, radius=0.45 * pitch)
     counts, edges = np.histogram(values, bins=48, range=(low, high))
     tallest = int(counts.max())
     bars = tuple(
@@ -124,7 +124,7 @@ def through_campaign(visits: Sequence[tuple[str, Sequence[Point]]]) -> Chart:
 
     Points must be finite; with more than `MOST_POINTS` only those that stand apart are dots.
     """
-    width, height, left, base = 960.0, 240.0, 58.0, 206.0
+    width, height, left, base = 960.0, 200.0, 58.0, 168.0
     values = np.array([point.value for _, points in visits for point in points])
     low, high = _span(values)
     low, high = low - 0.06 * (high - low), high + 0.06 * (high - low)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["CommonScales", "Panel", "Tile", "VisitCard", "common_scales", "visit_cards"]
 
 MAPS = {
-    "error": ("Error of superpixel means", True),
+    "error": ("Error of means", True),
     "noise": ("Noise of a pixel", True),
     "psf_fwhm": ("PSF FWHM, pixel", False),
     "psf_sigma": ("PSF σ, pixel", False),
@@ -137,7 +137,7 @@ def _card(rows: list[Row], views: list[View], scales: CommonScales) -> VisitCard
 def _panels(
     views: list[View], unit: str, styles: dict[int, str], scales: CommonScales
 ) -> Iterator[Panel]:
-    per_pixel = f"{unit} per pixel" if unit else ""
+    per_pixel = f"{unit} / pixel" if unit else ""
     image, sky, share = image_scale(views, unit), sky_scale(views, unit), share_scale()
     swatches = mask_swatches()
 

@@ -72,13 +72,18 @@ def image_scale(views: Iterable[View], unit: str) -> Scale:
     return _widened(float(np.min(lows)), float(np.median(highs)), unit)
 
 
-def sky_scale(views: Iterable[View], unit: str) -> Scale:
-    """Scale of the models of one visit, and of the superpixels they were fit to: all of the models."""
+def sky_scale(views: Sequence[View], unit: str) -> Scale:
+    """Scale of the models of one visit and of the superpixels they were fit to.
+
+    It holds all of the models, and 96 of 100 superpixels.
+    """
     models = [known for view in views if (known := _sample(view.pictures["model"])).size]
-    if not models:
+    means = [known for view in views if (known := _sample(view.pictures["superpixels"])).size]
+    if not models or not means:
         return Scale(0.0, 1.0, unit)
+    low, high = np.percentile(np.concatenate(means), [2, 98])
     sky = np.concatenate(models)
-    return _widened(float(sky.min()), float(sky.max()), unit)
+    return _widened(float(min(sky.min(), low)), float(max(sky.max(), high)), unit)
 
 
 def residual_scale(views: Sequence[View], unit: str) -> Scale:

@@ -51,6 +51,8 @@ class Cell:
     number: bool = False
     link: str = ""
     title: str = ""
+    spelled: bool = False
+    """Where there is room, the title is shown in place of the words."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def detector_table(rows: Sequence[Row]) -> tuple[list[Column], list[TableRow]]:
     for row in rows:
         cells = [_number(row.visit), _number(row.detector, link=row.key), Cell(row.band)]
         cells += [_figure(row.figures.get(name)) for name in names]
-        cells.append(Cell(", ".join(row.flags), title="; ".join(row.flags.values())))
+        cells.append(Cell(", ".join(row.flags), title="; ".join(row.flags.values()), spelled=True))
         cells.append(Cell(row.path.replace("\\", "/").rsplit("/", 1)[-1], title=row.path))
         made.append(TableRow(tuple(cells), row.key))
     return columns, made

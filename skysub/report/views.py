@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from skysub.background.superpixels import SuperpixelGrid
 from skysub.errors import SkysubError
 from skysub.pipeline.config import IGNORED_PLANES, SATURATED_PLANES
 from skysub.report.focal_plane import Footprint, footprint
@@ -132,32 +133,28 @@ def pictures_of(visit_image: VisitImage, layers: BackgroundList, edge: int) -> d
         See `View.pictures`. "image" is with its background again, without bad pixels; "residual" is
         without all masked pixels.
     """
-    from skysub.report.kernels import bin_mean, bin_share
-
     image, mask = visit_image.image, visit_image.mask
-    longest = max(image.shape)
-    fine = -(-longest // edge)
-    coarse = -(-longest // min(edge, RESIDUAL_EDGE))
+    fine = _grid(image.shape, edge)
+    coarse = _grid(image.shape, min(edge, RESIDUAL_EDGE))
+    smooth = _grid(image.shape, min(edge, GRID_EDGE))
     excluded = visit_image.bits(*IGNORED_PLANES)
     sources = visit_image.bits(*SOURCE_PLANES)
     defects = visit_image.bits(*IGNORED_PLANES, *SATURATED_PLANES)
-    made = {name: _empty(image.shape, fine) for name in ("image", "sources", "defects")}
-    made["residual"] = _empty(image.shape, coarse)
-    bin_mean(image, mask, excluded, fine, 0.0, made["image"])
-    bin_mean(image, mask, sources | defects, coarse, LEAST_GOOD, made["residual"])
-    bin_share(mask, sources, fine, made["sources"])
-    bin_share(mask, defects, fine, made["defects"])
-    made["image"] += _model(layers, fine)
-    made["model"] = _model(layers, -(-longest // min(edge, GRID_EDGE)))
+    seen = _binned(image, mask, excluded, fine, 0.0)
     last = layers[-1]
-    ys, xs = last.grid.y_centers, last.grid.x_centers
     means = np.where(last.usable, _as_float(last.statistics.mean), np.float32(np.nan))
     for layer in layers[:-1]:
-        means += _at(layer.evaluate, ys, xs)
+        means += _at(layer.evaluate, last.grid)
     size = np.diff(last.grid.y_edges)[:, None] * np.diff(last.grid.x_edges)[None]
-    made["superpixels"] = _shrunk(means, min(edge, GRID_EDGE))
-    made["used"] = _shrunk(_as_float(last.statistics.count / size), min(edge, GRID_EDGE))
-    return made
+    return {
+        "image": seen + _at(layers.evaluate, fine),
+        "model": _at(layers.evaluate, smooth),
+        "residual": _binned(image, mask, sources | defects, coarse, LEAST_GOOD),
+        "sources": _covered(mask, sources, fine),
+        "defects": _covered(mask, defects, fine),
+        "superpixels": _shrunk(means, min(edge, GRID_EDGE)),
+        "used": _shrunk(_as_float(last.statistics.count / size), min(edge, GRID_EDGE)),
+    }
 
 
 def _elements(edge: int) -> int:
@@ -169,36 +166,42 @@ def _background_product(campaign: Campaign) -> str:
     return campaign.products[1]
 
 
-def _empty(shape: tuple[int, int], cell: int) -> NDArray[np.float32]:
-    return np.empty((-(-shape[0] // cell), -(-shape[1] // cell)), np.float32)
+def _grid(shape: tuple[int, int], edge: int) -> SuperpixelGrid:
+    """Cells of nearly one size, so many that the longer side has ``edge`` of them at most."""
+    cell = max(1, -(-max(shape) // edge))
+    return SuperpixelGrid.of_counts(shape, gy=-(-shape[0] // cell), gx=-(-shape[1] // cell))
 
 
-def _model(layers: BackgroundList, cell: int) -> NDArray[np.float32]:
-    """Model at the centres of cells."""
-    ny, nx = layers[0].shape
-    ys, xs = (np.minimum(np.arange(0, n, cell) + (cell - 1) / 2, n - 1) for n in (ny, nx))
-    return _at(layers.evaluate, ys, xs)
-
-
-def _at(
-    evaluate: Callable[..., NDArray[np.float32]], ys: NDArray[np.float64], xs: NDArray[np.float64]
+def _binned(
+    image: NDArray[np.float32], mask: NDArray[Any], excluded: int, grid: SuperpixelGrid, least: float
 ) -> NDArray[np.float32]:
-    """Model where rows ``ys`` cross columns ``xs``, to the pixel."""
-    columns = np.rint(xs).astype(int)
-    rows = [evaluate(y=slice(y, y + 1))[0, columns] for y in np.rint(ys).astype(int)]
-    return np.stack(rows)
+    from skysub.report.kernels import bin_mean
+
+    mean = np.empty(grid.shape, np.float32)
+    bin_mean(image, mask, excluded, grid.y_edges, grid.x_edges, least, mean)
+    return mean
+
+
+def _covered(mask: NDArray[Any], bits: int, grid: SuperpixelGrid) -> NDArray[np.float32]:
+    from skysub.report.kernels import bin_share
+
+    share = np.empty(grid.shape, np.float32)
+    bin_share(mask, bits, grid.y_edges, grid.x_edges, share)
+    return share
+
+
+def _at(evaluate: Callable[..., NDArray[np.float32]], grid: SuperpixelGrid) -> NDArray[np.float32]:
+    """Model at the centres of cells, to the pixel."""
+    columns = grid.x_centers.astype(int)
+    return np.stack([evaluate(y=slice(y, y + 1))[0, columns] for y in grid.y_centers.astype(int)])
 
 
 def _shrunk(values: NDArray[np.float32], edge: int) -> NDArray[np.float32]:
     """Means over groups of cells, so that no side has more than ``edge``."""
-    from skysub.report.kernels import bin_mean
-
-    cell = -(-max(values.shape) // edge)
-    if cell == 1:
+    if max(values.shape) <= edge:
         return values
-    shrunk = _empty((values.shape[0], values.shape[1]), cell)
-    bin_mean(values, np.zeros(values.shape, np.int32), 1, cell, 0.0, shrunk)
-    return shrunk
+    nothing = np.zeros(values.shape, np.int32)
+    return _binned(values, nothing, 0, _grid((values.shape[0], values.shape[1]), edge), 0.0)
 
 
 def _as_float(values: NDArray[Any]) -> NDArray[np.float32]:

@@ -122,7 +122,12 @@ def _page(
         "lede": _lede(status, rows, records),
         "sections": [*sections, ("settings", "Settings")],
         "summary": _summary(status, rows),
-        "failures": [_failure(failure) for failure in status.failures],
+        "failures": _failures(status.failures),
+        "failures_note": (
+            "One input gave no product."
+            if len(status.failures) == 1
+            else f"{len(status.failures):,} inputs gave no product."
+        ),
         "done": bool(rows),
         "runs": [_record(name, record) for name, record in records],
         "version": __version__,
@@ -260,7 +265,8 @@ def _pictures_note(rows: list[Row], views: list[View]) -> str:
     words = (
         "The focal plane as the camera sees it, row 0 at the bottom. Model and superpixels of a visit share "
         "one scale; residuals, errors and noise have one over the whole campaign. Residuals leave out all "
-        f"masked pixels. A click shows a detector full size. Detectors are binned to {edge} cells a side"
+        "masked pixels; grey is what is left out or unknown. A click shows a detector full size. Detectors are "
+        f"binned to {edge} cells a side"
     )
     if len(views) == len(rows):
         return f"{words}, so that the pictures have {BUDGET // 10**6} million elements at most."
@@ -314,16 +320,27 @@ def _points(rows: list[Row], name: str, outlying: set[tuple[str, str]]) -> list[
     return points
 
 
-def _failure(failure: Failure) -> dict[str, str]:
-    known = failure.visit is not None
-    who = f"Visit {failure.visit} · detector {failure.detector}" if known else "An input that cannot be read"
-    return {
-        "who": who,
-        "message": failure.message,
-        "path": failure.path,
-        "when": failure.when,
-        "traceback": failure.traceback,
-    }
+def _failures(failures: Sequence[Failure]) -> list[dict[str, str]]:
+    """Failures, those of one message together."""
+    groups: dict[str, list[Failure]] = {}
+    for failure in failures:
+        groups.setdefault(failure.message, []).append(failure)
+    return [
+        {
+            "message": message,
+            "who": ", ".join(_who(each) for each in group),
+            "path": group[0].path,
+            "when": group[0].when,
+            "traceback": group[0].traceback,
+        }
+        for message, group in groups.items()
+    ]
+
+
+def _who(failure: Failure) -> str:
+    if failure.visit is None:
+        return "an input that cannot be read"
+    return f"visit {failure.visit} detector {failure.detector}"
 
 
 def _record(name: str, record: dict[str, Any]) -> dict[str, str]:

@@ -51,15 +51,19 @@
     const list = make("dl");
     const row = document.querySelector(`#detector-table tr[data-key="${CSS.escape(key)}"]`);
     if (!row) return list;
-    const heads = document.querySelectorAll("#detector-table th");
+    const heads = [...document.querySelectorAll("#detector-table th button")];
     [...row.cells].slice(2).forEach((cell, i) => {
-      list.append(make("dt", "", heads[i + 2].textContent), make("dd", "", cell.title || cell.textContent || "–"));
+      const [label, unit] = heads[i + 2].childNodes;
+      const words = ("spelled" in cell.dataset && cell.title) || cell.textContent || "–";
+      const value = make("dd", "", unit && words !== "–" ? `${words} ${unit.textContent}` : words);
+      value.title = cell.title;
+      list.append(make("dt", "", label.textContent.trim()), value);
     });
     return list;
   };
 
   const enlarge = (picture) => {
-    const room = Math.min(stage.clientHeight - 190, stage.clientWidth - 60);
+    const room = Math.min(stage.clientHeight - 270, stage.clientWidth - 60);
     const factor = Math.max(room, 200) / Math.max(picture.naturalWidth, picture.naturalHeight);
     picture.style.width = `${picture.naturalWidth * factor}px`;
   };
