@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 from skysub.errors import InvalidImageError, LayoutError, VisitFileError
@@ -82,20 +83,33 @@ def find_planes(file: FitsFile, header: VisitHeader) -> Planes:
     )
 
 
-def extras(file: FitsFile, *, calibrated: bool) -> dict[str, Any]:
+def extras(file: FitsFile, header: VisitHeader) -> dict[str, Any]:
     """Fields of a visit image that only the JSON tree holds: PSF if Gaussian, calibration if constant."""
     tree = _tree(file)
-    value: Any = _branch(tree, "photometric_scaling").get("coefficients")
+    calibration = None if header.unit == "nJy" else _calibration(tree, header.unit)
+    sigma: Any = _branch(tree, "psf").get("sigma")
+    gaussian = isinstance(sigma, (int, float)) and not isinstance(sigma, bool) and 0 < sigma < math.inf
+    return ({} if calibration is None else {"photo_calib": calibration}) | (
+        {"psf": GaussianPsf(float(sigma))} if gaussian else {}
+    )
+
+
+def _calibration(tree: dict[str, Any], unit: str) -> float | None:
+    """NJy per unit of the pixels, or None where it is missing, varies, or is of another unit."""
+    from astropy.units import Unit
+
+    scaling = _branch(tree, "photometric_scaling")
+    value: Any = scaling.get("coefficients")
     while isinstance(value, dict) and "data" in value:
         value = value["data"]
     while isinstance(value, list) and len(value) == 1:
         value = value[0]
-    constant = isinstance(value, (int, float)) and not isinstance(value, bool)
-    sigma: Any = _branch(tree, "psf").get("sigma")
-    gaussian = isinstance(sigma, (int, float)) and not isinstance(sigma, bool) and sigma > 0
-    return ({"photo_calib": float(value)} if constant and not calibrated else {}) | (
-        {"psf": GaussianPsf(float(sigma))} if gaussian else {}
-    )
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        return None
+    try:
+        return float(value) * float((Unit(scaling.get("unit", "")) * Unit(unit)).to("nJy"))
+    except (ValueError, TypeError):
+        return None
 
 
 def _planes(file: FitsFile) -> MaskPlanes:
