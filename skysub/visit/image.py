@@ -34,13 +34,13 @@ class VisitImage:
         When shapes or types of the arrays disagree.
     """
 
-    image: NDArray[np.float32]
+    image: NDArray[np.float32] = field(repr=False)
     """(ny, nx) float32, in ``unit``."""
-    mask: NDArray[np.signedinteger]
+    mask: NDArray[np.signedinteger] = field(repr=False)
     """(ny, nx) int32 (int64 where planes lie above bit 30); a pixel's set bits name what is wrong with it."""
     planes: MaskPlanes
     """The meaning of the mask's bits."""
-    variance: NDArray[np.float32] | None = None
+    variance: NDArray[np.float32] | None = field(default=None, repr=False)
     """(ny, nx) float32, in ``unit`` squared; NaN where unknown. None where the file has none."""
     unit: str = "electron"
     """Unit of the pixels: "electron", "adu" or "nJy"; others as the file names them."""
@@ -66,6 +66,8 @@ class VisitImage:
     """Header of the exposure as the file has it, for what has no field here."""
     path: str = ""
     """The file it was read from; empty where it was made in memory."""
+    notes: tuple[str, ...] = ()
+    """What was found wrong and mended on reading, a sentence each; written as HISTORY."""
 
     def __post_init__(self) -> None:
         if self.image.ndim != 2:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 from skysub.errors import ConfigError
 from skysub.visit.planes import MaskPlanes
@@ -12,9 +12,7 @@ from skysub.visit.planes import MaskPlanes
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["BadVariance", "IngestMap"]
-
-BadVariance = Literal["raise", "mask"]
+__all__ = ["IngestMap"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,15 +43,17 @@ class IngestMap:
     add_sky
         For SDSS frames: add the sky back that SDSS subtracted, and undo its calibration, giving counts.
     bad_variance
-        Unmasked pixels whose variance is not a positive number: ``"raise"``, or ``"mask"`` them as BAD
-        and NO_DATA.
+        Largest part of the unmasked pixels that may lack a variance (NaN, zero, negative, infinite). Up to
+        it such pixels are masked as BAD and NO_DATA, their variance becomes NaN, and `VisitImage.notes` says
+        so; above it the variance is taken to be wrong as a whole, which is an error. 0 allows none.
     verify
         Compare data with their DATASUM, where the file has one.
 
     Raises
     ------
     ConfigError
-        When entries contradict each other or ``filename`` is no regular expression.
+        When entries contradict each other, ``bad_variance`` is no part of one, or ``filename`` is no regular
+        expression.
     """
 
     image: str | int | None = None
@@ -70,7 +70,7 @@ class IngestMap:
     unit: str | None = None
     filename: str | None = None
     add_sky: bool = False
-    bad_variance: BadVariance = "raise"
+    bad_variance: float = 0.1
     verify: bool = True
 
     def __post_init__(self) -> None:
@@ -78,8 +78,8 @@ class IngestMap:
             raise ConfigError("give variance or weight, not both: weight is 1 / variance")
         if self.image is None and not (self.mask is None and self.variance is None and self.weight is None):
             raise ConfigError("mask, variance and weight name extensions beside image: give image as well")
-        if self.bad_variance not in get_args(BadVariance):
-            raise ConfigError(f"bad_variance must be raise or mask, not {self.bad_variance!r}")
+        if isinstance(self.bad_variance, (bool, str)) or not 0 <= self.bad_variance <= 1:
+            raise ConfigError(f"bad_variance must be a part from 0 to 1, not {self.bad_variance!r}")
         MaskPlanes(self.planes)
         if self.filename is not None:
             try:

@@ -7,6 +7,7 @@ from astropy.io import fits
 
 from skysub.errors import ConfigError, LayoutError, SkysubError, VisitFileError, VisitFileNotFoundError
 from skysub.visit.fits.read import read_visit_header, read_visit_image
+from skysub.visit.fits.write import write_visit_image
 from skysub.visit.ingest import IngestMap
 from tests.visit.layouts import SHAPE, write_decam, write_plain
 
@@ -119,18 +120,36 @@ def test_bits_without_a_plane(files, tmp_path):
 
 
 @pytest.mark.parametrize("value", [np.nan, 0, -3, np.inf])
-def test_bad_variance(files, tmp_path, value):
+def test_a_few_pixels_without_variance_are_masked_and_noted(files, tmp_path, value):
     with fits.open(files["afw-none"]) as hdus:
-        y, x = np.argwhere(hdus["MASK"].data == 0)[5]
-
-    def change(hdus):
-        hdus["VARIANCE"].data[y, x] = value
-
-    path = changed(files, tmp_path, change)
-    with pytest.raises(LayoutError, match=rf"1 unmasked pixels have no positive .* at x={x}, y={y};"):
-        read_visit_image(path, IngestMap(verify=False))
-    read = read_visit_image(path, IngestMap(bad_variance="mask", verify=False))
+        good = hdus["MASK"].data == 0
+        y, x = np.argwhere(good)[5]
+    path = changed(files, tmp_path, lambda hdus: hdus["VARIANCE"].data.__setitem__((y, x), value))
+    read = read_visit_image(path, IngestMap(verify=False))
     assert read.mask[y, x] == read.bits("BAD", "NO_DATA")
+    assert np.isnan(read.variance[y, x])
+    assert (read.mask[good] != 0).sum() == 1
+    (note,) = read.notes
+    assert note.startswith(f"1 of {good.sum()} unmasked pixels had no positive finite variance")
+    write_visit_image(read, tmp_path / "again.fits")
+    again = read_visit_image(tmp_path / "again.fits")
+    assert again.notes == ()
+    assert " ".join(again.header["HISTORY"]) == note
+    with pytest.raises(LayoutError, match=rf"1 of {good.sum()} unmasked .* {float(value)} at x={x}, y={y}:"):
+        read_visit_image(path, IngestMap(bad_variance=0, verify=False))
+
+
+def test_a_variance_that_is_wrong_as_a_whole(files, tmp_path):
+    def change(hdus, rows):
+        hdus["VARIANCE"].data[:rows] = 0
+
+    path = changed(files, tmp_path, lambda hdus: change(hdus, 7))
+    with pytest.raises(LayoutError, match=r"is the variance what it should be\?.*bad_variance"):
+        read_visit_image(path, IngestMap(verify=False))
+    read = read_visit_image(path, IngestMap(verify=False, bad_variance=0.2))
+    assert np.isnan(read.variance[:7][read.mask[:7] == read.bits("BAD", "NO_DATA")]).all()
+    path = changed(files, tmp_path, lambda hdus: change(hdus, 5))
+    assert len(read_visit_image(path, IngestMap(verify=False)).notes) == 1
 
 
 def test_shapes_that_disagree(files, tmp_path):
@@ -207,7 +226,8 @@ def test_maps_that_contradict_themselves(tmp_path):
     for wrong in (
         {"image": 1, "variance": 2, "weight": 3},
         {"mask": 2},
-        {"bad_variance": "ignore"},
+        {"bad_variance": "mask"},
+        {"bad_variance": 1.5},
         {"filename": "("},
     ):
         with pytest.raises(ConfigError):

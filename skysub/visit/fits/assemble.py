@@ -133,29 +133,36 @@ def finish(
 ) -> VisitImage:
     """Make the visit image of its arrays, once they hold nothing that would mislead.
 
+    A few unmasked pixels without a positive finite variance are masked, in place, and noted.
+
     Raises
     ------
     LayoutError
-        When the mask has bits without a name, or unmasked pixels have no positive finite variance.
+        When the mask has bits without a name, or more than a few such pixels have no variance.
     """
     from skysub.visit.fits import kernels
 
     mask = _named_bits(header, mask)
     planes = header.planes
+    notes: tuple[str, ...] = ()
     if variance is not None:
-        flat = mask.reshape(-1)
-        count, first = kernels.first_bad_variance(variance.reshape(-1), flat)
-        if count and ingest.bad_variance == "raise":
+        unmasked, bad, first = kernels.count_bad_variance(variance.reshape(-1), mask.reshape(-1))
+        if bad > ingest.bad_variance * unmasked:
             y, x = divmod(int(first), header.shape[1])
             raise LayoutError(
-                f"{header.who}: {count} unmasked pixels have no positive finite variance, the first "
-                f"{variance[y, x]} at x={x}, y={y}; take them as bad by IngestMap(bad_variance='mask')"
+                f"{header.who}: {bad} of {unmasked} unmasked pixels have no positive finite variance, "
+                f"the first {variance[y, x]} at x={x}, y={y}: is the variance what it should be? "
+                "If so, allow a larger part by IngestMap(bad_variance=...)"
             )
-        if count:
+        if bad:
             planes = planes.with_plane("BAD", "NO_DATA")
-            bad = ~((variance > 0) & (variance < np.inf)) & (mask == 0)
+            lost = ~((variance > 0) & (variance < np.inf)) & (mask == 0)
             mask = mask.astype(planes.dtype, copy=False)
-            mask[bad] |= mask.dtype.type(planes.bits("BAD", "NO_DATA"))
+            mask[lost] |= mask.dtype.type(planes.bits("BAD", "NO_DATA"))
+            variance[lost] = np.nan
+            notes = (
+                f"{bad} of {unmasked} unmasked pixels had no positive finite variance: now BAD and NO_DATA",
+            )
     fields = {
         "photo_calib": 1.0 if header.unit == "nJy" else None,
         "wcs": find_wcs(header.who, header.cards),
@@ -175,6 +182,7 @@ def finish(
         read_noise=header.read_noise,
         xy0=header.xy0,
         path=header.path,
+        notes=notes,
         **(fields | more),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+import textwrap
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,7 +25,17 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Block", "card", "cards", "gzip_tiles", "kept_cards", "plain_image", "rice_tiles", "write_blocks"]
+__all__ = [
+    "Block",
+    "card",
+    "cards",
+    "gzip_tiles",
+    "history",
+    "kept_cards",
+    "plain_image",
+    "rice_tiles",
+    "write_blocks",
+]
 
 _BITPIX = {"u1": 8, "i2": 16, "i4": 32, "i8": 64, "f4": -32, "f8": -64}
 _ROWS_PER_JOB = 128
@@ -71,6 +82,12 @@ def cards(values: Mapping[str, Any]) -> str:
     """Cards of all values that are not None; a tuple is a value and its comment."""
     pairs = {key: value if isinstance(value, tuple) else (value, "") for key, value in values.items()}
     return "".join(card(key, value, comment) for key, (value, comment) in pairs.items() if value is not None)
+
+
+def history(sentences: Iterable[str]) -> str:
+    """HISTORY cards of sentences, as many as each needs; what is no printable ASCII becomes "?"."""
+    lines = [line for sentence in sentences for line in textwrap.wrap(sentence, CARD - 8)]
+    return "".join(f"HISTORY {line}".ljust(CARD) for line in lines).encode("ascii", "replace").decode("ascii")
 
 
 def plain_image(array: NDArray[Any] | None, *, primary: bool = False) -> Block:

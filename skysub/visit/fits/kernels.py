@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-__all__ = ["first_bad_variance", "sum_words", "swap_and_sum", "union_of_bits"]
+__all__ = ["count_bad_variance", "sum_words", "swap_and_sum", "union_of_bits"]
 
 
 @numba.njit(nogil=True, cache=True)
@@ -50,12 +50,14 @@ def union_of_bits(mask):
 
 
 @numba.njit(nogil=True, cache=True)
-def first_bad_variance(variance, mask):
-    """Count unmasked pixels without a positive finite variance, and find the first; flat arrays."""
-    count, first = 0, -1
+def count_bad_variance(variance, mask):
+    """Count unmasked pixels, and those of them without a positive finite variance; the first of these."""
+    unmasked, bad, first = 0, 0, -1
     for i in range(variance.size):
-        if mask[i] == 0 and not (variance[i] > 0 and variance[i] < np.inf):
-            if count == 0:
-                first = i
-            count += 1
-    return count, first
+        if mask[i] == 0:
+            unmasked += 1
+            if not (variance[i] > 0 and variance[i] < np.inf):
+                if bad == 0:
+                    first = i
+                bad += 1
+    return unmasked, bad, first

@@ -15,6 +15,7 @@ from skysub.visit.fits.emit import (
     Block,
     cards,
     gzip_tiles,
+    history,
     kept_cards,
     plain_image,
     rice_tiles,
@@ -157,7 +158,7 @@ def _exposure_cards(visit_image: VisitImage) -> str:
     )
     header = visit_image.header
     kept = "" if header is None else header.tostring(endcard=False, padding=False)
-    return ours + kept_cards(kept, _OURS)
+    return ours + kept_cards(kept, _OURS) + history(visit_image.notes)
 
 
 def _geometry_cards(visit_image: VisitImage) -> str:
