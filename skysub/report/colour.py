@@ -117,7 +117,8 @@ def _lab(colour: tuple[float, float, float]) -> NDArray[np.float64]:
 def _srgb(lab: NDArray[np.float64]) -> NDArray[np.uint8]:
     linear = np.clip((lab @ _LMS_OF_LAB.T) ** 3 @ _RGB_OF_LMS.T, 0, 1)
     encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return (encoded * 255).round().astype(np.uint8)
+    colours: NDArray[np.uint8] = (encoded * 255).round().astype(np.uint8)
+    return colours
 
 
 def _css(colour: NDArray[np.uint8]) -> str:

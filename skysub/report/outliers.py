@@ -39,7 +39,7 @@ class Outlier:
 
 def numeric_figures(rows: Iterable[Row]) -> list[str]:
     """Names of all figures that are numbers, in the order they are met."""
-    names = {}
+    names: dict[str, None] = {}
     for row in rows:
         for name, value in row.figures.items():
             if not isinstance(value, str):

@@ -96,9 +96,7 @@ def common_scales(views: Sequence[View]) -> CommonScales:
     return CommonScales(residual, maps)
 
 
-def visit_cards(
-    rows: Sequence[Row], views: Sequence[View], scales: CommonScales
-) -> Iterator[VisitCard]:
+def visit_cards(rows: Sequence[Row], views: Sequence[View], scales: CommonScales) -> Iterator[VisitCard]:
     """Go through the visits that have views, in their order; pictures are made one visit at a time."""
     row_at = {(row.visit, row.detector): row for row in rows}
     for visit in dict.fromkeys(view.visit for view in views):
@@ -113,8 +111,10 @@ def _card(rows: list[Row], views: list[View], scales: CommonScales) -> VisitCard
     drawn = [view for view in views if view.pictures]
     styles = {number: _style(place) for number, place in plane.places.items()}
     count = f"{len(rows)} detector{'s' if len(rows) > 1 else ''}"
-    where = "side by side, as places on the sky are not known" if plane.width is None else (
-        f"{plane.width:.2f}° wide" if plane.width >= 1 else f"{plane.width * 60:.1f}′ wide"
+    where = (
+        "side by side, as places on the sky are not known"
+        if plane.width is None
+        else (f"{plane.width:.2f}° wide" if plane.width >= 1 else f"{plane.width * 60:.1f}′ wide")
     )
     words = [count, *_sky_words(rows), where]
     return VisitCard(
@@ -125,7 +125,8 @@ def _card(rows: list[Row], views: list[View], scales: CommonScales) -> VisitCard
         north=plane.north,
         east=plane.east,
         panels=tuple(
-            panel for unit in dict.fromkeys(view.unit for view in drawn)
+            panel
+            for unit in dict.fromkeys(view.unit for view in drawn)
             for panel in _panels([view for view in drawn if view.unit == unit], unit, styles, scales)
         ),
         troubles=tuple(
@@ -134,9 +135,7 @@ def _card(rows: list[Row], views: list[View], scales: CommonScales) -> VisitCard
     )
 
 
-def _panels(
-    views: list[View], unit: str, styles: dict[int, str], scales: CommonScales
-) -> Iterator[Panel]:
+def _panels(views: list[View], unit: str, styles: dict[int, str], scales: CommonScales) -> Iterator[Panel]:
     per_pixel = f"{unit} / pixel" if unit else ""
     image, sky, share = image_scale(views, unit), sky_scale(views, unit), share_scale()
     swatches = mask_swatches()
@@ -183,7 +182,6 @@ def _sky_words(rows: list[Row]) -> list[str]:
 def _style(place: Place) -> str:
     turn = f"rotate({place.angle:.3f}deg){' scaleX(-1)' if place.mirrored else ''}"
     still = abs(place.angle) < 1e-3 and not place.mirrored
-    return (
-        f"left:{place.left:.4%};top:{place.top:.4%};width:{place.width:.4%};height:{place.height:.4%}"
-        + ("" if still else f";transform:{turn}")
+    return f"left:{place.left:.4%};top:{place.top:.4%};width:{place.width:.4%};height:{place.height:.4%}" + (
+        "" if still else f";transform:{turn}"
     )

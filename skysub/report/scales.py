@@ -88,7 +88,11 @@ def sky_scale(views: Sequence[View], unit: str) -> Scale:
 
 def residual_scale(views: Sequence[View], unit: str) -> Scale:
     """Scale of all residuals of a campaign in one unit: as far as 99 of 100 cells reach from zero."""
-    reach = [np.percentile(np.abs(known), 99) for view in views if (known := _sample(view.pictures["residual"])).size]
+    reach = [
+        np.percentile(np.abs(known), 99)
+        for view in views
+        if (known := _sample(view.pictures["residual"])).size
+    ]
     most = float(np.median(reach)) if reach else 1.0
     return Scale(-most or -1.0, most or 1.0, unit, zero_centred=True)
 
@@ -115,12 +119,16 @@ def mask_url(sources: NDArray[np.floating], defects: NDArray[np.floating]) -> st
 
 def _sample(values: NDArray[np.floating]) -> NDArray[np.floating]:
     known = values[np.isfinite(values)]
-    return known[:: max(1, known.size // SAMPLE)]
+    sample: NDArray[np.floating] = known[:: max(1, known.size // SAMPLE)]
+    return sample
 
 
 def _widened(low: float, high: float, unit: str) -> Scale:
     """A scale whose ends are round numbers."""
-    width = max(high - low, 1e-6 * max(abs(low), abs(high)), 1e-12)
+    if high - low <= 1e-6 * max(abs(low), abs(high)):
+        room = 1e-3 * max(abs(low), abs(high)) or 1.0
+        low, high = low - room, high + room
+    width = high - low
     step = 10.0 ** np.floor(np.log10(width) - 1)
     return Scale(float(np.floor(low / step) * step), float(np.ceil(high / step) * step), unit)
 

@@ -34,7 +34,7 @@ LARGEST_EDGE = 512
 SMALLEST_EDGE = 16
 RESIDUAL_EDGE = 56
 """Cells of residuals are larger than those of images, so that the noise of single pixels averages out."""
-GRID_EDGE = 48
+GRID_EDGE = 32
 SOURCE_PLANES = ("DETECTED", "DETECTED_NEGATIVE")
 LEAST_GOOD = 0.15
 """A cell whose share of good pixels is smaller shows nothing."""

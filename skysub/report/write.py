@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 import numpy as np
-from markupsafe import Markup
 
 from skysub._version import __version__
 from skysub.campaign.campaign import open_campaign
@@ -132,9 +131,8 @@ def _page(
         "runs": [_record(name, record) for name, record in records],
         "version": __version__,
         "written": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        # the project's own text, which is to be HTML
-        "style": Markup(_part("report.css")),  # noqa: S704
-        "script": Markup(script),  # noqa: S704
+        "style": _part("report.css"),
+        "script": script,
         "script_hash": script_hash,
     }
     if rows:
@@ -155,9 +153,9 @@ def _results(rows: list[Row], views: list[View]) -> dict[str, Any]:
     detector_columns, detector_rows = detector_table(rows)
     outlying = {(each.row.key, each.name) for each in outliers}
     names = figure_names(rows)
-    distributions = [
-        made for name in names if (made := _distribution(rows, name, outlying)) is not None
-    ][:MOST_DISTRIBUTIONS]
+    distributions = [made for name in names if (made := _distribution(rows, name, outlying)) is not None][
+        :MOST_DISTRIBUTIONS
+    ]
     return {
         "visits": visit_cards(rows, views, common_scales(views)),
         "pictures_note": _pictures_note(rows, views),
@@ -265,15 +263,15 @@ def _pictures_note(rows: list[Row], views: list[View]) -> str:
     words = (
         "The focal plane as the camera sees it, row 0 at the bottom. Model and superpixels of a visit share "
         "one scale; residuals, errors and noise have one over the whole campaign. Residuals leave out all "
-        "masked pixels; grey is what is left out or unknown. A click shows a detector full size. Detectors are "
-        f"binned to {edge} cells a side"
+        "masked pixels; grey is what is left out or unknown. A click shows a detector full size, in "
+        f"{edge} cells a side"
     )
     if len(views) == len(rows):
         return f"{words}, so that the pictures have {BUDGET // 10**6} million elements at most."
     visits = len({view.visit for view in views})
     return (
-        f"{words}. With {len(rows):,} detectors only {visits:,} visits have pictures: those with failures and "
-        "outliers, then the first ones."
+        f"{words}. With {len(rows):,} detectors only {visits:,} visits have pictures: those with failures "
+        "and outliers, then the first ones."
     )
 
 

@@ -49,8 +49,8 @@ def test_all_pictures_load(page):
         "return Promise.all([...document.images].map(image => image.decode()"
         ".then(() => [image.naturalWidth, image.naturalHeight])))",
     )
-    # eight detectors: image, model, residual, mask, superpixels, used, error
-    assert len(pictures) == 8 * 7
+    # eleven detectors: image, model, residual, mask, superpixels, used, error
+    assert len(pictures) == 11 * 7
     assert all(width > 0 and height > 0 for width, height in pictures)
     # 96 rows of 128 columns fit without binning
     assert [128, 96] in pictures
@@ -146,7 +146,9 @@ def test_a_link_to_a_detector_opens_it(browser, report):
     browser.get("about:blank")
     browser.get(report.as_uri() + "#d-12-2")
     until(browser, "return document.getElementById('viewer').open")
-    assert run(browser, "return document.getElementById('viewer-title').textContent") == "Visit 12 · detector 2"
+    assert (
+        run(browser, "return document.getElementById('viewer-title').textContent") == "Visit 12 · detector 2"
+    )
     run(browser, "document.getElementById('viewer').close()")
     assert browser.get_log("browser") == []
 

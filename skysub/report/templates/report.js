@@ -137,6 +137,8 @@
   viewer.querySelector(".close").addEventListener("click", () => viewer.close());
   viewer.addEventListener("click", (event) => { if (event.target === viewer) viewer.close(); });
   viewer.addEventListener("close", () => {
+    // the event comes late: something else may be open by now
+    if (viewer.open) return;
     stage.replaceChildren();
     if (keyOf()) history.replaceState(null, "", location.pathname + location.search);
   });
