@@ -165,8 +165,8 @@ def cost_of(rows: Sequence[Row]) -> Cost:
     memory = max(row.peak_memory for row in rows)
     words = (
         f"{span(total)} of work on {hosts} host{'s' if hosts > 1 else ''}: "
-        f"{short(float(np.median(whole)))} s for a detector in the median, {short(total / megapixels)} s per megapixel; a worker held "
-        f"{memory / 2**20:,.0f} MiB at most."
+        f"{short(float(np.median(whole)))} s for a detector in the median, "
+        f"{short(total / megapixels)} s per megapixel; a worker held {memory / 2**20:,.0f} MiB at most."
     )
     columns = (
         Column("Stage", number=False),
