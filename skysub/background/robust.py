@@ -29,6 +29,8 @@ __all__ = ["RobustConfig", "RobustFit", "fit_robust"]
 
 _PASSES = 8
 _PRIOR_STEPS = 6
+_FEW = 8
+"""Superpixels below which weights cannot tell light from noise, and nothing is shifted."""
 _BLOCK = 4
 """Superpixels along the edge of a block in which residuals are averaged to see correlated errors."""
 
@@ -119,21 +121,25 @@ def fit_robust(
     v = values[usable]
     level = float(np.median(v))
     v = v - level
-    noise = np.hypot(errors[usable], _extra_scatter(values, errors, usable))
+    noise = errors[usable]
     scale = float(np.median(noise))
     v, noise = v / scale, noise / scale
 
     start = _start(v, noise)
-    weights = _bisquare((v - start) / _spread(v - start, noise), robust)
+    spread = _spread(v - start, noise)
+    weights = _bisquare((v - start) / spread, robust)
     solution = _Solution(np.zeros(len(degree)), np.eye(len(degree)), np.full(order + 1, np.inf))
     tau = np.full(order + 1, max(1.0, float(np.std(v[weights > 0])) if (weights > 0).any() else 1.0))
     for _ in range(_PASSES):
-        solution = _solve(matrix, v, weights / noise**2, degree, tau, learn=robust.prior)
+        solution = _solve(matrix, v, weights / spread**2, degree, tau, learn=robust.prior)
         tau = solution.tau
         residual = v - matrix @ solution.coefficients
-        weights = _bisquare(residual / _spread(residual, noise), robust)
+        spread = _spread(residual, noise)
+        weights = _bisquare(residual / spread, robust)
     coefficients = solution.coefficients.copy()
-    coefficients[0] -= _shift(robust) * float(np.mean(noise))
+    noise = spread
+    if weights.sum() > _FEW:
+        coefficients[0] -= _shift(robust) * float(np.mean(noise))
     residual = v - matrix @ coefficients
     believed = weights > 0.1
     chi2 = float(np.sum(weights * (residual / noise) ** 2) / max(1.0, weights.sum() - solution.freedom))
@@ -239,23 +245,6 @@ def _shift(robust: RobustConfig) -> float:
         w = _bisquare(z - centre, robust) * density
         centre = float(np.sum(w * z) / np.sum(w))
     return centre
-
-
-def _extra_scatter(
-    values: NDArray[np.float64], errors: NDArray[np.float64], usable: NDArray[np.bool_]
-) -> float:
-    """Scatter of superpixels about their neighbours' mean beyond pixel noise, unit of the image."""
-    pulls = []
-    for v, e, good in ((values, errors, usable), (values.T, errors.T, usable.T)):
-        three = good[2:] & good[1:-1] & good[:-2]
-        bend = v[1:-1] - (v[2:] + v[:-2]) / 2
-        noise = np.sqrt(e[1:-1] ** 2 + (e[2:] ** 2 + e[:-2] ** 2) / 4)
-        pulls.append(bend[three] / noise[three])
-    differences = np.concatenate(pulls)
-    if len(differences) < 8:
-        return 0.0
-    excess = (1.4826 * float(np.median(np.abs(differences)))) ** 2 - 1
-    return math.sqrt(max(0.0, excess)) * float(np.median(errors[usable]))
 
 
 def _correlated(

@@ -38,7 +38,7 @@ _READ_NOISE = 9.0
 """Electron, of the fiducial image."""
 IQR_TO_SIGMA = 0.741301109252802
 """Standard deviation of a normal distribution over its interquartile range."""
-_SAMPLE = 1 << 20
+_SAMPLE = 1 << 18
 """Pixels from which skyNoise and meanVar are taken, at most."""
 
 

@@ -51,7 +51,7 @@ def keep_darkest(
     with np.errstate(divide="ignore", invalid="ignore"):
         around /= weight
     good = (flags & NOT_SKY) == 0
-    good &= np.isfinite(around)
+    good &= usable & np.isfinite(around)
     for y0, y1 in zip(grid.y_edges[:-1], grid.y_edges[1:], strict=True):
         for x0, x1 in zip(grid.x_edges[:-1], grid.x_edges[1:], strict=True):
             cut = (slice(y0, y1), slice(x0, x1))

@@ -212,7 +212,7 @@ def find_footprints(
             )
             return count
 
-        bands[rows.start] = filled_runs(fill, len(rows) * image.shape[1] // 64)
+        bands[rows.start] = filled_runs(fill, len(rows) * image.shape[1] // 24)
 
     in_threads(band, ny, threads)
     run_y, run_a, run_b, light = (
@@ -221,10 +221,10 @@ def find_footprints(
     labels, count = kernels.label_runs(run_y, run_a, run_b)
     kept = np.zeros(count, bool)
     kernels.mark_kept(light[:, 3], labels, kept)
-    renumbered = np.where(kept, np.cumsum(kept) - 1, -1).astype(np.int32)
-    chosen = kept[labels]
-    run_y, run_a, run_b, light = run_y[chosen], run_a[chosen], run_b[chosen], light[chosen]
-    labels = renumbered[labels[chosen]]
+    chosen = slice(kernels.keep_runs(kept, run_y, run_a, run_b, light, labels))
+    # copies, so that the many runs of noise are let go
+    run_y, run_a, run_b, light = (a[chosen].copy() for a in (run_y, run_a, run_b, light))
+    labels = labels[chosen].copy()
     n = int(kept.sum())
     table = np.empty((n, 9))
     start = np.empty((n, 2), np.int32)

@@ -19,6 +19,8 @@ __all__ = ["ExtendedConfig", "find_extended"]
 
 _SMOOTHING_FWHM = 2.4
 """Smoothing at each scale, in blocks of that scale."""
+_LOWER, _LOWER_NORMAL = (0.05, 0.25), (-1.6448536, -0.6744898)
+"""Quantiles that give level and scatter at each scale, and where a standard normal distribution has them."""
 _STEP = 3
 """Ratio of one scale to the next."""
 _LEAST_COVERAGE = 0.05
@@ -42,8 +44,8 @@ class ExtendedConfig:
     block: int = 8
     scales: int = 3
     peak_threshold: float = 4.0
-    edge_threshold: float = 2.0
-    growth: float = 0.4
+    edge_threshold: float = 1.5
+    growth: float = 1.2
 
 
 def find_extended(
@@ -124,10 +126,12 @@ def _region(
     values = significance[judged]
     if values.size < 16:
         return np.zeros(total.shape, bool)
-    # every few: neighbours are alike after smoothing
-    low, middle = np.quantile(values[:: max(1, values.size // 20000)], [0.1587, 0.5])
-    # measured from the median: a pedestal of faint sources everywhere is no extended source
-    bar = max(1.0, float(middle - low))
+    # from the lower side alone, which light does not touch, and from every few: neighbours are alike
+    low, middle = np.quantile(values[:: max(1, values.size // 20000)], _LOWER)
+    scatter = float(middle - low) / (_LOWER_NORMAL[1] - _LOWER_NORMAL[0])
+    # measured from the level: a pedestal of faint sources everywhere is no extended source
+    middle = middle - _LOWER_NORMAL[1] * scatter
+    bar = max(1.0, scatter)
     above = (significance - middle) / bar
 
     def fill(*arrays: Any) -> int:

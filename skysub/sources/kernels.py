@@ -292,6 +292,25 @@ def mark_kept(reached, labels, kept):
 
 
 @njit(nogil=True, cache=True)
+def keep_runs(kept, run_y, run_a, run_b, light, labels):
+    """Move runs whose label is kept to the front and renumber the labels; returns how many there are."""
+    renumbered = np.empty(len(kept), np.int32)
+    count = 0
+    for k in range(len(kept)):
+        renumbered[k] = count
+        count += kept[k]
+    n = 0
+    for i in range(len(labels)):
+        if kept[labels[i]]:
+            run_y[n], run_a[n], run_b[n] = run_y[i], run_a[i], run_b[i]
+            for c in range(light.shape[1]):
+                light[n, c] = light[i, c]
+            labels[n] = renumbered[labels[i]]
+            n += 1
+    return n
+
+
+@njit(nogil=True, cache=True)
 def measure_footprints(run_y, run_a, run_b, light, labels, table, start, longest):
     """Sums over the runs of each footprint, into ``table`` (n, 9) float64.
 

@@ -1,0 +1,185 @@
+"""Footprints: found, measured and shared among threads."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from skysub.background.config import BackgroundConfig
+from skysub.background.superpixels import SuperpixelGrid
+from skysub.sources import kernels
+from skysub.sources.detect import (
+    FWHM_TO_SIGMA,
+    filled_runs,
+    find_footprints,
+    pixel_noise,
+    smoothed,
+    smoothed_noise,
+    smoothing_kernel,
+)
+from skysub.sources.flags import IGNORED, SATURATED, working_flags
+
+SHAPE = (200, 237)
+LEVEL, NOISE = 500.0, 10.0
+
+
+def gaussian(shape, x, y, flux, fwhm=4.0):
+    sigma = fwhm * FWHM_TO_SIGMA
+    yy, xx = np.mgrid[: shape[0], : shape[1]]
+    return flux * np.exp(-0.5 * ((xx - x) ** 2 + (yy - y) ** 2) / sigma**2) / (2 * np.pi * sigma**2)
+
+
+def found(image, flags=None, *, power=None, threads=1, peak=5.0, edge=2.5, fwhm=4.0):
+    grid = SuperpixelGrid.over(image.shape, BackgroundConfig(superpixel=64))
+    kernel = smoothing_kernel(fwhm)
+    return find_footprints(
+        image.astype(np.float32),
+        np.zeros(image.shape, np.uint8) if flags is None else flags,
+        np.full((1, 1), LEVEL) if power is None else power,
+        np.full(grid.shape, NOISE * smoothed_noise(kernel)),
+        grid,
+        kernel=kernel,
+        peak_threshold=peak,
+        edge_threshold=edge,
+        threads=threads,
+    )
+
+
+@pytest.fixture(scope="module")
+def field():
+    image = np.random.default_rng(1).normal(LEVEL, NOISE, SHAPE)
+    for x, y, flux in ((40.3, 50.8, 8000), (120, 130, 20000), (200, 60, 5000)):
+        image += gaussian(SHAPE, x, y, flux)
+    return image
+
+
+def test_sources_are_found_where_they_are(field):
+    f = found(field)
+    assert len(f) == 3
+    order = np.argsort(f.x)
+    np.testing.assert_allclose(f.x[order], [40.3, 120, 200], atol=0.8)
+    np.testing.assert_allclose(f.y[order], [50.8, 130, 60], atol=0.8)
+    assert np.all(np.abs(f.flux[order] / [8000, 20000, 5000] - 1) < 0.2)
+    # round sources have round footprints
+    assert np.all(np.abs(f.xx / f.yy - 1) < 0.5)
+
+
+def test_any_number_of_threads_gives_the_same_footprints(field):
+    one, three = found(field, edge=1.5), found(field, edge=1.5, threads=3)
+    for name in ("run_y", "run_start", "run_stop", "run_label", "area", "flux", "peak", "xy"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(three, name))
+
+
+def test_a_footprint_is_kept_by_its_peak(field):
+    faint = np.full(SHAPE, LEVEL) + gaussian(SHAPE, 100, 100, 1500)
+    assert len(found(faint, peak=5.0)) == 1
+    assert len(found(faint, peak=40.0)) == 0
+    assert len(found(field, peak=3.0, edge=3.0)) >= len(found(field, peak=5.0, edge=3.0))
+
+
+def test_a_model_with_slopes_is_followed():
+    v, u = ((2 * np.arange(n) - n + 1) / n for n in SHAPE)
+    image = LEVEL + 300 * u[None, :] - 200 * v[:, None] ** 2 + gaussian(SHAPE, 60, 70, 5000)
+    power = np.zeros((9, 9))
+    power[0, 0], power[0, 1], power[2, 0] = LEVEL, 300, -200
+    for order in (3, 9):
+        f = found(image, power=power[:order, :order])
+        assert len(f) == 1
+        assert abs(f.x[0] - 60) < 0.2
+        assert abs(f.flux[0] / 5000 - 1) < 0.1
+
+
+def test_nan_and_ignored_pixels_are_empty_sky(field):
+    image = field.copy()
+    image[:, 90:94] = np.nan
+    image[20:24, 20:24] = 1e6
+    flags = np.zeros(SHAPE, np.uint8)
+    flags[20:24, 20:24] = IGNORED
+    assert len(found(image, flags)) == 3
+
+
+def test_saturated_pixels_count_as_light(field):
+    flags = np.zeros(SHAPE, np.uint8)
+    flags[129:132, 119:122] = SATURATED
+    f = found(field, flags)
+    star = np.argmin(np.hypot(f.x - 120, f.y - 130))
+    assert f.saturated[star] == 9
+    assert f.saturated.sum() == 9
+
+
+def test_unknown_noise_finds_nothing(field):
+    grid = SuperpixelGrid.over(SHAPE, BackgroundConfig(superpixel=64))
+    for noise in (np.nan, 0.0):
+        f = find_footprints(
+            field.astype(np.float32),
+            np.zeros(SHAPE, np.uint8),
+            np.full((1, 1), LEVEL),
+            np.full(grid.shape, noise),
+            grid,
+            kernel=smoothing_kernel(4),
+            peak_threshold=5,
+            edge_threshold=2,
+        )
+        assert len(f) == 0
+
+
+@pytest.mark.parametrize("density", [0.05, 0.4, 0.6, 0.95])
+@pytest.mark.parametrize("width", [1, 7, 8, 9, 64, 131])
+def test_labels_are_those_of_scipy(density, width):
+    rng = np.random.default_rng(int(100 * density) + width)
+    pixels = (rng.random((57, width)) < density).astype(np.float32)
+    run_y, run_a, run_b, _ = filled_runs(lambda *a: kernels.find_runs(pixels, 0.5, 0.9, *a), 3)
+    labels, count = kernels.label_runs(run_y, run_a, run_b)
+    mine = np.zeros(pixels.shape, int)
+    for y, a, b, label in zip(run_y, run_a, run_b, labels, strict=True):
+        assert not mine[y, a:b].any()
+        mine[y, a:b] = label + 1
+    theirs, n = ndimage.label(pixels, np.ones((3, 3)))
+    assert count == n
+    assert len(np.unique(mine * (n + 1) + theirs)) == len(np.unique(theirs))
+
+
+@pytest.mark.parametrize("fwhm", [1.5, 4.0, 9.0])
+@pytest.mark.parametrize("taps", [6, None])
+def test_smoothing_is_a_convolution(fwhm, taps):
+    kernel = smoothing_kernel(fwhm, taps=taps)
+    both = np.concatenate([kernel[:0:-1], kernel])
+    assert abs(both.sum() - 1) < 1e-6
+    image = np.random.default_rng(2).normal(size=(40, 50)).astype(np.float32)
+    expected = ndimage.convolve1d(
+        ndimage.convolve1d(image, both, axis=0, mode="constant"), both, axis=1, mode="constant"
+    )
+    np.testing.assert_allclose(smoothed(image, kernel), expected, atol=2e-6)
+    np.testing.assert_array_equal(smoothed(image, kernel, threads=3), smoothed(image, kernel))
+    large = np.random.default_rng(3).normal(size=(500, 500)).astype(np.float32)
+    inner = smoothed(large, kernel)[30:-30, 30:-30]
+    assert abs(inner.std() / smoothed_noise(kernel) - 1) < 0.05
+
+
+def test_lsst_kernel_width():
+    # sigma 1.6986: int(7 sigma + 0.5) = 12, so 13 pixels wide
+    assert len(smoothing_kernel(4.0, taps=None)) == 7
+
+
+def test_pixel_noise_ignores_gradients_and_sources(field):
+    grid = SuperpixelGrid.over(SHAPE, BackgroundConfig(superpixel=64))
+    image = (field + np.linspace(0, 500, SHAPE[1])).astype(np.float32)
+    noise = pixel_noise(image, np.zeros(SHAPE, np.uint8), grid)
+    assert noise.shape == grid.shape
+    assert abs(np.median(noise) / NOISE - 1) < 0.06
+
+
+def test_pixel_noise_of_constant_and_empty_images_is_unknown():
+    grid = SuperpixelGrid.over(SHAPE, BackgroundConfig(superpixel=64))
+    nothing = np.zeros(SHAPE, np.uint8)
+    assert np.isnan(pixel_noise(np.full(SHAPE, 7, np.float32), nothing, grid)).all()
+    assert np.isnan(pixel_noise(np.full(SHAPE, np.nan, np.float32), nothing, grid)).all()
+    tiny = SuperpixelGrid.over((3, 2), BackgroundConfig())
+    assert np.isnan(pixel_noise(np.ones((3, 2), np.float32), np.zeros((3, 2), np.uint8), tiny)).all()
+
+
+def test_working_flags_take_planes_apart():
+    mask = np.array([[0, 1, 2, 3, 4]], np.int32)
+    flags = working_flags(mask, ignored=1, saturated=2)
+    np.testing.assert_array_equal(flags, [[0, IGNORED, SATURATED, IGNORED | SATURATED, 0]])
+    wide = mask.astype(np.int64) << 40
+    np.testing.assert_array_equal(working_flags(wide, ignored=1 << 40, saturated=2 << 40, threads=2), flags)
