@@ -60,9 +60,8 @@ def superpixel_statistics(
                 x_edges = grid.x_edges[first : last + 1]
                 scratch.gather(pixels, planes, bits, x_edges)
                 cut = (row, slice(first, last))
-                scratch.statistics(
-                    first, np.diff(x_edges) * len(pixels), config, mean[cut], error[cut], count[cut]
-                )
+                into = (mean[cut], error[cut], count[cut])
+                scratch.statistics(first, np.diff(x_edges) * len(pixels), config, into)
 
     from skysub.background import kernels
 
