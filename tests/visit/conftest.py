@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from skysub.visit.fits.write import write_visit_image
-from tests.visit.layouts import make_visit_image, write_decam, write_lsst_images, write_plain, write_sdss
+from tests.visit.layouts import (
+    make_psf,
+    make_visit_image,
+    write_decam,
+    write_lsst_images,
+    write_plain,
+    write_sdss,
+)
 
 
 @pytest.fixture(scope="session")
@@ -61,6 +68,8 @@ def files(tmp_path_factory):
     for compression in ("none", "lossless", "lossy16"):
         made[f"afw-{compression}"] = folder / f"afw-{compression}.fits"
         write_visit_image(visit_image, made[f"afw-{compression}"], compression=compression)
+    made["afw-psf"] = folder / "afw-psf.fits"
+    write_visit_image(visit_image.replace(psf=make_psf()), made["afw-psf"])
     made["lsst_images"] = write_lsst_images(folder / "lsst_images.fits")
     made["decam"] = write_decam(folder, detectors=(33,))
     made["plain"] = write_plain(folder / "plain.fits.fz")

@@ -4,6 +4,8 @@ import numpy as np
 from astropy.io import fits
 from astropy.wcs import WCS
 
+from skysub.psf.model import MoffatPsf, PsfStars
+from skysub.psf.stars import Moments
 from skysub.visit.fits.psf import GaussianPsf
 from skysub.visit.image import VisitImage
 from skysub.visit.planes import AFW_PLANES, MaskPlanes
@@ -59,6 +61,29 @@ def make_visit_image(*, seed=1, shape=SHAPE, planes=None, **changes):
         "header": header,
     }
     return VisitImage(**(fields | changes))
+
+
+def make_psf(*, stars=7):
+    """A PSF that varies, of numbers with all their digits."""
+    rng = np.random.default_rng(9)
+    x, y, flux, chi2, *moments = rng.normal(30, 5, (14, stars))
+    chi2[0] = moments[3][-1] = np.nan
+    return MoffatPsf(
+        shape=SHAPE,
+        order=2,
+        coefficients=np.concatenate([[[2.0], [0.01], [-0.02]], rng.normal(0, 0.01, (3, 5))], axis=1),
+        beta=2.6,
+        residual=rng.normal(0, 1e-4, (11, 11)),
+        stars=PsfStars(
+            x=x,
+            y=y,
+            flux=flux,
+            used=rng.random(stars) < 0.7,
+            chi2=chi2,
+            moments=Moments(*moments[:5]),
+            model_moments=Moments(*moments[5:]),
+        ),
+    )
 
 
 def assert_same_bits(a, b):

@@ -13,7 +13,7 @@ from skysub.visit.fits.file import open_fits
 from skysub.visit.fits.read import read_visit_header, read_visit_image
 
 MUTATIONS_PER_LAYOUT = 90
-LAYOUTS = ("afw-none", "afw-lossless", "afw-lossy16", "lsst_images", "decam", "plain", "sdss")
+LAYOUTS = ("afw-none", "afw-lossless", "afw-lossy16", "afw-psf", "lsst_images", "decam", "plain", "sdss")
 # what headers, tables and codecs take whatever the size of the image
 OVERHEAD = 2 * 2**20
 

@@ -9,7 +9,7 @@ import pytest
 from skysub.visit.fits.read import read_visit_header, read_visit_image
 from skysub.visit.fits.write import write_visit_image
 from skysub.visit.ingest import IngestMap
-from tests.visit.layouts import assert_same_bits, make_visit_image
+from tests.visit.layouts import assert_same_bits, make_psf, make_visit_image
 
 
 def run(python, script, *arguments):
@@ -45,7 +45,7 @@ print(json.dumps(seen))
 
 
 def test_another_client_sees_the_same(tmp_path, lsst_images_python):
-    given = make_visit_image(xy0=(100, 200))
+    given = make_visit_image(xy0=(100, 200), psf=make_psf())
     paths = [tmp_path / f"{compression}.fits" for compression in ("lossless", "none")]
     for path in paths:
         write_visit_image(given, path, compression=path.stem)

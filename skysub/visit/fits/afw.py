@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from skysub.errors import InvalidImageError, LayoutError
 from skysub.visit.fits.assemble import Planes, visit_header
-from skysub.visit.fits.psf import psf_from_cards
+from skysub.visit.fits.psf import find_psf
 from skysub.visit.planes import MaskPlanes
 
 if TYPE_CHECKING:
@@ -58,11 +58,18 @@ def find_planes(file: FitsFile, header: VisitHeader) -> Planes:
     )
 
 
-def extras(header: VisitHeader) -> dict[str, Any]:
-    """Fields of a visit image that this package's own writer keeps in the primary header."""
+def extras(file: FitsFile, header: VisitHeader) -> dict[str, Any]:
+    """Fields of a visit image that this package's own writer keeps: calibration and PSF.
+
+    Raises
+    ------
+    LayoutError
+        When the PSF that the file has is damaged or of a later version.
+    """
     calibration = header.cards.get("PHOTCAL")
     good = isinstance(calibration, (int, float)) and not isinstance(calibration, bool) and calibration > 0
-    return {"psf": psf_from_cards(header.cards)} | ({"photo_calib": float(calibration)} if good else {})
+    psf = {"psf": find_psf(file, header.cards)}
+    return psf | ({"photo_calib": float(calibration)} if good else {})
 
 
 def only(file: FitsFile, name: str) -> Hdu:

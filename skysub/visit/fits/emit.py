@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 _BITPIX = {"u1": 8, "i2": 16, "i4": 32, "i8": 64, "f4": -32, "f8": -64}
+_TFORM = {"b1": "L", "i8": "K", "f8": "D"}
 _ROWS_PER_JOB = 128
 _GZIP_LEVEL = 1
 """Pixels are noise: higher levels take three times as long and save two per cent."""
@@ -99,6 +100,25 @@ def plain_image(array: NDArray[Any] | None, *, primary: bool = False) -> Block:
     values |= {f"NAXIS{i}": length for i, length in enumerate(reversed(shape), 1)}
     values |= {"EXTEND": True} if primary else {"PCOUNT": 0, "GCOUNT": 1}
     data = b"" if array is None else array.astype(array.dtype.newbyteorder(">")).data.cast("B")
+    return Block(cards(values), data)
+
+
+def table_row(columns: Mapping[str, NDArray[Any]]) -> Block:
+    """HDU of a binary table of one row, an array of booleans, int64 or float64 per column."""
+    values: dict[str, Any] = {"XTENSION": "BINTABLE", "BITPIX": 8, "NAXIS": 2, "NAXIS1": 0, "NAXIS2": 1}
+    values |= {"PCOUNT": 0, "GCOUNT": 1, "TFIELDS": len(columns)}
+    data = b""
+    for number, (name, array) in enumerate(columns.items(), 1):
+        values |= {f"TTYPE{number}": name, f"TFORM{number}": f"{array.size}{_TFORM[array.dtype.str[1:]]}"}
+        if array.ndim > 1:
+            values[f"TDIM{number}"] = f"({','.join(str(length) for length in reversed(array.shape))})"
+        stored = (
+            np.where(array, b"T", b"F")
+            if array.dtype == bool
+            else array.astype(array.dtype.newbyteorder(">"))
+        )
+        data += stored.tobytes()
+    values["NAXIS1"] = len(data)
     return Block(cards(values), data)
 
 

@@ -61,10 +61,10 @@ def read_visit_image(
         layout = _layout(file, ingest)
         header = _chosen(layout.headers(file, ingest), detector, file.path)
         if layout is lsst_images:
-            more = afw.extras(header) | lsst_images.extras(file, header)
+            more = afw.extras(file, header) | lsst_images.extras(file, header)
             return assemble(file, header, lsst_images.find_planes(file, header), ingest, **more)
         if layout is afw:
-            return assemble(file, header, afw.find_planes(file, header), ingest, **afw.extras(header))
+            return assemble(file, header, afw.find_planes(file, header), ingest, **afw.extras(file, header))
         visit_image: VisitImage = layout.read(file, header, ingest)
         return visit_image
 

@@ -23,7 +23,7 @@ from skysub.visit.fits.emit import (
 )
 from skysub.visit.fits.header import find_wcs, wcs_cards
 from skysub.visit.fits.lsst_images import AFW_NAMES
-from skysub.visit.fits.psf import psf_to_cards
+from skysub.visit.fits.psf import psf_blocks, psf_cards
 
 if TYPE_CHECKING:
     import os
@@ -72,11 +72,12 @@ def write_visit_image(
     compression: Compression = "lossless",
     threads: int = 1,
 ) -> None:
-    """Write a visit image as FITS: an empty primary with the exposure's cards, IMAGE, MASK and VARIANCE.
+    """Write a visit image as FITS: an empty primary with the exposure's cards, IMAGE, MASK, VARIANCE, PSF.
 
     The file appears at ``path`` when it is complete, and replaces one that is there. What `read_visit_image`
     makes of it has the same bits, with ``compression`` other than "lossy16". A visit image without variance
-    is written with NaN in its place, which LSST's readers need, and VARKNOWN = F.
+    is written with NaN in its place, which LSST's readers need, and VARKNOWN = F. The point-spread function
+    is a card where it is a Gaussian, a table where it is a `MoffatPsf`.
 
     Parameters
     ----------
@@ -109,6 +110,7 @@ def write_visit_image(
 
 
 def _blocks(visit_image: VisitImage, compression: Compression, threads: int) -> Iterator[tuple[Block, str]]:
+    psf = psf_blocks(visit_image.psf)
     yield plain_image(None, primary=True), _exposure_cards(visit_image)
     geometry = _geometry_cards(visit_image)
     unit = visit_image.unit
@@ -135,6 +137,7 @@ def _blocks(visit_image: VisitImage, compression: Compression, threads: int) -> 
     square: dict[str, Any] = {"BUNIT": f"{unit}2" if unit.isalpha() else f"({unit})2", "UTYPE": _UTYPE}
     square["VARKNOWN"] = None if known else (False, "no variance: NaN stands in its place")
     yield block, _extension_cards("VARIANCE") + cards(square) + more + geometry
+    yield from psf
 
 
 def _extension_cards(name: str, version: int = 1) -> str:
@@ -154,7 +157,7 @@ def _exposure_cards(visit_image: VisitImage) -> str:
             "RDNOISE": (visit_image.read_noise, "electron"),
             "PHOTCAL": (visit_image.photo_calib, "nJy per unit of the pixels"),
         }
-        | {key: (value, "pixel, circular Gaussian") for key, value in psf_to_cards(visit_image.psf).items()}
+        | psf_cards(visit_image.psf)
     )
     header = visit_image.header
     kept = "" if header is None else header.tostring(endcard=False, padding=False)
