@@ -25,6 +25,7 @@ __all__ = [
     "create_backgrounds",
     "create_images",
     "read_plane",
+    "remove_partial",
     "shard_path",
     "write_background_rows",
     "write_plane",
@@ -115,9 +116,6 @@ def write_plane(
     """Write one detector's pixels as one whole shard; returns the shard's size and checksum."""
     array = _array(store / product / name)
     path = shard_path(store, product, name, index)
-    for leftover in path.parent.glob("*.partial"):
-        # what a killed attempt at this very shard left behind
-        leftover.unlink(missing_ok=True)
     ny, nx = pixels.shape
     if pixels.shape == array.shape[2:]:
         array[index] = pixels
@@ -144,6 +142,13 @@ def read_plane(
 def shard_path(store: Path, product: str, name: str, index: tuple[int, int]) -> Path:
     """File that holds one detector's pixels; absent where they are all the fill value."""
     return store / product / name / "c" / str(index[0]) / str(index[1]) / "0" / "0"
+
+
+def remove_partial(store: Path, product: str, index: tuple[int, int]) -> None:
+    """Remove what killed attempts at one detector's shards left behind; nobody may be writing them."""
+    for name in PLANES:
+        for leftover in shard_path(store, product, name, index).parent.glob("*.partial"):
+            leftover.unlink(missing_ok=True)
 
 
 def write_background_rows(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from skysub.background.model import BackgroundList
-from skysub.campaign.arrays import background_rows, write_background_rows
+from skysub.campaign.arrays import background_rows, remove_partial, write_background_rows
 from skysub.campaign.backgrounds import FIELDS, as_arrays, from_arrays, outline
 from skysub.campaign.context import configured_step, run_at
 from skysub.campaign.files import writing
@@ -69,6 +69,8 @@ def _gather(run: Run, visit: int, units: list[Unit]) -> None:
         index,
         {at[detector]: [as_arrays(layer) for layer in found] for detector, found in layers.items()},
     )
+    for unit in units:
+        remove_partial(run.images, step.product, (index, unit.detector_index))
     if len(markers) < len(units):
         return
     for detector, marker in markers.items():

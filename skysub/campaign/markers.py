@@ -51,7 +51,7 @@ class Markers:
 
     def finish(self, visit: int, detector: int, record: Mapping[str, Any]) -> bool:
         """Mark a detector as done, unless it is; what said that it failed is removed."""
-        first = put_if_absent(self.detector_path(visit, detector), _json(record), durable=self.durable)
+        first = self._put(self.detector_path(visit, detector), record)
         self.failure_path(visit, detector).unlink(missing_ok=True)
         return first
 
@@ -61,7 +61,7 @@ class Markers:
 
     def finish_visit(self, visit: int, record: Mapping[str, Any]) -> None:
         """Put one marker in place of those of a visit's detectors."""
-        put_if_absent(self.visit_path(visit), _json(record), durable=self.durable)
+        self._put(self.visit_path(visit), record)
         # readers look for the visit's marker first, so nothing is missing at any moment
         shutil.rmtree(self.folder / str(visit), ignore_errors=True)
 
@@ -71,7 +71,7 @@ class Markers:
         if gathered is not None:
             for key, record in gathered["detectors"].items():
                 if int(key) != detector:
-                    put_if_absent(self.detector_path(visit, int(key)), _json(record), durable=self.durable)
+                    self._put(self.detector_path(visit, int(key)), record)
             self.visit_path(visit).unlink()
         self.detector_path(visit, detector).unlink(missing_ok=True)
 
@@ -83,7 +83,7 @@ class Markers:
             if gathered is not None:
                 return {int(key): record for key, record in gathered["detectors"].items()}
             found = {number: read_json(path) for number, path in self._files(visit) if number is not None}
-            if not self.visit_path(visit).exists():
+            if not self.is_gathered(visit):
                 return {number: record for number, record in sorted(found.items()) if record is not None}
         return {}
 
@@ -97,15 +97,20 @@ class Markers:
 
     def done(self, visit: int, detectors: Iterable[int]) -> set[int]:
         """Which of a visit's detectors are done, without reading their markers."""
-        if self.visit_path(visit).exists():
+        if self.is_gathered(visit):
             return set(detectors)
-        found = {number for number, path in self._files(visit) if number is not None and path.stat().st_size}
-        if not found and self.visit_path(visit).exists():
-            return set(detectors)
-        return found & set(detectors)
+        found = {number for number, path in self._files(visit) if number is not None and _is_whole(path)}
+        # the visit's marker may have come, and its detectors' gone, in between
+        return set(detectors) if self.is_gathered(visit) else found & set(detectors)
+
+    def is_gathered(self, visit: int) -> bool:
+        """Whether a visit's marker stands for all of its detectors."""
+        return _is_whole(self.visit_path(visit))
 
     def failures(self, visit: int) -> dict[int, dict[str, Any]]:
         """Why detectors of a visit failed, by detector; finished ones are not among them."""
+        if self.is_gathered(visit):
+            return {}
         folder = self.folder / str(visit)
         done = {number for number, _ in self._files(visit) if number is not None}
         failed = {}
@@ -115,6 +120,15 @@ class Markers:
             if number not in done and record is not None:
                 failed[number] = record
         return failed
+
+    def _put(self, path: Path, record: Mapping[str, Any]) -> bool:
+        if put_if_absent(path, _json(record), durable=self.durable):
+            return True
+        if read_json(path) is None:
+            # what a power failure left of a marker is none
+            put(path, _json(record), durable=self.durable)
+            return True
+        return False
 
     def _files(self, visit: int) -> list[tuple[int | None, Path]]:
         folder = self.folder / str(visit)
@@ -128,6 +142,13 @@ class Markers:
 def _number(name: str) -> int | None:
     stem, _, suffix = name.partition(".")
     return int(stem) if suffix == "json" and stem.lstrip("-").isdigit() else None
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _json(record: Mapping[str, Any]) -> bytes:

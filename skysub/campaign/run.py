@@ -18,6 +18,7 @@ from skysub.campaign.files import locked, put, writing
 from skysub.campaign.gather import gather_visit
 from skysub.campaign.plan import make_plan
 from skysub.campaign.progress import LOG, Progress, logged
+from skysub.campaign.runs import remove_unplanned
 from skysub.campaign.steps import find_step
 from skysub.campaign.unit import Receipt, failure_record, process_unit
 from skysub.campaign.window import Job, Window
@@ -88,6 +89,7 @@ def run_campaign(
     # workers may stand elsewhere
     output = output.absolute()
     with locked(output):
+        remove_unplanned(output)
         plan = make_plan(recipe, output, verify=verify)
         _note_unreadable(output, plan.unreadable)
         counts = _Counts(plan.left, plan.done, len(plan.unreadable), plan.memory)
@@ -184,8 +186,7 @@ class _Coordinator:
     def _jobs(self) -> Iterator[Job]:
         markers = self._run.markers
         for visit, units in self._run.visits():
-            gathered = markers.visit_path(visit).exists()
-            if gathered:
+            if markers.is_gathered(visit):
                 # what a coordinator killed between marker and clean-up left behind
                 shutil.rmtree(markers.folder / str(visit), ignore_errors=True)
                 continue

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from skysub.campaign.files import checksum, put, read_json, writing
+from skysub.campaign.files import put, read_json, sync, writing
 from skysub.campaign.markers import Markers
 from skysub.errors import CampaignNotFoundError, StoreVersionError
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-__all__ = ["FORMAT", "Run", "Unit", "existing_runs", "freeze", "next_name", "open_runs"]
+__all__ = ["FORMAT", "Run", "Unit", "existing_runs", "freeze", "next_name", "open_runs", "remove_unplanned"]
 
 FORMAT = 1
 """Version of the store's layout; a store of a later one is refused."""
@@ -164,12 +165,22 @@ def next_name(output: Path) -> str:
     return f"{max(taken, default=0) + 1:04d}"
 
 
+def remove_unplanned(output: Path) -> None:
+    """Remove what a coordinator left that was killed before its plan was whole; only under the lock."""
+    for folder in (output / "runs").glob("*"):
+        if folder.name.isdigit() and not (folder / "run.json").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def freeze(run: Run, record: dict[str, Any], units: Iterable[Unit]) -> None:
-    """Write a plan: the units first, ``run.json`` with their checksum last. Without it there is no run."""
+    """Write a plan: the units first, ``run.json`` last. Without it there is no run."""
     with writing(run.folder):
         run.folder.mkdir(parents=True, exist_ok=True)
         with run.units_file.open("w") as file:
             for unit in units:
                 file.write(unit.to_json() + "\n")
-        record = {"format": FORMAT, **record, "units_crc32c": checksum(run.units_file)}
-        put(run.folder / "run.json", json.dumps(record, indent=1).encode())
+        # a plan must outlive a power failure if a result does
+        sync(run.units_file)
+        put(
+            run.folder / "run.json", json.dumps({"format": FORMAT, **record}, indent=1).encode(), durable=True
+        )

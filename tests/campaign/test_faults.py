@@ -279,9 +279,15 @@ def test_a_store_from_a_newer_version(raw, tmp_path, start):
             act()
 
 
-def test_a_run_that_was_never_planned_to_the_end_is_passed_over(raw, tmp_path, start):
-    debris = tmp_path / "out/runs/0001/images.zarr"
+def test_a_run_that_was_never_planned_to_the_end_is_removed(raw, tmp_path, start):
+    debris = tmp_path / "out/runs/0001/images.zarr/preliminary_visit_image"
     debris.mkdir(parents=True)
+    outcome = start(raw, tmp_path / "out")
+    assert (outcome.run, outcome.done) == ("0001", 6)
+
+
+def test_a_plan_that_is_not_whole_is_passed_over(raw, tmp_path, start):
+    (tmp_path / "out/runs/0001").mkdir(parents=True)
     (tmp_path / "out/runs/0001/run.json").write_text('{"format": 1, "st')
     outcome = start(raw, tmp_path / "out")
     assert (outcome.run, outcome.done) == ("0002", 6)

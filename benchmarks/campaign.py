@@ -1,0 +1,405 @@
+"""What a campaign costs beyond its pixels: stages, codecs, Dask, memory, and a survey's size.
+
+    python benchmarks/campaign.py [SECTION ...] [--data FOLDER]
+
+Sections: codecs, stages, dask, overhead, memory, dp1, faults; all but the last two by default. Full-size
+detectors are simulated into FOLDER, or used from there. Times are medians; ratios are measured side by side
+in one process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+SHAPE = (4000, 4072)
+BARE = ["steps.calibrate_image.cosmic_rays=null", "steps.calibrate_image.psf=null"]
+CASES = {
+    "background": ("background", []),
+    "calibrate_image without cosmic rays and PSF": ("calibrate_image", BARE),
+    "calibrate_image": ("calibrate_image", []),
+}
+
+
+# ---- a step of no work, for the cost of everything else
+
+
+@functools.cache
+def _some_layers():
+    from skysub.background.estimate import fit_background
+    from skysub.background.model import BackgroundList
+
+    return BackgroundList(
+        [fit_background(np.random.default_rng(0).normal(100, 5, (32, 32)).astype(np.float32))]
+    )
+
+
+def _nothing(visit_image, config):
+    from skysub.campaign.steps import StepResult
+
+    del config
+    return StepResult(visit_image=visit_image, background=_some_layers())
+
+
+def _nothing_step():
+    from skysub.campaign.steps import STEPS
+
+    return dataclasses.replace(STEPS["background"], name="campaign:nothing", work=_nothing, single_fit=None)
+
+
+def __getattr__(name):
+    if name == "nothing":
+        return _nothing_step()
+    raise AttributeError(name)
+
+
+def trivial(number):
+    return number
+
+
+# ---- data
+
+
+def full_size(folder: Path, compression: str = "none", detectors: int = 2) -> list[Path]:
+    """Simulated post-ISR images of one visit."""
+    place = folder / compression
+    if not (place / "raw").is_dir():
+        command = [sys.executable, "-c", "from skysub.cli import main; raise SystemExit(main())", "simulate"]
+        subprocess.run(
+            [*command, str(place), "--detectors", str(detectors), "--compression", compression], check=True
+        )
+    return sorted((place / "raw").glob("*.fits"))
+
+
+def tiny(folder: Path) -> Path:
+    from astropy.io import fits
+
+    path = folder / "tiny.fits"
+    hdu = fits.PrimaryHDU(np.random.default_rng(0).normal(100, 5, (32, 32)).astype(np.float32))
+    hdu.header.update(VISIT=1, DETECTOR=0, FILTER="r")
+    hdu.writeto(path, overwrite=True)
+    return path
+
+
+def table_of(folder: Path, paths: list[Path], units: int, detectors: int) -> Path:
+    """A table that names the same few files as many detectors of many visits."""
+    path = folder / f"units_{units}.csv"
+    rows = [f"{paths[i % len(paths)]},{i // detectors + 1},{i % detectors}" for i in range(units)]
+    path.write_text("\n".join(["path,visit,detector", *rows]) + "\n")
+    return path
+
+
+def recipe_of(folder: Path, table: Path, step: str, *settings: str):
+    from skysub.campaign.recipe import load_recipe
+
+    path = folder / "bench.yaml"
+    path.write_text(f"inputs: {{table: {table}}}\nsteps: {{'{step}': {{}}}}\n")
+    return load_recipe(str(path), settings=settings)
+
+
+# ---- sections
+
+
+def codecs(data: Path, scratch: Path) -> None:
+    """Write and read one detector's planes, one core, by codec and chunk."""
+    import zarr
+    from zarr.codecs import BloscCodec
+
+    from skysub.visit.fits.read import read_visit_image
+
+    visit_image = read_visit_image(full_size(data)[0])
+    print("| plane | codec | chunk | write ms | read ms | MiB |\n| --- | --- | --- | --- | --- | --- |")
+    kinds = {
+        "none": None,
+        "lz4 shuffle": BloscCodec(cname="lz4", clevel=1, shuffle="shuffle"),
+        "lz4 bitshuffle": BloscCodec(cname="lz4", clevel=1, shuffle="bitshuffle"),
+        "zstd bitshuffle": BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"),
+    }
+    cases = [("image", kind, 1024) for kind in kinds]
+    cases += [("image", "lz4 bitshuffle", chunk) for chunk in (256, 512, 2048)]
+    cases += [("mask", kind, 1024) for kind in kinds] + [("variance", kind, 1024) for kind in kinds]
+    for plane, kind, chunk in cases:
+        pixels = getattr(visit_image, plane)
+        shard = tuple(-(-n // chunk) * chunk for n in pixels.shape)
+        writes, reads = [], []
+        for _ in range(5):
+            shutil.rmtree(scratch / "a.zarr", ignore_errors=True)
+            array = zarr.create_array(
+                scratch / "a.zarr",
+                shape=pixels.shape,
+                dtype=pixels.dtype,
+                chunks=(chunk, chunk),
+                shards=shard,
+                compressors=kinds[kind],
+                fill_value=float("nan") if pixels.dtype.kind == "f" else 0,
+            )
+            clock = time.perf_counter()
+            array[:] = pixels
+            writes.append(time.perf_counter() - clock)
+            clock = time.perf_counter()
+            array[:]
+            reads.append(time.perf_counter() - clock)
+        size = sum(path.stat().st_size for path in (scratch / "a.zarr").rglob("*") if path.is_file()) / 2**20
+        row = (
+            plane,
+            kind,
+            str(chunk),
+            f"{1e3 * _median(writes):.0f}",
+            f"{1e3 * _median(reads):.0f}",
+            f"{size:.1f}",
+        )
+        print("| " + " | ".join(row) + " |")
+
+
+def stages(data: Path, scratch: Path) -> None:
+    """One full-size detector, all products out, warm worker: time per stage, against reading and writing alone."""
+    from skysub.campaign.arrays import write_plane
+    from skysub.campaign.context import run_at
+    from skysub.campaign.plan import make_plan
+    from skysub.campaign.recipe import load_recipe
+    from skysub.campaign.unit import process_unit, read_input
+
+    for compression in ("none", "lossless"):
+        paths = full_size(data, compression)
+        for label, (name, settings) in CASES.items():
+            out = scratch / f"{name}-{compression}"
+            shutil.rmtree(out, ignore_errors=True)
+            run = make_plan(load_recipe(name, inputs=[str(paths[0])], settings=settings), out).freeze()
+            (unit,) = run.units()
+            units, alone, bare = [], [], []
+            for turn in range(8):
+                receipt = process_unit(str(run.folder), unit.to_json())
+                assert receipt.state == "done", receipt.message
+                shutil.rmtree(run.folder / "units")
+                clock = time.perf_counter()
+                visit_image = read_input(run_at(str(run.folder)), unit)
+                for plane in ("image", "mask", "variance"):
+                    write_plane(
+                        run.images, "preliminary_visit_image", plane, (0, 0), getattr(visit_image, plane)
+                    )
+                seconds = time.perf_counter() - clock
+                clock = time.perf_counter()
+                raw = np.fromfile(paths[0], np.uint8)
+                raw.tofile(scratch / "raw")
+                plain = time.perf_counter() - clock
+                if turn:
+                    units.append(dict(receipt.timings))
+                    alone.append(seconds)
+                    bare.append(plain)
+            totals = [sum(timings.values()) for timings in units]
+            ratio = _median([total / seconds for total, seconds in zip(totals, alone, strict=True)])
+            to_bare = _median([total / seconds for total, seconds in zip(totals, bare, strict=True)])
+            kind = "uncompressed" if compression == "none" else "RICE"
+            print(f"\n{label}, {kind} FITS in: {1e3 * _median(totals):.0f} ms")
+            print(f"  reading and writing alone {1e3 * _median(alone):.0f} ms: ratio {ratio:.2f}")
+            print(f"  plain copy of the input's bytes {1e3 * _median(bare):.0f} ms: ratio {to_bare:.1f}")
+            for stage in units[0]:
+                print(f"  {stage:<14}{1e3 * _median([timings[stage] for timings in units]):7.0f} ms")
+
+
+def dask_cost(data: Path, scratch: Path) -> None:
+    """Units per second through one scheduler, cost per unit, two workers against one."""
+    from skysub.campaign.run import run_campaign
+    from skysub.campaign.window import Window
+    from skysub.cluster import connected, load_profile
+
+    for count in (2000, 5000):
+        with connected(load_profile({"profile": "local", "workers": 2}), need=2**28, units=10) as workers:
+            numbers = iter(range(count))
+            window = Window(workers.client, size=4 * workers.slots + 4)
+            list(window.run(_jobs(iter(range(50))), stopping=lambda: False))
+            clock = time.perf_counter()
+            list(window.run(_jobs(numbers), stopping=lambda: False))
+            seconds = time.perf_counter() - clock
+        print(
+            f"{count} trivial units, 2 workers: {count / seconds:.0f}/s, {1e3 * seconds / count:.2f} ms each"
+        )
+    paths = full_size(data)
+    walls = {}
+    for turn in range(2):
+        for workers in (1, 2):
+            out = scratch / f"scaling-{workers}-{turn}"
+            table = table_of(scratch, paths, 12, 2)
+            recipe = recipe_of(scratch, table, "calibrate_image", f"cluster.workers={workers}")
+            # the first units of a worker compile and warm up: time goes from marker to marker
+            run_campaign(recipe, out)
+            begun = sorted(marker_times(out))
+            walls.setdefault(workers, []).append((begun[-1] - begun[1]) / (len(begun) - 2))
+            own = unit_seconds(out)
+            print(
+                f"{workers} workers: {walls[workers][-1]:.3f} s per detector; own work {_median(own):.3f} s"
+            )
+            shutil.rmtree(out)
+    print(f"two workers against one: {_median(walls[1]) / _median(walls[2]):.2f} times")
+
+
+def overhead(scratch: Path) -> None:
+    """Cost of a unit beyond its own work in a whole campaign, and memory of the coordinator by its length."""
+    for units in (1000, 20000):
+        out = scratch / f"flat-{units}"
+        program = (
+            f"import sys; sys.path.insert(0, {str(HERE)!r}); import campaign; "
+            f"campaign.measure_flatness({str(scratch)!r}, {units})"
+        )
+        environment = {**os.environ, "PYTHONPATH": str(HERE)}
+        subprocess.run([sys.executable, "-c", program], check=True, env=environment)
+        shutil.rmtree(out, ignore_errors=True)
+
+
+def measure_flatness(scratch: str, units: int) -> None:
+    """In a process of its own: run a campaign of many trivial units and report this process' memory."""
+    import threading
+
+    import psutil
+
+    from skysub.campaign.run import run_campaign
+
+    folder = Path(scratch)
+    out = folder / f"flat-{units}"
+    table = table_of(folder, [tiny(folder)], units, 100)
+    recipe = recipe_of(folder, table, "campaign:nothing", "products.pixels=on_demand", "cluster.workers=2")
+    memory: list[tuple[float, float]] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        this = psutil.Process()
+        while not over.wait(0.5):
+            memory.append((time.monotonic(), this.memory_info().rss / 2**20))
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    clock = time.perf_counter()
+    outcome = run_campaign(recipe, out)
+    seconds = time.perf_counter() - clock
+    over.set()
+    assert outcome.done == units, outcome
+    own = sum(unit_seconds(out))
+    late = [rss for when, rss in memory if when > memory[0][0] + 0.9 * (memory[-1][0] - memory[0][0])]
+    print(
+        f"{units} units: {seconds:.1f} s with plan and start, {units / outcome.seconds:.0f}/s; "
+        f"beyond own work {1e3 * (2 * outcome.seconds - own) / units:.2f} ms of a worker per unit; "
+        f"coordinator and scheduler {_median(late):.1f} MiB near the end, "
+        f"{max(rss for _, rss in memory):.1f} at most",
+        flush=True,
+    )
+
+
+def memory(data: Path, scratch: Path) -> None:
+    """Peak memory of a worker on full-size detectors."""
+    import skysub
+    from skysub.campaign.run import run_campaign
+
+    image = 4 * SHAPE[0] * SHAPE[1] / 2**20
+    for compression in ("none", "lossless"):
+        for step in ("background", "calibrate_image"):
+            out = scratch / "peak"
+            shutil.rmtree(out, ignore_errors=True)
+            table = table_of(scratch, full_size(data, compression), 6, 2)
+            run_campaign(recipe_of(scratch, table, step, "cluster.workers=1"), out)
+            markers = skysub.open_campaign(out).markers()
+            peak = max(marker["peak_memory"] for _, _, marker in markers) / 2**20
+            limit = 6 * image + 250
+            print(
+                f"{step}, {compression}: worker's peak {peak:.0f} MiB, budget {limit:.0f} MiB (6 images + 250)"
+            )
+
+
+def dp1(data: Path, scratch: Path) -> None:
+    """Forty full-size detectors on this machine's cores, and what 15,972 would take."""
+    from skysub.campaign.run import run_campaign
+
+    out = scratch / "dp1"
+    table = table_of(scratch, full_size(data, detectors=4), 40, 4)
+    clock = time.perf_counter()
+    outcome = run_campaign(recipe_of(scratch, table, "calibrate_image"), out, stream=sys.stderr)
+    seconds = time.perf_counter() - clock
+    assert outcome.done == 40
+    begun = sorted(marker_times(out))
+    steady = (begun[-1] - begun[4]) / (len(begun) - 5)
+    print(f"40 detectors: {seconds:.1f} s in all, {steady:.3f} s each once warm; {outcome.stages}")
+    print(f"15,972 detectors on these cores: {15972 * steady / 3600:.1f} h")
+
+
+def faults(scratch: Path) -> None:
+    """The test of twenty kills, over and over with other seeds: tests/campaign/test_faults.py."""
+    del scratch
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "long", "tests/campaign/test_faults.py"]
+    subprocess.run(command, check=True, cwd=HERE.parent)
+
+
+# ---- helpers
+
+
+def marker_times(out: Path) -> list[float]:
+    """When each unit was over."""
+    import skysub
+
+    campaign = skysub.open_campaign(out)
+    run = out / "runs" / campaign.runs[-1]
+    # shards keep their time when markers of detectors have been gathered
+    return [path.stat().st_mtime for path in run.glob("images.zarr/*/image/c/*/*/0/0")]
+
+
+def unit_seconds(out: Path) -> list[float]:
+    import skysub
+
+    return [sum(marker["timings"].values()) for _, _, marker in skysub.open_campaign(out).markers()]
+
+
+def _jobs(numbers):
+    def next_job():
+        from skysub.campaign.window import Job
+
+        number = next(numbers, None)
+        return None if number is None else Job((number,), trivial, (number,))
+
+    return next_job
+
+
+def _median(values) -> float:
+    return statistics.median(values)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    known = ("codecs", "stages", "dask", "overhead", "memory", "dp1", "faults")
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=", ".join(known))
+    parser.add_argument("--data", type=Path, help="folder for simulated detectors, kept")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        data = options.data or scratch / "data"
+        does = {
+            "codecs": lambda: codecs(data, scratch),
+            "stages": lambda: stages(data, scratch),
+            "dask": lambda: dask_cost(data, scratch),
+            "overhead": lambda: overhead(scratch),
+            "memory": lambda: memory(data, scratch),
+            "dp1": lambda: dp1(data, scratch),
+            "faults": lambda: faults(scratch),
+        }
+        for section in options.sections or known[:5]:
+            print(f"\n## {section}", flush=True)
+            does[section]()
+
+
+if __name__ == "__main__":
+    # workers import this file under its own name, not as the main program
+    sys.path.insert(0, str(HERE))
+    import campaign
+
+    campaign.main()
