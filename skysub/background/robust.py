@@ -147,7 +147,7 @@ def fit_robust(
     covariance = solution.covariance * inflation * scale**2
     coefficients *= scale
     coefficients[0] += level
-    deviation = np.sqrt(np.einsum("ki,ij,kj->k", everywhere, covariance, everywhere, optimize=True))
+    deviation = np.sqrt(np.einsum("ki,ki->k", np.einsum("ki,ij->kj", everywhere, covariance), everywhere))
     believed_grid = np.zeros(grid.shape)
     believed_grid[usable] = np.where(believed, weights, 0.0)
     background = Background(
