@@ -96,7 +96,25 @@ def with_photutils(visit_image: VisitImage) -> Answer:
     return background.background, None
 
 
+def calibrated(visit_image: VisitImage, *, name: str, **corrections: bool) -> Answer:
+    """`skysub.calibrate_image`, which finds its own source mask; neither cosmic rays nor PSF are needed."""
+    config = skysub.CalibrateImageConfig.named(name)
+    if corrections:
+        sky = dataclasses.replace(
+            config.sky, corrections=dataclasses.replace(config.sky.corrections, **corrections)
+        )
+        config = dataclasses.replace(config, sky=sky)
+    config = dataclasses.replace(config, cosmic_rays=None, psf=None)
+    layers = skysub.calibrate_image(visit_image, config).preliminary_visit_image_background
+    return layers.evaluate(), layers.uncertainty()
+
+
 METHODS: dict[str, Callable[[VisitImage], Answer]] = {
+    "default": functools.partial(calibrated, name="default"),
+    "default uncorrected": functools.partial(
+        calibrated, name="default", clip_skew=False, noise_peaks=False, faint_counts=False
+    ),
+    "lsst": functools.partial(calibrated, name="lsst"),
     "skysub plain fit": plain,
     "sep": with_sep,
     "photutils": with_photutils,

@@ -57,7 +57,7 @@ class CorrectionsConfig:
     noise_peaks: bool = True
     faint_counts: bool = True
     faint_magnitudes: float = 2.6
-    faint_uncertainty: float = 0.15
+    faint_uncertainty: float = 0.1
 
     def __post_init__(self) -> None:
         for name in ("faint_magnitudes", "faint_uncertainty"):

@@ -82,6 +82,7 @@ def find_corrections(
         # the more is masked the more sources are blends, and their counts are trusted the less
         trust = max(1.0, _CLEAR / max(1e-3, 1 - mask.masked))
         uncertainty = config.faint_magnitudes * math.hypot(error, config.faint_uncertainty * light * trust)
+        crowded = light == 0 and mask.rung > 0
     if crowded:
         uncertainty = _STARLIGHT * noise
     return Corrections(clip_skew=skew, noise_peaks=peaks, faint_counts=faint, uncertainty=uncertainty)
