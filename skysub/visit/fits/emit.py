@@ -18,7 +18,8 @@ import numpy as np
 from skysub.errors import InvalidImageError, VisitFileError
 from skysub.visit.fits.cards import CARD, Cards
 from skysub.visit.fits.checksum import data_sum, encode_checksum, fold
-from skysub.visit.fits.file import BLOCK, FitsFile, is_remote
+from skysub.visit.fits.file import BLOCK, FitsFile
+from skysub.visit.fits.remote import is_remote, put
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -205,14 +206,15 @@ def write_blocks(path: str | os.PathLike[str], blocks: Iterable[tuple[Block, str
         When it cannot be written.
     """
     name = os.fspath(path)
+    place = Path(name)
     try:
         if is_remote(name):
-            import fsspec
-
-            with fsspec.open(name, "wb") as stream:
-                _emit(stream, blocks)
+            # a stream to a store that is closed early would leave half an object
+            with tempfile.NamedTemporaryFile(prefix="skysub-") as whole:
+                _emit(whole, blocks)
+                whole.flush()
+                put(whole.name, name)
             return
-        place = Path(name)
         handle, partial = tempfile.mkstemp(prefix=f".{place.name}.", dir=place.parent or None)
         try:
             with os.fdopen(handle, "wb") as stream:
@@ -223,6 +225,8 @@ def write_blocks(path: str | os.PathLike[str], blocks: Iterable[tuple[Block, str
         except BaseException:
             Path(partial).unlink(missing_ok=True)
             raise
+    except VisitFileError:
+        raise
     except OSError as error:
         raise VisitFileError(f"{name}: cannot be written: {error.strerror or error}") from error
 

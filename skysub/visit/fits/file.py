@@ -13,25 +13,26 @@ import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
 from skysub.errors import LayoutError, VisitFileError, VisitFileNotFoundError
 from skysub.visit.fits.cards import CARD, Cards
+from skysub.visit.fits.remote import is_remote, open_remote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-__all__ = ["BLOCK", "FitsFile", "Hdu", "is_remote", "open_fits"]
+__all__ = ["BLOCK", "FitsFile", "Hdu", "open_fits"]
 
 BLOCK = 2880
 _MAX_HEADER = 4000 * BLOCK
 _MAX_HDUS = 2000
 _END = b"END".ljust(CARD)
-_DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError)
+_DAMAGED: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError)
 _TABLE = re.compile(
     r"(ZIMAGE|ZCMPTYPE|ZQUANTIZ|ZDITHER0|ZSCALE|ZZERO|ZBLANK|ZTENSION|ZSIMPLE|ZEXTEND|ZBLOCKED|ZHECKSUM|ZDATASUM|"
     r"ZBITPIX|ZPCOUNT|ZGCOUNT|(ZNAXIS|ZTILE|ZNAME|ZVAL|TTYPE|TFORM|TUNIT|TDIM)\d*|THEAP|TFIELDS|CHECKSUM|DATASUM|"
@@ -91,6 +92,7 @@ class FitsFile:
         self.path = path
         self._stream = stream
         self._size = size
+        self._failures = _failures(path)
         self.hdus = list(self._walk())
 
     @property
@@ -131,7 +133,7 @@ class FitsFile:
                 if not got:
                     break
                 done += got
-        except _DAMAGED as error:
+        except self._failures as error:
             raise VisitFileError(f"{self.path}: cannot read extension {hdu.index}: {error}") from error
         if done < len(view):
             raise self._truncated(hdu.offset + len(view), hdu.offset + done)
@@ -179,7 +181,7 @@ class FitsFile:
                     # FITS allows printable ASCII alone; other bytes stand in comments of real files
                     text = "".join(chr(byte) if 32 <= byte < 127 else "?" for byte in data)
                     return text, position + len(blocks) * BLOCK
-        except _DAMAGED as error:
+        except self._failures as error:
             if isinstance(error, VisitFileError):
                 raise
             raise VisitFileError(f"{self.path}: cannot be unpacked: {error}") from error
@@ -244,14 +246,9 @@ def open_fits(path: str | os.PathLike[str]) -> Iterator[FitsFile]:
             plain.seek(0)
             stream = _unpacked(plain, magic)
             size = stream.seek(0, io.SEEK_END)
-        except _DAMAGED as error:
+        except _failures(name) as error:
             raise VisitFileError(f"{name}: cannot be unpacked: {error}") from error
         yield FitsFile(name, stream, size)
-
-
-def is_remote(path: str) -> bool:
-    """Whether a path is a URL, to be opened through fsspec."""
-    return "://" in path
 
 
 @contextmanager
@@ -259,7 +256,7 @@ def _stream(name: str) -> Iterator[IO[bytes]]:
     if not is_remote(name) and Path(name).is_dir():
         raise VisitFileError(f"{name}: this is a directory; give the FITS files in it")
     try:
-        stream: Any = _remote(name) if is_remote(name) else Path(name).open("rb", buffering=0)  # noqa: SIM115 (closed below)
+        stream = open_remote(name) if is_remote(name) else Path(name).open("rb", buffering=0)  # noqa: SIM115 (closed below)
     except VisitFileError:
         raise
     except FileNotFoundError as error:
@@ -270,18 +267,9 @@ def _stream(name: str) -> Iterator[IO[bytes]]:
         yield stream
 
 
-def _remote(name: str) -> Any:
-    try:
-        import fsspec
-    except ImportError as error:
-        raise VisitFileError(f"{name}: URLs need fsspec: pip install 'skysub[s3]'") from error
-    try:
-        # headers are a few blocks here and there: small reads, not megabytes ahead
-        return fsspec.open(name, "rb", block_size=64 * BLOCK).open()
-    except ImportError as error:
-        raise VisitFileError(f"{name}: {error}; for s3:// do pip install 'skysub[s3]'") from error
-    except ValueError as error:
-        raise VisitFileError(f"{name}: cannot be opened: {error}") from error
+def _failures(name: str) -> tuple[type[Exception], ...]:
+    """What reading may raise through no fault of ours; of a store that is anything."""
+    return (Exception,) if is_remote(name) else _DAMAGED
 
 
 def _unpacked(plain: IO[bytes], magic: bytes) -> IO[bytes]:
