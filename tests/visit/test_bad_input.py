@@ -1,4 +1,6 @@
+import bz2
 import gzip
+import lzma
 import warnings
 
 import numpy as np
@@ -62,22 +64,38 @@ def test_what_is_no_fits(tmp_path, content, message):
     assert isinstance(caught.value, OSError)
 
 
-def test_truncated_files(files, tmp_path):
+READERS = (read_visit_image, read_visit_header)
+
+
+@pytest.mark.parametrize("part", [0.999, 0.8, 0.5, 0.1])
+def test_truncated_files(files, tmp_path, part):
     path = tmp_path / "t.fits"
     for name in ("afw-none", "afw-lossless", "lsst_images", "plain"):
         whole = files[name].read_bytes()
-        for part in (0.8, 0.5, 0.1):
-            path.write_bytes(whole[: int(len(whole) * part) // 2880 * 2880 - 100])
-            for read in (read_visit_image, read_visit_header):
+        for cut in (int(len(whole) * part), int(len(whole) * part) // 2880 * 2880 - 100):
+            path.write_bytes(whole[:cut])
+            for read in READERS:
                 with pytest.raises(SkysubError, match=r"t\.fits"):
                     read(path)
 
 
-def test_truncated_gzip(files, tmp_path):
-    packed = gzip.compress(files["afw-none"].read_bytes())
-    (tmp_path / "t.fits.gz").write_bytes(packed[: len(packed) // 2])
-    with pytest.raises(VisitFileError, match="cannot be unpacked"):
-        read_visit_image(tmp_path / "t.fits.gz")
+@pytest.mark.parametrize("part", [0.999, 0.5])
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize("name", ["afw-none", "plain"])
+def test_truncated_packed_files(files, tmp_path, pack, part, name):
+    packed = pack(files[name].read_bytes())
+    (tmp_path / "t.fits.x").write_bytes(packed[: int(len(packed) * part)])
+    for read in READERS:
+        with pytest.raises(VisitFileError, match="cannot be unpacked"):
+            read(tmp_path / "t.fits.x")
+
+
+def test_a_packed_file_that_was_cut_before_it_was_packed(files, tmp_path):
+    whole = files["afw-none"].read_bytes()
+    (tmp_path / "t.fits.gz").write_bytes(gzip.compress(whole[: int(len(whole) * 0.999)]))
+    for read in READERS:
+        with pytest.raises(VisitFileError, match="truncated or still being written"):
+            read(tmp_path / "t.fits.gz")
 
 
 def test_a_file_that_is_being_written(files, tmp_path):

@@ -289,6 +289,28 @@ def test_headers_are_read_without_pixels(tmp_path, files):
     assert pickle.loads(pickle.dumps(header)).visit == given.visit
 
 
+@pytest.mark.parametrize("parts", [1, 2])
+def test_headers_in_gzip_are_read_without_unpacking_pixels(tmp_path, parts):
+    import tracemalloc
+
+    image = np.random.default_rng(2).normal(500, 25, (1000, 1000)).astype(np.float32)
+    hdu = fits.PrimaryHDU(image, fits.Header({"VISIT": 12, "DETECTOR": 3}))
+    hdu.writeto(tmp_path / "v.fits")
+    whole = (tmp_path / "v.fits").read_bytes()
+    step = len(whole) // parts
+    packed = b"".join(gzip.compress(whole[i * step : (i + 1) * step], 1) for i in range(parts))
+    (tmp_path / "v.fits.gz").write_bytes(packed)
+    read_visit_header(tmp_path / "v.fits.gz")
+    tracemalloc.start()
+    header = read_visit_header(tmp_path / "v.fits.gz")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (header.visit, header.shape) == (12, (1000, 1000))
+    # the size at the end of a file of several parts is that of the last, so all of it is unpacked
+    assert peak < image.nbytes / 4 if parts == 1 else peak > image.nbytes
+    assert_same_bits(read_visit_image(tmp_path / "v.fits.gz").image, image)
+
+
 def test_pixels_are_copied_at_most_once(tmp_path):
     import tracemalloc
 

@@ -13,7 +13,7 @@ import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["BLOCK", "FitsFile", "Hdu", "open_fits"]
 
 BLOCK = 2880
+_GZIP = b"\x1f\x8b"
 _MAX_HEADER = 4000 * BLOCK
 _MAX_HDUS = 2000
 _END = b"END".ljust(CARD)
@@ -158,6 +159,8 @@ class FitsFile:
             # padding counts: a file cut there may have lost the extensions behind it
             if position > self._size:
                 raise self._truncated(position, self._size)
+            if position == self._size:
+                return
         raise VisitFileError(f"{self.path}: more than {_MAX_HDUS} extensions; is this one visit's file?")
 
     def _header(self, index: int, position: int) -> tuple[str, int] | None:
@@ -227,10 +230,18 @@ class FitsFile:
 
 
 @contextmanager
-def open_fits(path: str | os.PathLike[str]) -> Iterator[FitsFile]:
+def open_fits(path: str | os.PathLike[str], *, headers_only: bool = False) -> Iterator[FitsFile]:
     """Open a FITS file for reading, plain or packed by gzip, bzip2 or xz, local or at a URL.
 
     Packed files are unpacked in memory. URLs (``s3://``, ``https://``, ...) go through fsspec.
+
+    Parameters
+    ----------
+    path
+        Local path or URL.
+    headers_only
+        Whether no pixels will be read: of a file packed by gzip only the part up to the last header is then
+        unpacked, a little at a time.
 
     Raises
     ------
@@ -241,14 +252,15 @@ def open_fits(path: str | os.PathLike[str]) -> Iterator[FitsFile]:
     """
     name = os.fspath(path)
     with _stream(name) as plain:
-        try:
-            magic = plain.read(6)
-            plain.seek(0)
-            stream = _unpacked(plain, magic)
-            size = stream.seek(0, io.SEEK_END)
-        except _failures(name) as error:
-            raise VisitFileError(f"{name}: cannot be unpacked: {error}") from error
-        yield FitsFile(name, stream, size)
+        file = _headers_of_gzip(name, plain) if headers_only else None
+        if file is None:
+            try:
+                stream = _unpacked(plain)
+                size = stream.seek(0, io.SEEK_END)
+            except _failures(name) as error:
+                raise VisitFileError(f"{name}: cannot be unpacked: {error}") from error
+            file = FitsFile(name, stream, size)
+        yield file
 
 
 @contextmanager
@@ -272,8 +284,30 @@ def _failures(name: str) -> tuple[type[Exception], ...]:
     return (Exception,) if is_remote(name) else _DAMAGED
 
 
-def _unpacked(plain: IO[bytes], magic: bytes) -> IO[bytes]:
-    if magic.startswith(b"\x1f\x8b"):
+def _headers_of_gzip(name: str, plain: IO[bytes]) -> FitsFile | None:
+    """File whose pixels stay packed; None where it is not packed by gzip, or only a whole look will tell.
+
+    gzip ends with the unpacked size. Where that does not fit the headers, the file is cut short, made of
+    several parts, larger than 4 GiB or damaged.
+    """
+    try:
+        plain.seek(0)
+        if plain.read(len(_GZIP)) != _GZIP:
+            return None
+        plain.seek(-4, io.SEEK_END)
+        size = int.from_bytes(plain.read(4), "little")
+        plain.seek(0)
+        return FitsFile(name, cast("IO[bytes]", gzip.GzipFile(fileobj=plain)), size)
+    # errors of ours are among them
+    except _failures(name):
+        return None
+
+
+def _unpacked(plain: IO[bytes]) -> IO[bytes]:
+    plain.seek(0)
+    magic = plain.read(6)
+    plain.seek(0)
+    if magic.startswith(_GZIP):
         return io.BytesIO(gzip.GzipFile(fileobj=plain).read())
     if magic.startswith(b"BZh"):
         return io.BytesIO(bz2.BZ2File(plain).read())

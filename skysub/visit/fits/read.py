@@ -85,7 +85,7 @@ def read_visit_headers(path: str | os.PathLike[str], ingest: IngestMap | None = 
     Errors are those of `read_visit_image`.
     """
     ingest = ingest or IngestMap()
-    with open_fits(path) as file:
+    with open_fits(path, headers_only=True) as file:
         headers: list[VisitHeader] = _layout(file, ingest).headers(file, ingest)
         return headers
 
