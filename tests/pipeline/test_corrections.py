@@ -1,0 +1,87 @@
+"""Corrections of the level, each against a simulation of what it corrects."""
+
+import numpy as np
+import pytest
+
+from skysub.background.clipping import superpixel_statistics
+from skysub.background.config import BackgroundConfig
+from skysub.background.superpixels import SuperpixelGrid
+from skysub.pipeline.config import CorrectionsConfig
+from skysub.pipeline.corrections import clip_skew, faint_counts, find_corrections, noise_peaks
+from skysub.sources.flags import NOT_SKY
+from skysub.sources.mask import SourceMaskConfig, mask_sources
+
+SHAPE = (2000, 2000)
+
+
+def mask_of(image, noise, config):
+    flags = np.zeros(image.shape, np.uint8)
+    grid = SuperpixelGrid.over(image.shape, BackgroundConfig())
+    mask = mask_sources(
+        image.astype(np.float32),
+        flags,
+        np.zeros((1, 1)),
+        np.full(grid.shape, noise),
+        grid,
+        config=config,
+        fwhm=4.0,
+    )
+    return mask, flags
+
+
+@pytest.mark.parametrize("gain", [1.0, 2.5])
+@pytest.mark.parametrize("clip_sigma", [2.5, 3.0])
+def test_clip_skew(gain, clip_sigma):
+    rng = np.random.default_rng(1)
+    counts = (rng.poisson(400, SHAPE) / gain).astype(np.float32)
+    # integers of few levels would jump; spread them over their step
+    counts += rng.uniform(-0.5, 0.5, SHAPE).astype(np.float32) / np.float32(gain)
+    config = BackgroundConfig(superpixel=2000, clip_sigma=clip_sigma, clip_passes=8)
+    grid = SuperpixelGrid.over(SHAPE, config)
+    measured = superpixel_statistics(counts, np.empty((0, 0), np.uint8), 0, grid, config).mean[0, 0]
+    bias = float(measured) - float(counts.mean(dtype=np.float64))
+    assert clip_skew(gain, clip_sigma) == pytest.approx(-bias, rel=0.25)
+
+
+def test_noise_peaks():
+    config = SourceMaskConfig(peak_threshold=3.0, extended=None)
+    biases = []
+    for seed in range(3):
+        image = np.random.default_rng(seed).normal(0, 30, SHAPE)
+        _, flags = mask_of(image, 30.0, config)
+        biases.append(image[(flags & NOT_SKY) == 0].mean() - image.mean())
+    assert noise_peaks(30.0, 3.0, fwhm=4.0) == pytest.approx(-np.mean(biases), rel=0.45)
+    assert noise_peaks(30.0, 5.0, fwhm=4.0) < 0.001
+
+
+def test_faint_counts_measures_light_per_magnitude():
+    rng = np.random.default_rng(4)
+    noise, unit = 30.0, 30.0 / 0.166
+    n = 400
+    flux = unit * 14 * 2 ** rng.uniform(0.2, 0.8, n)
+    image = rng.normal(0, noise, SHAPE)
+    yy, xx = np.mgrid[-12:13, -12:13]
+    for x, y, f in zip(rng.integers(13, 1987, n), rng.integers(13, 1987, n), flux, strict=True):
+        image[y - 12 : y + 13, x - 12 : x + 13] += f / (2 * np.pi * 2.89) * np.exp(-(xx**2 + yy**2) / 5.78)
+    mask, _ = mask_of(image, noise, SourceMaskConfig())
+    light, error = faint_counts(mask, noise, fwhm=4.0)
+    expected = flux.sum() / image.size / (2.5 * np.log10(2))
+    assert light == pytest.approx(expected, rel=0.2)
+    assert 0 < error < light / 10
+
+
+def test_without_sources_noise_or_gain_nothing_is_added():
+    mask, _ = mask_of(np.random.default_rng(0).normal(0, 30, (500, 500)), 30.0, SourceMaskConfig())
+    settings = {
+        "config": CorrectionsConfig(noise_peaks=False),
+        "sources": SourceMaskConfig(),
+        "gain": None,
+        "fwhm": 4.0,
+        "crowded": False,
+    }
+    found = find_corrections(mask, BackgroundConfig(), noise=30.0, **settings)
+    assert found.total == 0
+    assert find_corrections(mask, BackgroundConfig(), noise=np.nan, **settings).total == 0
+    crowded = find_corrections(mask, BackgroundConfig(), noise=30.0, **(settings | {"crowded": True}))
+    assert crowded.faint_counts == 0
+    assert crowded.uncertainty > 1
