@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.utils.exceptions import AstropyUserWarning
 
 import skysub
 from skysub.errors import LayoutError
@@ -144,6 +145,45 @@ def test_lsst_images_planes_have_our_names(files):
     assert np.argwhere(set_on(read, "CR")).tolist() == [[1, 2]]
     assert np.argwhere(set_on(read, "FAR")).tolist() == [[2, 0], [2, 1]]
     assert (read.xy0, read.unit, read.photo_calib) == ((7, 8), "nJy", 1.0)
+
+
+@pytest.mark.parametrize("kind", [fits.ImageHDU, fits.CompImageHDU])
+@pytest.mark.parametrize("stored", ["u1", "i1", "u2", "i2", "u4", "i4"])
+def test_integers_of_every_kind(tmp_path, kind, stored):
+    # unsigned integers lie in files as signed ones with BZERO, which decoders may or may not have applied
+    numbers = np.random.default_rng(3).integers(0, 120, SHAPE).astype(stored)
+    numbers[0, :2] = np.iinfo(stored).min, np.iinfo(stored).max
+    flags = (numbers % 4).astype(stored)
+    hdus = [fits.PrimaryHDU(header=fits.Header({"VISIT": 1, "DETECTOR": 2}))]
+    hdus += [kind(numbers, name="SCI"), kind(flags, name="FLAGS")]
+    fits.HDUList(hdus).writeto(tmp_path / "x.fits")
+    ingest = IngestMap(image="SCI", mask="FLAGS", planes={"SAT": 0, "CR": 1})
+    read = read_visit_image(tmp_path / "x.fits", ingest)
+    assert np.array_equal(read.image, numbers.astype(np.float32))
+    assert np.array_equal(read.mask, flags)
+
+
+@pytest.mark.parametrize("kind", [fits.ImageHDU, fits.CompImageHDU])
+def test_scaled_integers_with_blanks(tmp_path, kind):
+    numbers = np.random.default_rng(3).integers(0, 120, SHAPE).astype(np.int16)
+    numbers[3, 3] = -5
+    hdu = kind(numbers, name="SCI")
+    hdu.header.update({"BSCALE": 0.5, "BZERO": 7.0, "BLANK": -5})
+    with warnings.catch_warnings():
+        # astropy holds that the array it was given cannot have blanks
+        warnings.simplefilter("ignore", AstropyUserWarning)
+        fits.HDUList([fits.PrimaryHDU(header=fits.Header({"VISIT": 1, "DETECTOR": 2})), hdu]).writeto(
+            tmp_path / "x.fits"
+        )
+    expected = np.where(numbers == -5, np.nan, numbers * 0.5 + 7).astype(np.float32)
+    assert_same_bits(read_visit_image(tmp_path / "x.fits").image, expected)
+
+
+def test_unsigned_integers_of_64_bits_are_refused(tmp_path):
+    numbers = np.zeros(SHAPE, np.uint64)
+    fits.PrimaryHDU(numbers, fits.Header({"VISIT": 1, "DETECTOR": 2})).writeto(tmp_path / "x.fits")
+    with pytest.raises(LayoutError, match="unsigned integers of 64 bits are not read"):
+        read_visit_image(tmp_path / "x.fits")
 
 
 @pytest.mark.parametrize("compress", [False, True])

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["read_float", "read_integer", "read_table", "read_vector"]
 
 _TYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
+_EXACT = 2**62
+"""Beyond this are only the offsets of unsigned 64-bit integers, which neither double nor int64 would keep."""
 _MAX_RATIO = 8192
 """Pixels unpacked per packed byte: more than any of the algorithms of FITS reaches."""
 
@@ -34,26 +36,22 @@ def read_float(file: FitsFile, hdu: Hdu, *, verify: bool = True) -> NDArray[np.f
         When its data are damaged.
     """
     pixels = _read(file, hdu, verify=verify)
+    scale, zero = _number(file, hdu, "BSCALE", 1), _number(file, hdu, "BZERO", 0)
     if pixels.dtype.kind == "f":
-        scaled = pixels
-    else:
-        # BSCALE * stored + BZERO in double, a band of rows at a time so that no double image is made
-        scale, zero, blank = (
-            _number(file, hdu, *card) for card in (("BSCALE", 1), ("BZERO", 0), ("BLANK", None))
-        )
-        scaled = np.empty(pixels.shape, np.float32)
-        for start in range(0, len(pixels), 256):
-            band = pixels[start : start + 256]
-            scaled[start : start + 256] = band * float(scale) + zero
-            if blank is not None:
-                scaled[start : start + 256][band == blank] = np.nan
-        return scaled
-    with np.errstate(over="ignore", invalid="ignore"):
-        result: NDArray[np.float32] = scaled.astype(np.float32, copy=False)
-        scale, zero = _number(file, hdu, "BSCALE", 1), _number(file, hdu, "BZERO", 0)
-        if not hdu.compressed and (scale, zero) != (1, 0):
-            result *= np.float32(scale)
-            result += np.float32(zero)
+        with np.errstate(over="ignore", invalid="ignore"):
+            result: NDArray[np.float32] = pixels.astype(np.float32, copy=False)
+            if (scale, zero) != (1, 0):
+                result *= np.float32(scale)
+                result += np.float32(zero)
+        return result
+    blank = _number(file, hdu, "BLANK", _number(file, hdu, "ZBLANK", None))
+    # scaled in double, a band of rows at a time so that no double image is made
+    result = np.empty(pixels.shape, np.float32)
+    for start in range(0, len(pixels), 256):
+        band = pixels[start : start + 256]
+        result[start : start + 256] = band * float(scale) + zero
+        if blank is not None:
+            result[start : start + 256][band == blank] = np.nan
     return result
 
 
@@ -161,6 +159,7 @@ def _check_tiles(file: FitsFile, hdu: Hdu) -> None:
 
 
 def _unpack(file: FitsFile, hdu: Hdu, *, verify: bool) -> NDArray[Any]:
+    """Pixels of tiles as the image stores them, BSCALE and BZERO not applied."""
     from astropy.io.fits import BinTableHDU, CompImageHDU
 
     data = file.read_alone(hdu)
@@ -169,7 +168,7 @@ def _unpack(file: FitsFile, hdu: Hdu, *, verify: bool) -> NDArray[Any]:
     try:
         with np.errstate(all="ignore"):
             table = BinTableHDU.fromstring(data)
-            unpacked: NDArray[Any] = CompImageHDU(bintable=table).data
+            unpacked: NDArray[Any] = CompImageHDU(bintable=table, do_not_scale_image_data=True).data
     # whatever a damaged tile makes a decoder raise
     except Exception as error:
         raise VisitFileError(f"{_where(file, hdu)}: the tiles cannot be unpacked: {error!r}") from error
@@ -179,12 +178,14 @@ def _unpack(file: FitsFile, hdu: Hdu, *, verify: bool) -> NDArray[Any]:
 
 
 def _number(file: FitsFile, hdu: Hdu, keyword: str, default: float | None) -> Any:
-    value = hdu.cards.get(keyword, default)
+    value = hdu.cards.get(keyword, hdu.raw.get(keyword, default))
     if value is None:
         return default
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value):
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not abs(value) < _EXACT:
         raise LayoutError(
-            f"{_where(file, hdu)}: {keyword} is {getattr(value, 'text', value)!r}, not a number"
+            f"{_where(file, hdu)}: {keyword} is {getattr(value, 'text', value)!r}, no number that pixels "
+            "can be scaled by (unsigned integers of 64 bits are not read)"
         )
     return value
 
