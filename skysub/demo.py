@@ -35,7 +35,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     raw, out = folder / "raw", folder / "out"
     size = ["--visits", str(VISITS), "--detectors", str(DETECTORS), "--shape", options.shape]
     if len(list(raw.glob("post_isr_image_*.fits"))) < VISITS * DETECTORS:
-        scene = ["--scene", "ghosts", "--seed", "8", "--workers", "2", "--overwrite"]
+        scene = ["--scene", "moonlit", "--seed", "8", "--workers", "2", "--overwrite"]
         code = _verb("simulate", str(folder), *size, *scene)
         if code:
             return code

@@ -156,7 +156,8 @@ def through_campaign(visits: Sequence[tuple[str, Sequence[Point]]]) -> Chart:
                 aside = ((j + 0.5) / len(points) - 0.5) * 0.7 * broad
                 dots.append(_dot(middle + aside, float(y[j]), point))
     y_ticks = tuple(Tick(base - (t - low) / (high - low) * tall, w) for t, w in _round_ticks(low, high, 5))
-    radius = float(np.clip(0.3 * pitch, 1.2, 3.2))
+    crowd = max(len(points) for _, points in visits)
+    radius = float(np.clip(min(0.3 * pitch, 20 / math.sqrt(crowd)), 1.2, 3.2))
     return Chart(
         width, height, left, base, tuple(dots), tuple(bars), tuple(x_ticks), y_ticks=y_ticks, radius=radius
     )

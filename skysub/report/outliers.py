@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from skysub.report.rows import NOT_COMPARED
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -38,11 +40,11 @@ class Outlier:
 
 
 def numeric_figures(rows: Iterable[Row]) -> list[str]:
-    """Names of all figures that are numbers, in the order they are met."""
+    """Names of all figures that are numbers of some row, in the order they are met."""
     names: dict[str, None] = {}
     for row in rows:
         for name, value in row.figures.items():
-            if not isinstance(value, str):
+            if not isinstance(value, str) and math.isfinite(value):
                 names[name] = None
     return list(names)
 
@@ -55,6 +57,8 @@ def find_outliers(rows: Sequence[Row]) -> list[Outlier]:
     found = []
     for group in groups.values():
         for name in numeric_figures(group):
+            if name in NOT_COMPARED:
+                continue
             found += _of_figure(group, name)
     return sorted(found, key=lambda outlier: -abs(outlier.deviations))
 
@@ -65,7 +69,9 @@ def _of_figure(group: list[Row], name: str) -> list[Outlier]:
     if known.size < FEWEST:
         return []
     median = float(np.median(known))
-    scatter = max(1.4826 * float(np.median(np.abs(known - median))), LEAST * abs(median))
+    # counts are taken as uncertain by one, other figures by a thousandth
+    least = 1.0 if (known == np.rint(known)).all() else LEAST * abs(median)
+    scatter = max(1.4826 * float(np.median(np.abs(known - median))), least)
     if scatter == 0:
         return []
     away = (values - median) / scatter

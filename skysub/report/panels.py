@@ -30,12 +30,11 @@ if TYPE_CHECKING:
 __all__ = ["CommonScales", "Panel", "Tile", "VisitCard", "common_scales", "visit_cards"]
 
 MAPS = {
-    "error": ("Error of means", True),
-    "noise": ("Noise of a pixel", True),
-    "psf_fwhm": ("PSF FWHM, pixel", False),
-    "psf_sigma": ("PSF σ, pixel", False),
+    "error": ("Error of means", "{unit}"),
+    "noise": ("Noise of a pixel", "{unit}"),
+    "psf_sigma": ("PSF σ", "pixel"),
 }
-"""Maps that have a name for people, and whether they are in the unit of the pixels."""
+"""Maps that have a name for people, and their unit."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,8 @@ class Panel:
     rendering: str
     """"cells" to see each cell, "smooth" to blend them."""
     scale: Scale | None = None
+    main: bool = False
+    """Drawn larger than others."""
     legend: tuple[tuple[str, str], ...] = ()
 
 
@@ -92,7 +93,7 @@ def common_scales(views: Sequence[View]) -> CommonScales:
         residual[unit] = residual_scale(own, unit)
         for name in dict.fromkeys(name for view in own for name in view.maps):
             arrays = [view.maps[name] for view in own if name in view.maps]
-            maps[unit, name] = map_scale(arrays, unit if MAPS.get(name, ("", False))[1] else "")
+            maps[unit, name] = map_scale(arrays, MAPS.get(name, ("", ""))[1].format(unit=unit))
     return CommonScales(residual, maps)
 
 
@@ -136,7 +137,6 @@ def _card(rows: list[Row], views: list[View], scales: CommonScales) -> VisitCard
 
 
 def _panels(views: list[View], unit: str, styles: dict[int, str], scales: CommonScales) -> Iterator[Panel]:
-    per_pixel = f"{unit} / pixel" if unit else ""
     image, sky, share = image_scale(views, unit), sky_scale(views, unit), share_scale()
     swatches = mask_swatches()
 
@@ -146,25 +146,25 @@ def _panels(views: list[View], unit: str, styles: dict[int, str], scales: Common
             for view, url in zip(views, urls, strict=True)
         )
 
-    def scaled(title: str, name: str, scale: Scale, words: str, rendering: str = "cells") -> Panel:
+    def scaled(title: str, name: str, scale: Scale, rendering: str = "cells", *, main: bool = True) -> Panel:
         urls = [scale.url(view.pictures[name]) for view in views]
-        return Panel(title, words, tiles(urls), rendering, scale)
+        return Panel(title, unit, tiles(urls), rendering, scale, main)
 
-    yield scaled("Image", "image", image, per_pixel)
-    yield scaled("Sky model", "model", sky, per_pixel, "smooth")
-    yield scaled("Residual", "residual", scales.residual[unit], f"image − model, {per_pixel}")
+    yield scaled("Image", "image", image)
+    yield scaled("Sky model", "model", sky, "smooth")
+    yield scaled("Residual", "residual", scales.residual[unit])
     masks = [mask_url(view.pictures["sources"], view.pictures["defects"]) for view in views]
     legend = (("sky", swatches["clean"]), ("sources", swatches["sources"]), ("defects", swatches["defects"]))
-    yield Panel("Mask", "share of a cell that is covered", tiles(masks), "cells", legend=legend)
-    yield scaled("Superpixel means", "superpixels", sky, per_pixel)
+    yield Panel("Mask", "share of a cell that is covered", tiles(masks), "cells", main=True, legend=legend)
+    yield scaled("Superpixel means", "superpixels", sky, main=False)
     used = [share.url(100 * view.pictures["used"]) for view in views]
-    yield Panel("Pixels used", "% of each superpixel", tiles(used), "cells", share)
+    yield Panel("Pixels used", "%", tiles(used), "cells", share)
     for name in dict.fromkeys(name for view in views for name in view.maps):
-        title, in_pixels = MAPS.get(name, (name.replace("_", " "), False))
+        title = MAPS.get(name, (name.replace("_", " "), ""))[0]
         scale = scales.maps[unit, name]
         nothing = np.full((1, 1), np.nan, np.float32)
         urls = [scale.url(view.maps.get(name, nothing)) for view in views]
-        yield Panel(title, per_pixel if in_pixels else "", tiles(urls), "cells", scale)
+        yield Panel(title, scale.unit, tiles(urls), "cells", scale)
 
 
 def _sky_words(rows: list[Row]) -> list[str]:

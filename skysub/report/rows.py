@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from skysub.campaign.campaign import Campaign
 
-__all__ = ["FIGURES", "Row", "label_of", "rows_of"]
+__all__ = ["FIGURES", "NOT_COMPARED", "Row", "label_of", "rows_of"]
 
 FIGURES: dict[str, tuple[str, str]] = {
     "sky": ("Sky level", "{unit}"),
@@ -23,7 +23,6 @@ FIGURES: dict[str, tuple[str, str]] = {
     "residual": ("Residual, rms of cells", "{unit}"),
     "chi2_per_freedom": ("χ² per degree of freedom", ""),
     "psfSigma": ("PSF σ", "pixel"),
-    "psf_fwhm": ("PSF FWHM", "pixel"),
     "zeroPoint": ("Zero point", "mag"),
     "magLim": ("Limiting magnitude", "mag"),
     "skyBg": ("Sky background", "{unit}"),
@@ -36,6 +35,8 @@ FIGURES: dict[str, tuple[str, str]] = {
     "seconds": ("Time", "s"),
 }
 """Figures that have a name for people: that name, and the unit ({unit}: that of the pixels)."""
+NOT_COMPARED = frozenset(["ra", "dec", "zenithDistance", "seconds"])
+"""Figures that have no outliers: where a detector pointed, and how busy its worker was."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,10 @@ def rows_of(campaign: Campaign) -> Iterator[Row]:
     for visit, detector, marker in campaign.markers():
         image = marker["image"]
         figures: dict[str, float | str] = {
-            name: math.nan if value is None else value for name, value in marker["figures"].items()
+            name: math.nan if value is None else value
+            for name, value in marker["figures"].items()
+            # the corners on the sky are seen on the focal plane
+            if "Corners" not in name
         }
         noise = _noise(marker)
         if noise is not None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skysub.background.superpixels import SuperpixelGrid
+from skysub.campaign.backgrounds import unpacked
 from skysub.errors import SkysubError
 from skysub.pipeline.config import IGNORED_PLANES, SATURATED_PLANES
 from skysub.report.focal_plane import Footprint, footprint
@@ -101,12 +102,12 @@ def view_of(campaign: Campaign, visit: int, detector: int, edge: int) -> View:
     unit = marker["image"]["unit"]
     try:
         visit_image = campaign.visit_image(visit, detector)
-        layers = campaign.background(_background_product(campaign), visit, detector)
+        layers = campaign.background(campaign.products[1], visit, detector)
     except SkysubError as error:
         return View(visit=visit, detector=detector, unit=unit, pictures={}, trouble=str(error))
     maps = {"error": _shrunk(_as_float(layers[-1].statistics.error), min(edge, GRID_EDGE))}
-    for name in marker["maps"]:
-        values = campaign.map(name, visit, detector)
+    for name, packed in marker["maps"].items():
+        values = unpacked(packed)
         if values.ndim == 2 and values.size and values.dtype.kind in "fiub":
             maps[name] = _shrunk(_as_float(values), min(edge, GRID_EDGE))
     return View(
@@ -143,12 +144,13 @@ def pictures_of(visit_image: VisitImage, layers: BackgroundList, edge: int) -> d
     seen = _binned(image, mask, excluded, fine, 0.0)
     last = layers[-1]
     means = np.where(last.usable, _as_float(last.statistics.mean), np.float32(np.nan))
-    for layer in layers[:-1]:
-        means += _at(layer.evaluate, last.grid)
+    if len(layers) > 1:
+        means += _at(layers[:-1].evaluate(), last.grid)
+    model = layers.evaluate()
     size = np.diff(last.grid.y_edges)[:, None] * np.diff(last.grid.x_edges)[None]
     return {
-        "image": seen + _at(layers.evaluate, fine),
-        "model": _at(layers.evaluate, smooth),
+        "image": seen + _at(model, fine),
+        "model": _at(model, smooth),
         "residual": _binned(image, mask, sources | defects, coarse, LEAST_GOOD),
         "sources": _covered(mask, sources, fine),
         "defects": _covered(mask, defects, fine),
@@ -160,10 +162,6 @@ def pictures_of(visit_image: VisitImage, layers: BackgroundList, edge: int) -> d
 def _elements(edge: int) -> int:
     # image and mask; residual; model, superpixels, used, error, noise and one more map
     return 2 * edge**2 + min(edge, RESIDUAL_EDGE) ** 2 + 6 * min(edge, GRID_EDGE) ** 2
-
-
-def _background_product(campaign: Campaign) -> str:
-    return campaign.products[1]
 
 
 def _grid(shape: tuple[int, int], edge: int) -> SuperpixelGrid:
@@ -190,10 +188,10 @@ def _covered(mask: NDArray[Any], bits: int, grid: SuperpixelGrid) -> NDArray[np.
     return share
 
 
-def _at(evaluate: Callable[..., NDArray[np.float32]], grid: SuperpixelGrid) -> NDArray[np.float32]:
+def _at(model: NDArray[np.float32], grid: SuperpixelGrid) -> NDArray[np.float32]:
     """Model at the centres of cells, to the pixel."""
-    columns = grid.x_centers.astype(int)
-    return np.stack([evaluate(y=slice(y, y + 1))[0, columns] for y in grid.y_centers.astype(int)])
+    values: NDArray[np.float32] = model[np.ix_(grid.y_centers.astype(int), grid.x_centers.astype(int))]
+    return values
 
 
 def _shrunk(values: NDArray[np.float32], edge: int) -> NDArray[np.float32]:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["write_report"]
 
 MOST_DISTRIBUTIONS = 12
+POINTING = {"ra", "dec", "zenithDistance"}
+"""Figures whose distribution says nothing."""
 
 
 @dataclass(frozen=True)
@@ -152,15 +154,13 @@ def _results(rows: list[Row], views: list[View]) -> dict[str, Any]:
     outlier_columns, outlier_rows = outlier_table(outliers)
     detector_columns, detector_rows = detector_table(rows)
     outlying = {(each.row.key, each.name) for each in outliers}
-    names = figure_names(rows)
-    distributions = [made for name in names if (made := _distribution(rows, name, outlying)) is not None][
-        :MOST_DISTRIBUTIONS
-    ]
+    compared = [name for name in figure_names(rows) if name not in POINTING]
+    distributions = [made for name in compared if (made := _distribution(rows, name, outlying)) is not None]
     return {
         "visits": visit_cards(rows, views, common_scales(views)),
         "pictures_note": _pictures_note(rows, views),
         "through": _through(rows, outlying),
-        "distributions": distributions,
+        "distributions": distributions[:MOST_DISTRIBUTIONS],
         "outliers": outlier_rows,
         "outlier_columns": outlier_columns,
         "outliers_note": _outliers_note(rows, outliers),
@@ -262,9 +262,9 @@ def _pictures_note(rows: list[Row], views: list[View]) -> str:
     edge = max((max(view.pictures["image"].shape) for view in views if view.pictures), default=0)
     words = (
         "The focal plane as the camera sees it, row 0 at the bottom. Model and superpixels of a visit share "
-        "one scale; residuals, errors and noise have one over the whole campaign. Residuals leave out all "
-        "masked pixels; grey is what is left out or unknown. A click shows a detector full size, in "
-        f"{edge} cells a side"
+        "one scale; residuals, errors and noise have one over the whole campaign. Residuals are image minus "
+        "model, without masked pixels; grey is what is left out or unknown. A click shows a detector full "
+        f"size, in {edge} cells a side"
     )
     if len(views) == len(rows):
         return f"{words}, so that the pictures have {BUDGET // 10**6} million elements at most."
