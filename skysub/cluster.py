@@ -30,12 +30,18 @@ ALL_CORES = 1_000_000
 _USABLE = 0.9
 """Share of this machine's memory that workers may have."""
 
-_WORKER_PROCESS = {
+_DASK = {
     # units hold their pixels themselves, so Dask has nothing to spill, and a pause would not end
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.95,
+    # short memories: a scheduler's logs would grow with the first ten thousand units
+    "distributed.admin.log-length": 200,
+    "distributed.admin.low-level-log-length": 50,
+    "distributed.admin.system-monitor.log-length": 200,
+    "distributed.diagnostics.computations.max-history": 5,
+    "distributed.diagnostics.erred-tasks.max-history": 5,
     "distributed.nanny.pre-spawn-environ": {
         # keep the memory of one detector for the next: fresh pages cost more than the arithmetic
         "MALLOC_ARENA_MAX": 1,
@@ -135,8 +141,10 @@ def connected(profile: Profile, *, need: int, units: int, log: Path | None = Non
     ClusterError
         When no scheduler answers, or it has no workers.
     """
+    import dask
+
     opened = {"local": _local, "threads": _threads, "address": _address}[profile.kind]
-    with opened(profile, need, max(1, units)) as workers:
+    with dask.config.set(_DASK), opened(profile, need, max(1, units)) as workers:
         if profile.kind == "local":
             workers.client.register_plugin(_manners(log))
         yield workers
@@ -144,12 +152,10 @@ def connected(profile: Profile, *, need: int, units: int, log: Path | None = Non
 
 @contextmanager
 def _local(profile: Profile, need: int, units: int) -> Iterator[Workers]:
-    import dask
     from distributed import Client, LocalCluster
 
     count, limit = _local_workers(profile, need, units)
     with (
-        dask.config.set(_WORKER_PROCESS),
         _started(
             lambda: LocalCluster(
                 n_workers=count,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import uuid
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 __all__ = ["Finished", "Job", "Window"]
+
+_NAMES = 512
+"""Names that jobs take turns to have."""
 
 _PATIENCE = 120
 """Seconds without any worker after which the cluster counts as lost."""
@@ -60,6 +64,8 @@ class Window:
         self._flying: dict[Any, tuple[Job, Future[Any]]] = {}
         self._landed: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._waited = 0
+        # Dask remembers the names of its last 100,000 tasks: few names, used again long after, keep it small
+        self._numbers = itertools.cycle(range(max(_NAMES, 16 * size)))
 
     def run(self, next_job: Callable[[], Job | None], *, stopping: Callable[[], bool]) -> Iterator[Finished]:
         """Make the calls that ``next_job`` names until it gives None and all are finished.
@@ -97,11 +103,14 @@ class Window:
             self._client.cancel(futures)
 
     def _submit(self, job: Job) -> None:
-        key = (f"{job.function.__name__}-{self._token}", *job.name)
+        key = next(key for number in self._numbers if (key := self._key(job, number)) not in self._flying)
         future = self._client.submit(job.function, *job.arguments, key=key, pure=False, retries=self._retries)
         self._flying[key] = (job, future)
         landed = self._landed
         future.add_done_callback(lambda done: landed.put(done.key))
+
+    def _key(self, job: Job, number: int) -> tuple[str, int]:
+        return f"{job.function.__name__}-{self._token}", number
 
     def _next_landed(self) -> Any:
         """Key of the next future that is over; None after a second, so that a signal is seen."""
