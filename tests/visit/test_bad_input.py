@@ -200,6 +200,28 @@ def test_header_without_identity(files, tmp_path, keyword):
     assert read_visit_image(path, IngestMap(**{keyword.lower(): 3})).shape == SHAPE
 
 
+@pytest.mark.parametrize(
+    ("keyword", "value"), [("CRPIX1", True), ("CRVAL2", "x"), ("CUNIT1", 1), ("LONPOLE", "1"), ("CD1_1", "")]
+)
+def test_world_coordinates_that_others_would_leave_out(files, tmp_path, keyword, value):
+    path = changed(files, tmp_path, lambda hdus: hdus["IMAGE"].header.set(keyword, value))
+    with pytest.raises(LayoutError, match=rf"{keyword} is .*, which is of no use for world coordinates"):
+        read_visit_image(path)
+
+
+@pytest.mark.parametrize("keyword", ["EQUINOX", "RADESYS"])
+def test_an_equinox_or_frame_of_old_headers_is_left_out(files, tmp_path, keyword):
+    path = changed(files, tmp_path, lambda hdus: hdus["IMAGE"].header.set(keyword, True))
+    assert read_visit_image(path).wcs.has_celestial
+
+
+def test_tiles_of_an_unknown_kind(files, tmp_path):
+    raw = files["afw-lossless"].read_bytes().replace(b"'GZIP_2  '", b"'LZ4     '", 1)
+    (tmp_path / "t.fits").write_bytes(raw)
+    with pytest.raises(LayoutError, match=r"ZCMPTYPE and ZTENSION are \('LZ4', 'IMAGE'\)"):
+        read_visit_image(tmp_path / "t.fits")
+
+
 def test_damaged_pixels_are_noticed_by_their_sum(files, tmp_path):
     for name in ("afw-none", "afw-lossless"):
         raw = bytearray(files[name].read_bytes())

@@ -38,6 +38,8 @@ _WCS_KEYWORD = re.compile(
     r"(CTYPE|CUNIT|CRPIX|CRVAL|CDELT|CROTA)[12]|(CD|PC)[12]_[12]|PC00[12]00[12]|P[VS][12]_\d{1,2}|"
     r"[AB]P?_ORDER|[AB]P?_\d_\d|[AB]_DMAX)$"
 )
+_WCS_WORD = re.compile(r"(RADESYS|RADECSYS|CTYPE[12]|CUNIT[12])$")
+_WCS_FRAME = ("RADESYS", "RADECSYS", "EQUINOX", "EPOCH")
 _SIP_KEYWORD = re.compile(r"[AB]P?_(ORDER|\d_\d|DMAX)$")
 
 
@@ -227,8 +229,18 @@ def find_wcs(path: str, cards: Cards) -> WCS | None:
         return None
     from astropy.wcs import WCS
 
+    chosen = wcs_cards(cards)
+    wrong = [keyword for keyword in chosen.keywords() if not _fits_keyword(keyword, chosen.get(keyword))]
+    # what astropy cannot use it leaves out with a warning: harmless for the frame, otherwise another place
+    for keyword in wrong:
+        if keyword not in _WCS_FRAME:
+            raise LayoutError(
+                f"{path}: {keyword} is {_shown(chosen.get(keyword))}, "
+                "which is of no use for world coordinates"
+            )
+    chosen = chosen.select(lambda keyword: keyword not in wrong)
     try:
-        header = wcs_cards(cards).header()
+        header = chosen.header()
         for old, new in (("RADECSYS", "RADESYS"), ("EPOCH", "EQUINOX")):
             if old in header:
                 header.setdefault(new, header.pop(old))
@@ -256,6 +268,12 @@ def _finite(path: str, cards: Cards, keyword: str, default: float) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 2**31:
         raise LayoutError(f"{path}: {keyword} is {_shown(value)}, where the image's origin should stand")
     return float(value)
+
+
+def _fits_keyword(keyword: str, value: Any) -> bool:
+    if _WCS_WORD.match(keyword):
+        return isinstance(value, str)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _digits(value: Any) -> bool:

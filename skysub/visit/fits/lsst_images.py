@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from skysub.errors import InvalidImageError, LayoutError, VisitFileError
 from skysub.visit.fits.afw import only
 from skysub.visit.fits.assemble import Planes, visit_header
-from skysub.visit.fits.pixels import read_table
 from skysub.visit.fits.psf import GaussianPsf
+from skysub.visit.fits.row import read_row
 from skysub.visit.planes import MAX_BIT, MaskPlanes
 
 if TYPE_CHECKING:
@@ -153,11 +153,8 @@ def _tree(file: FitsFile) -> dict[str, Any]:
             f"{file.path}: the JSON tree takes {hdu.nbytes} bytes; that is no description of a visit"
         )
     try:
-        tree = json.loads(bytes(read_table(file, hdu)["JSON"][0]).decode("utf-8"))
-    except VisitFileError:
-        raise
-    # a damaged table may lack the column or the row, or hold anything as its text
-    except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
+        tree = json.loads(read_row(file, hdu)["JSON"].tobytes().decode("utf-8"))
+    except (ValueError, KeyError, RecursionError) as error:
         raise VisitFileError(f"{file.path}: the JSON tree cannot be read: {error}") from error
     return tree if isinstance(tree, dict) else {}
 

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
     from skysub.visit.fits.file import FitsFile, Hdu
 
-__all__ = ["read_float", "read_integer", "read_table", "read_vector"]
+__all__ = ["read_float", "read_integer", "read_vector"]
 
 _TYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 _EXACT = 2**62
 """Beyond this are only the offsets of unsigned 64-bit integers, which neither double nor int64 would keep."""
+_ALGORITHMS = ("RICE_1", "RICE_ONE", "GZIP_1", "GZIP_2", "PLIO_1", "HCOMPRESS_1", "NOCOMPRESS")
 _MAX_RATIO = 8192
 """Pixels unpacked per packed byte: more than any of the algorithms of FITS reaches."""
 
@@ -93,24 +94,6 @@ def read_vector(file: FitsFile, hdu: Hdu) -> NDArray[np.float64]:
     return np.frombuffer(file.read(hdu), _TYPES[hdu.raw.get("BITPIX")]).astype(np.float64)
 
 
-def read_table(file: FitsFile, hdu: Hdu) -> Any:
-    """Rows of a binary table, as astropy has them.
-
-    Raises
-    ------
-    VisitFileError
-        When the table is damaged.
-    """
-    from astropy.io.fits import BinTableHDU
-
-    try:
-        return BinTableHDU.fromstring(file.read_alone(hdu)).data
-    except VisitFileError:
-        raise
-    except Exception as error:
-        raise VisitFileError(f"{_where(file, hdu)}: the table cannot be read: {error}") from error
-
-
 def _read(file: FitsFile, hdu: Hdu, *, verify: bool) -> NDArray[Any]:
     if not hdu.is_image or 0 in hdu.shape:
         raise LayoutError(f"{_where(file, hdu)}: this is no image of two axes (its shape is {hdu.shape})")
@@ -145,6 +128,10 @@ def _verify(file: FitsFile, hdu: Hdu, total: int) -> None:
 def _check_tiles(file: FitsFile, hdu: Hdu) -> None:
     """Refuse tiles that cannot be what the header says before memory is set aside for them."""
     raw, shape = hdu.raw, hdu.shape
+    # of what it does not know, the decoder supposes something and warns
+    kind = raw.get("ZCMPTYPE"), raw.get("ZTENSION", "IMAGE")
+    if kind[0] not in _ALGORITHMS or kind[1] != "IMAGE":
+        raise LayoutError(f"{_where(file, hdu)}: ZCMPTYPE and ZTENSION are {kind}: no tiles that are known")
     tile = [raw.get(f"ZTILE{i}", shape[-1] if i == 1 else 1) for i in range(1, 3)]
     if not all(isinstance(edge, int) and edge > 0 for edge in tile):
         raise LayoutError(f"{_where(file, hdu)}: ZTILE1 and ZTILE2 are {tile}; the file is damaged")

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from skysub.errors import InvalidImageError, LayoutError
 from skysub.visit.fits.emit import Block, cards, table_row
-from skysub.visit.fits.pixels import read_table
+from skysub.visit.fits.row import read_row
 
 if TYPE_CHECKING:
     from skysub.visit.fits.cards import Cards
@@ -88,13 +86,7 @@ def _from_table(file: FitsFile, hdu: Hdu) -> Any:
             f"{getattr(version, 'text', version)!r}; this skysub reads {MODEL} of version {VERSION}; "
             "read the file with the skysub that wrote it, or drop the extension"
         )
-    table = read_table(file, hdu)
     try:
-        row = {name: np.asarray(table[name][0]) for name in table.names}
-    # whatever damaged columns make astropy raise
-    except Exception as error:
-        raise LayoutError(f"{where}: its columns cannot be read: {error}") from error
-    try:
-        return psf_from_columns(row)
+        return psf_from_columns(read_row(file, hdu))
     except LayoutError as error:
         raise LayoutError(f"{where}: {error}; the file is damaged") from error

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from skysub.errors import LayoutError
 from skysub.visit.fits.assemble import finish, nothing_known, visit_header
-from skysub.visit.fits.pixels import read_float, read_table, read_vector
+from skysub.visit.fits.pixels import read_float, read_vector
+from skysub.visit.fits.row import read_row
 from skysub.visit.planes import AFW_PLANES
 
 if TYPE_CHECKING:
@@ -91,13 +92,11 @@ def read(file: FitsFile, header: VisitHeader, ingest: IngestMap) -> VisitImage:
 
 def _sky(file: FitsFile, header: VisitHeader) -> NDArray[np.float32]:
     """The subtracted sky, counts: a coarse grid, interpolated bilinearly at the columns and rows given."""
-    table: Any = read_table(file, file.hdus[2])
+    row = read_row(file, file.hdus[2])
     try:
-        coarse, columns, rows = (
-            np.asarray(table[name][0], np.float64) for name in ("ALLSKY", "XINTERP", "YINTERP")
-        )
-    except (KeyError, IndexError, ValueError, TypeError) as error:
-        raise LayoutError(f"{header.who}: the sky model lacks ALLSKY, XINTERP or YINTERP: {error}") from error
+        coarse, columns, rows = (row[name].astype(np.float64) for name in ("ALLSKY", "XINTERP", "YINTERP"))
+    except KeyError as error:
+        raise LayoutError(f"{header.who}: the sky model lacks the column {error}") from error
     if (
         coarse.ndim != 2
         or (rows.size, columns.size) != header.shape
