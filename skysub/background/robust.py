@@ -67,6 +67,9 @@ class RobustFit:
     """(gy, gx) from 0 to 1: how far each superpixel was believed; 0 where it was not usable."""
     freedom: float
     """Effective number of coefficients that the data, not the prior, determine."""
+    scatter: float
+    """Scatter of all usable superpixels about the model beyond their pixel noise, unit of the image: of
+    structure of the sky that the polynomial cannot follow, and of light."""
     deviation: NDArray[np.float64]
     """(gy, gx) standard deviation of the model at the centres of all superpixels, unit of the image."""
 
@@ -109,6 +112,7 @@ def fit_robust(
             background=plain,
             weights=plain.usable.astype(np.float64),
             freedom=float(len(plain.coefficients)),
+            scatter=0.0,
             deviation=np.zeros(grid.shape),
         )
     iy, ix = np.nonzero(usable)
@@ -165,6 +169,7 @@ def fit_robust(
         background=background,
         weights=believed_grid,
         freedom=solution.freedom,
+        scatter=scale * _beyond(residual, errors[usable] / scale),
         deviation=deviation.reshape(grid.shape),
     )
 
@@ -225,6 +230,12 @@ def _spread(residual: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArra
     if len(below) < 5:
         return noise
     return noise * max(1.0, 1.4826 * float(np.median(-below)))
+
+
+def _beyond(residual: NDArray[np.float64], noise: NDArray[np.float64]) -> float:
+    """Standard deviation of residuals, by their median about their own, beyond that of their noise."""
+    scatter = 1.4826 * float(np.median(np.abs(residual - np.median(residual))))
+    return math.sqrt(max(0.0, scatter**2 - float(np.median(noise)) ** 2))
 
 
 def _bisquare(pulls: NDArray[np.float64], robust: RobustConfig) -> NDArray[np.float64]:

@@ -105,20 +105,36 @@ def find_sky(
         with stopwatch("fit"):
             return fit_robust(grid, statistics, background, config.robust)
 
-    fit, rung = guess, 0
-    turns = 0
-    moved = np.inf
-    while turns < config.passes and not moved < config.tolerance:
-        turns += 1
+    def masked(model: Background, rung: int) -> SourceMask:
         with stopwatch("mask"):
-            power = power_coefficients(fit.background.coefficients, fit.background.order)
-            mask = mask_sources(
-                image, flags, power, noise, grid, config=config.mask, fwhm=fwhm, rung=rung, threads=threads
+            return mask_sources(
+                image,
+                flags,
+                power_coefficients(model.coefficients, model.order),
+                noise,
+                grid,
+                config=config.mask,
+                fwhm=fwhm,
+                structure=guess.scatter,
+                rung=rung,
+                threads=threads,
             )
-        before, rung = fit, mask.rung
-        fit = measured()
+
+    before, fit = guess, guess
+    mask = masked(guess.background, 0)
+    turns, moved, ran_away = 1, np.inf, False
+    while True:
+        before, fit = fit, measured()
         # the darkest pixels do not depend on the model: once measured, nothing moves
-        moved = 0.0 if rung == DARKEST else _moved(before, fit)
+        moved = 0.0 if mask.rung == DARKEST else _moved(before, fit)
+        if moved < config.tolerance or turns == config.passes:
+            break
+        next_mask = masked(fit.background, mask.rung)
+        if next_mask.rung > mask.rung:
+            # a mask that comes to leave no sky as the sky falls to what it leaves has run away
+            mask, ran_away = masked(before.background, mask.rung), True
+            break
+        mask, turns = next_mask, turns + 1
     level = float(np.nanmedian(noise)) if np.isfinite(noise).any() else np.nan
     corrections = find_corrections(
         mask,
@@ -138,7 +154,7 @@ def find_sky(
         noise=noise,
         passes=turns,
         moved=moved,
-        flags=_worth_saying(fit, mask, noise, moved, config),
+        flags=_worth_saying(fit, mask, noise, config, moved=moved, ran_away=ran_away),
     )
 
 
@@ -195,7 +211,13 @@ def _moved(before: RobustFit, after: RobustFit) -> float:
 
 
 def _worth_saying(
-    fit: RobustFit, mask: SourceMask, noise: NDArray[np.float64], moved: float, config: SkyConfig
+    fit: RobustFit,
+    mask: SourceMask,
+    noise: NDArray[np.float64],
+    config: SkyConfig,
+    *,
+    moved: float,
+    ran_away: bool,
 ) -> dict[str, str]:
     said = {}
     model = fit.background
@@ -217,14 +239,20 @@ def _worth_saying(
     elif mask.rung:
         left_out = "" if config.mask.extended is None else ", and faint extended light is not masked"
         said["mask_budget"] = (
-            f"The field is crowded: sources are masked with {100 * RUNGS[mask.rung]:.0f} % of their growth"
-            f"{left_out}, so that superpixels keep some sky; expect the background to lie too high."
+            f"Sources leave little sky between them: they are masked with {100 * RUNGS[mask.rung]:.0f} % "
+            f"of their growth{left_out}, so that superpixels keep some sky; expect the background to lie "
+            "too high."
         )
     if mask.dry > _WORTH_SAYING * mask.good.size:
         said["superpixels_dry"] = (
             f"{mask.dry} superpixels have too little sky left between sources and were not used."
         )
-    if moved >= config.tolerance:
+    if ran_away:
+        said["mask_ran_away"] = (
+            "From turn to turn the source mask grew until it left no sky, as it does where the sky has "
+            "structure that the background does not follow; the last mask that left some was kept."
+        )
+    elif moved >= config.tolerance:
         said["background_not_converged"] = (
             f"After {config.passes} passes the background still moved by {moved:.1f} of its own errors."
         )

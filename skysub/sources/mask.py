@@ -114,6 +114,7 @@ def mask_sources(
     *,
     config: SourceMaskConfig,
     fwhm: float,
+    structure: float = 0.0,
     rung: int = 0,
     threads: int = 1,
 ) -> SourceMask:
@@ -127,6 +128,9 @@ def mask_sources(
         (gy, gx) noise per pixel in each superpixel, unit of the image.
     fwhm
         Of the PSF, pixel.
+    structure
+        Scatter of the sky about the model beyond noise: it raises thresholds, so that a sky that the model
+        does not follow is not taken for sources.
     rung
         First step of the budget to try: where an earlier pass ended.
     """
@@ -142,7 +146,7 @@ def mask_sources(
         image,
         flags,
         power,
-        noise * smoothed_noise(kernel),
+        np.hypot(noise * smoothed_noise(kernel), structure),
         grid,
         kernel=kernel,
         peak_threshold=config.peak_threshold,
