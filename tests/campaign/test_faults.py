@@ -73,8 +73,8 @@ def torture(command, recipe, ledger, output, reference, *, kills, seed, fingerpr
     rng = random.Random(seed)
     arguments = ["run", recipe, "--output", output, "--set", f"cluster.workers={WORKERS}"]
     process = command(*arguments)
-    for _ in range(kills):
-        what = rng.choice(["worker", "coordinator", "everything"])
+    for number in range(kills):
+        what = ("worker", "coordinator", "everything")[number % 3]
         seen, patience = sum(begun(ledger).values()), time.monotonic() + 30
         # half of the kills while units are worked on, half at any moment
         while rng.random() < 0.5 and sum(begun(ledger).values()) == seen and process.poll() is None:
@@ -180,8 +180,10 @@ def test_a_detector_that_raises(tampered, tmp_path):
     assert begun(ledger) - before == Counter({"11 1": 1, "12 1": 1})
 
 
-def test_a_unit_that_kills_its_workers(tampered, tmp_path, command):
+def test_a_unit_that_kills_its_workers(tampered, raw, tmp_path, command):
     recipe, _ = tampered
+    for path in raw.glob("v12*.fits"):
+        path.unlink()
     output = tmp_path / "out"
     settings = ["steps.campaign_steps:tampered.bad=[1]", "steps.campaign_steps:tampered.how=die"]
     arguments = [part for setting in settings for part in ("--set", setting)]
@@ -189,7 +191,7 @@ def test_a_unit_that_kills_its_workers(tampered, tmp_path, command):
     text, _ = process.communicate(timeout=180)
     assert process.returncode == 1, text
     status = skysub.open_campaign(output).status()
-    assert status.counts == {"done": 4, "failed": 2, "left": 0, "unreadable": 0}
+    assert status.counts == {"done": 2, "failed": 1, "left": 0, "unreadable": 0}
     assert "each worker that tried it died" in status.failures[0].message
 
 
