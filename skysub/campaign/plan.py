@@ -21,7 +21,6 @@ from skysub.errors import InputsError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from skysub.campaign.inputs import Found
     from skysub.campaign.recipe import Recipe
     from skysub.campaign.steps import Layout, Step
     from skysub.visit.ingest import IngestMap
@@ -260,25 +259,22 @@ def _wanted(
 ) -> tuple[list[Unit], list[Unreadable]]:
     keys = [short_hash([step.name, step.version, config, ingest]) for ingest in ingests]
     unreadable: list[Unreadable] = []
-    found: dict[tuple[int, int], Found] = {}
+    units: dict[tuple[int, int], Unit] = {}
     for each in found_inputs(recipe.inputs):
         if isinstance(each, Unreadable):
             unreadable.append(each)
             continue
-        other = found.setdefault((each.visit, each.detector), each)
-        if other.path != each.path:
-            raise InputsError(
-                f"{other.path} and {each.path} both claim to be visit {each.visit} detector {each.detector}: "
-                "leave one out, or say by ingest or pattern how their names tell them apart"
-            )
-    units = [
-        Unit(
+        unit = Unit(
             **{field.name: getattr(each, field.name) for field in dataclasses.fields(each)},
             key=keys[each.source],
         )
-        for _, each in sorted(found.items())
-    ]
-    return units, unreadable
+        other = units.setdefault((unit.visit, unit.detector), unit)
+        if other.path != unit.path:
+            raise InputsError(
+                f"{other.path} and {unit.path} both claim to be visit {unit.visit} detector {unit.detector}: "
+                "leave one out, or say by ingest or pattern how their names tell them apart"
+            )
+    return [units[place] for place in sorted(units)], unreadable
 
 
 def _record(
