@@ -222,6 +222,19 @@ def test_tiles_of_an_unknown_kind(files, tmp_path):
         read_visit_image(tmp_path / "t.fits")
 
 
+@pytest.mark.parametrize("setting", ["BLOCKSIZE", "BYTEPIX"])
+@pytest.mark.parametrize("value", [-1, 0, 3, 2**31, True])
+def test_settings_of_tiles_that_would_crash_the_decoder(files, tmp_path, setting, value):
+    raw = bytearray(files["lsst_images"].read_bytes())
+    name = raw.index(f"'{setting}".ljust(9).encode())
+    at = raw.index(b"ZVAL", name)
+    shown = f"{'T' if value is True else value:>20}"
+    raw[at : at + 80] = raw[at : at + 10] + shown.ljust(70).encode()
+    (tmp_path / "t.fits").write_bytes(raw)
+    with pytest.raises(LayoutError, match=f"{setting} of the tiles is {value}"):
+        read_visit_image(tmp_path / "t.fits")
+
+
 def test_damaged_pixels_are_noticed_by_their_sum(files, tmp_path):
     for name in ("afw-none", "afw-lossless"):
         raw = bytearray(files[name].read_bytes())

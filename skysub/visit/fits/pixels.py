@@ -22,6 +22,8 @@ _TYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 _EXACT = 2**62
 """Beyond this are only the offsets of unsigned 64-bit integers, which neither double nor int64 would keep."""
 _ALGORITHMS = ("RICE_1", "RICE_ONE", "GZIP_1", "GZIP_2", "PLIO_1", "HCOMPRESS_1", "NOCOMPRESS")
+_SETTINGS: dict[str, tuple[int, ...]] = {"BLOCKSIZE": (32, 16), "BYTEPIX": (4, 1, 2, 8)}
+"""What FITS allows for tiles of RICE_1."""
 _MAX_RATIO = 8192
 """Pixels unpacked per packed byte: more than any of the algorithms of FITS reaches."""
 
@@ -132,6 +134,15 @@ def _check_tiles(file: FitsFile, hdu: Hdu) -> None:
     kind = raw.get("ZCMPTYPE"), raw.get("ZTENSION", "IMAGE")
     if kind[0] not in _ALGORITHMS or kind[1] != "IMAGE":
         raise LayoutError(f"{_where(file, hdu)}: ZCMPTYPE and ZTENSION are {kind}: no tiles that are known")
+    settings = {raw.get(f"ZNAME{i}"): raw.get(f"ZVAL{i}") for i in range(1, 10) if f"ZVAL{i}" in raw}
+    for name, allowed in _SETTINGS.items():
+        # the decoder believes them, and may leave its memory
+        value = settings.get(name, allowed[0])
+        if value not in allowed or isinstance(value, bool):
+            raise LayoutError(
+                f"{_where(file, hdu)}: {name} of the tiles is {getattr(value, 'text', value)!r}; "
+                "the file is damaged"
+            )
     tile = [raw.get(f"ZTILE{i}", shape[-1] if i == 1 else 1) for i in range(1, 3)]
     if not all(isinstance(edge, int) and edge > 0 for edge in tile):
         raise LayoutError(f"{_where(file, hdu)}: ZTILE1 and ZTILE2 are {tile}; the file is damaged")
