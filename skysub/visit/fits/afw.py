@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from skysub.errors import InvalidImageError, LayoutError
-from skysub.visit.fits.assemble import Planes, visit_header
+from skysub.visit.fits.assemble import assemble, visit_header
 from skysub.visit.fits.psf import find_psf
 from skysub.visit.planes import MaskPlanes
 
@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from skysub.visit.fits.cards import Cards
     from skysub.visit.fits.file import FitsFile, Hdu
     from skysub.visit.fits.header import VisitHeader
+    from skysub.visit.image import VisitImage
     from skysub.visit.ingest import IngestMap
 
-__all__ = ["NAME", "extras", "find_planes", "headers", "planes_of_cards", "recognise"]
+__all__ = ["NAME", "extras", "headers", "only", "planes_of_cards", "read", "recognise"]
 
 NAME = "LSST afw exposure"
 
@@ -51,11 +52,16 @@ def headers(file: FitsFile, ingest: IngestMap) -> list[VisitHeader]:
     ]
 
 
-def find_planes(file: FitsFile, header: VisitHeader) -> Planes:
-    """Which HDUs hold the planes of a header's image."""
-    return Planes(
-        image=file.hdus[header.extension], masks=(only(file, "MASK"),), variance=only(file, "VARIANCE")
-    )
+def read(file: FitsFile, header: VisitHeader, ingest: IngestMap) -> VisitImage:
+    """Read image, mask and variance, and what `extras` finds.
+
+    Raises
+    ------
+    LayoutError
+        When planes disagree, or the variance or the PSF is bad.
+    """
+    mask, variance = only(file, "MASK"), only(file, "VARIANCE")
+    return assemble(file, header, ingest, masks=[mask], variance=variance, **extras(file, header))
 
 
 def extras(file: FitsFile, header: VisitHeader) -> dict[str, Any]:

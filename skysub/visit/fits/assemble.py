@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from skysub.visit.planes import MaskPlanes
 
 __all__ = [
-    "Planes",
+    "PLANES_PER_HDU",
     "assemble",
     "check_shape",
     "finish",
@@ -34,14 +33,8 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, eq=False)
-class Planes:
-    """The HDUs that hold the planes of one detector."""
-
-    image: Hdu
-    masks: tuple[Hdu, ...]
-    """Several where there are more planes than one integer holds."""
-    variance: Hdu | None
+PLANES_PER_HDU = 31
+"""Bits of one mask HDU that lsst.images uses; further planes go into a further HDU."""
 
 
 def visit_header(
@@ -94,32 +87,32 @@ def visit_header(
 
 
 def assemble(
-    file: FitsFile, header: VisitHeader, planes: Planes, ingest: IngestMap, **more: Any
+    file: FitsFile, header: VisitHeader, ingest: IngestMap, *, masks: list[Hdu], variance: Hdu, **more: Any
 ) -> VisitImage:
-    """Read the planes of an LSST layout.
+    """Read the planes of an LSST layout; several masks where one integer is too small for all.
 
     Raises
     ------
     LayoutError
         When planes disagree in shape or unit, the mask has bits without a name, or the variance is bad.
     """
-    for hdu in (*planes.masks, planes.variance):
-        if hdu is not None:
-            check_shape(header, hdu)
-    stated = planes.variance.cards.get("BUNIT") if planes.variance else None
+    for hdu in (*masks, variance):
+        check_shape(header, hdu)
+    stated = variance.cards.get("BUNIT")
     if isinstance(stated, str) and ingest.unit is None and not same_as_square(stated, header.unit):
         raise LayoutError(
             f"{header.who}: the unit of the variance, {stated!r}, is not the square of the image's, "
             f"{header.unit!r}; is it a standard deviation or a weight?"
         )
-    image = read_float(file, planes.image, verify=ingest.verify)
-    mask = read_integer(file, planes.masks[0], verify=ingest.verify)
-    for index, hdu in enumerate(planes.masks[1:], 1):
-        mask = mask | (read_integer(file, hdu, verify=ingest.verify).astype(np.int64) << 31 * index)
-    variance = None
-    if planes.variance is not None and planes.variance.cards.get("VARKNOWN") is not False:
-        variance = read_float(file, planes.variance, verify=ingest.verify)
-    return finish(header, ingest, image=image, mask=mask, variance=variance, **more)
+    image = read_float(file, file.hdus[header.extension], verify=ingest.verify)
+    mask = read_integer(file, masks[0], verify=ingest.verify)
+    for index, hdu in enumerate(masks[1:], 1):
+        mask = mask | (
+            read_integer(file, hdu, verify=ingest.verify).astype(np.int64) << PLANES_PER_HDU * index
+        )
+    known = variance.cards.get("VARKNOWN") is not False
+    values = read_float(file, variance, verify=ingest.verify) if known else None
+    return finish(header, ingest, image=image, mask=mask, variance=values, **more)
 
 
 def finish(

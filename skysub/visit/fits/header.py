@@ -116,7 +116,7 @@ class Lookup:
         )
 
     def number(self, name: str, *keywords: str) -> float | None:
-        """A positive finite number, or None where there is none.
+        """A finite number that is not negative, or None where there is none.
 
         Raises
         ------

@@ -7,8 +7,9 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from skysub.errors import InvalidImageError, LayoutError, VisitFileError
+from skysub.visit.fits import afw
 from skysub.visit.fits.afw import only
-from skysub.visit.fits.assemble import Planes, visit_header
+from skysub.visit.fits.assemble import PLANES_PER_HDU, assemble, visit_header
 from skysub.visit.fits.psf import GaussianPsf
 from skysub.visit.fits.row import read_row
 from skysub.visit.planes import MAX_BIT, MaskPlanes
@@ -16,9 +17,10 @@ from skysub.visit.planes import MAX_BIT, MaskPlanes
 if TYPE_CHECKING:
     from skysub.visit.fits.file import FitsFile
     from skysub.visit.fits.header import VisitHeader
+    from skysub.visit.image import VisitImage
     from skysub.visit.ingest import IngestMap
 
-__all__ = ["AFW_NAMES", "NAME", "extras", "find_planes", "headers", "recognise"]
+__all__ = ["AFW_NAMES", "NAME", "headers", "read", "recognise"]
 
 NAME = "lsst.images VisitImage"
 
@@ -31,7 +33,6 @@ AFW_NAMES = {
 }
 """What lsst.images calls a plane, and what afw and this package do."""
 
-_PLANES_PER_HDU = 31
 _MAX_TREE = 64 * 2**20
 
 
@@ -74,16 +75,20 @@ def headers(file: FitsFile, ingest: IngestMap) -> list[VisitHeader]:
     return [header]
 
 
-def find_planes(file: FitsFile, header: VisitHeader) -> Planes:
-    """Which HDUs hold the planes of a header's image."""
-    return Planes(
-        image=file.hdus[header.extension],
-        masks=tuple(file.named("MASK")),
-        variance=only(file, "VARIANCE"),
-    )
+def read(file: FitsFile, header: VisitHeader, ingest: IngestMap) -> VisitImage:
+    """Read image, masks and variance, and what the JSON tree says of PSF and calibration.
+
+    Raises
+    ------
+    LayoutError
+        When planes disagree, or the variance is bad.
+    """
+    more = afw.extras(file, header) | _extras(file, header)
+    masks, variance = file.named("MASK"), only(file, "VARIANCE")
+    return assemble(file, header, ingest, masks=masks, variance=variance, **more)
 
 
-def extras(file: FitsFile, header: VisitHeader) -> dict[str, Any]:
+def _extras(file: FitsFile, header: VisitHeader) -> dict[str, Any]:
     """Fields of a visit image that only the JSON tree holds: PSF if Gaussian, calibration if constant."""
     tree = _tree(file)
     calibration = None if header.unit == "nJy" else _calibration(tree, header.unit)
@@ -126,14 +131,14 @@ def _planes(file: FitsFile) -> MaskPlanes:
                 f"MSKM{number}", 1 << int(number) if number.isdigit() and len(number) < 5 else None
             )
             bit = value.bit_length() - 1 if isinstance(value, int) and not isinstance(value, bool) else -1
-            if not isinstance(name, str) or not 0 <= bit < _PLANES_PER_HDU or value != 1 << bit:
+            if not isinstance(name, str) or not 0 <= bit < PLANES_PER_HDU or value != 1 << bit:
                 raise LayoutError(f"{where}: {keyword} and MSKM{number} do not give a plane and its bit")
             ours = AFW_NAMES.get(name, name)
-            if ours in bit_of or bit + _PLANES_PER_HDU * index > MAX_BIT:
+            if ours in bit_of or bit + PLANES_PER_HDU * index > MAX_BIT:
                 raise LayoutError(
                     f"{where}: mask plane {name} is there twice, or one of more than {MAX_BIT + 1}"
                 )
-            bit_of[ours] = bit + _PLANES_PER_HDU * index
+            bit_of[ours] = bit + PLANES_PER_HDU * index
     if not bit_of:
         raise LayoutError(f"{file.path}: no MSKN card in MASK names a mask plane")
     try:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from skysub.errors import LayoutError
 from skysub.visit.fits import afw, decam, lsst_images, mapped, plain, sdss
-from skysub.visit.fits.assemble import assemble
 from skysub.visit.fits.file import open_fits
 from skysub.visit.ingest import IngestMap
 
@@ -60,11 +59,6 @@ def read_visit_image(
     with open_fits(path) as file:
         layout = _layout(file, ingest)
         header = _chosen(layout.headers(file, ingest), detector, file.path)
-        if layout is lsst_images:
-            more = afw.extras(file, header) | lsst_images.extras(file, header)
-            return assemble(file, header, lsst_images.find_planes(file, header), ingest, **more)
-        if layout is afw:
-            return assemble(file, header, afw.find_planes(file, header), ingest, **afw.extras(file, header))
         visit_image: VisitImage = layout.read(file, header, ingest)
         return visit_image
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from skysub.errors import ConfigError, InvalidImageError
+from skysub.visit.fits.assemble import PLANES_PER_HDU
 from skysub.visit.fits.cards import Cards
 from skysub.visit.fits.emit import (
     Block,
@@ -37,7 +38,6 @@ __all__ = ["Compression", "write_visit_image"]
 
 Compression = Literal["lossless", "lossy16", "none"]
 
-_PLANES_PER_HDU = 31
 _UTYPE = "characterization.error.variance"
 _LSST_NAMES = {ours: theirs for theirs, ours in AFW_NAMES.items()}
 _DESCRIPTIONS = {
@@ -243,9 +243,9 @@ def _mask_images(visit_image: VisitImage) -> list[NDArray[np.int32]]:
     mask, planes = visit_image.mask, visit_image.planes
     if planes.dtype == np.int32:
         return [mask.astype(np.int32, copy=False)]
-    count = max(planes.values()) // _PLANES_PER_HDU + 1
-    low = (1 << _PLANES_PER_HDU) - 1
-    return [((mask >> _PLANES_PER_HDU * i) & low).astype(np.int32) for i in range(count)]
+    count = max(planes.values()) // PLANES_PER_HDU + 1
+    low = (1 << PLANES_PER_HDU) - 1
+    return [((mask >> PLANES_PER_HDU * i) & low).astype(np.int32) for i in range(count)]
 
 
 def _plane_cards(visit_image: VisitImage, version: int) -> str:
@@ -253,7 +253,7 @@ def _plane_cards(visit_image: VisitImage, version: int) -> str:
     single = planes.dtype == np.int32
     values: dict[str, Any] = {f"MP_{name}": planes[name] for name in planes.names} if single else {}
     for name in planes.names:
-        index, bit = divmod(planes[name], _PLANES_PER_HDU)
+        index, bit = divmod(planes[name], PLANES_PER_HDU)
         if index == version - 1:
             theirs = _LSST_NAMES.get(name, name)
             values[f"MSKN{bit:04d}"] = name if theirs in planes else theirs
