@@ -33,6 +33,8 @@ __all__ = ["CalibrateImageResult", "calibrate_image"]
 _VARIANCE_AGREES = 1.3
 """Ratio of measured to stated noise up to which they agree."""
 _SAMPLE_STEP = 7
+_LEAST_LIT = 0.05
+"""Share of pixels that must be left for vignetted ones to be left out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,16 +150,24 @@ class _Work:
                 )
             self.image = self.image * ratio.astype(np.float32, copy=False)
         with self.stopwatch("flags"):
-            self.flags = working_flags(
-                visit_image.mask,
-                ignored=visit_image.bits(*config.ignored_planes),
-                saturated=visit_image.bits(*config.saturated_planes),
-                threads=threads,
-            )
+            self.flags = self._flagged(config.ignored_planes)
+            if "VIGNETTED" in config.ignored_planes and np.mean((self.flags & IGNORED) == 0) < _LEAST_LIT:
+                self.flags = self._flagged(tuple(n for n in config.ignored_planes if n != "VIGNETTED"))
+                self.said["vignetted"] = (
+                    "Nearly all pixels are vignetted; the background was measured on them nevertheless."
+                )
         self.grid = SuperpixelGrid.over(visit_image.shape, config.sky.background)
         with self.stopwatch("noise"):
             self.noise = pixel_noise(self.image, self.flags, self.grid)
         self._check_variance()
+
+    def _flagged(self, ignored: tuple[str, ...]) -> NDArray[np.uint8]:
+        return working_flags(
+            self.visit_image.mask,
+            ignored=self.visit_image.bits(*ignored),
+            saturated=self.visit_image.bits(*self.config.saturated_planes),
+            threads=self.threads,
+        )
 
     @functools.cached_property
     def guess(self) -> RobustFit:

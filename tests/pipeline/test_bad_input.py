@@ -153,6 +153,13 @@ def test_a_single_pixel():
         skysub.calibrate_image(blank((1, 1)), lsst)
 
 
+def test_a_detector_that_is_all_vignetted():
+    image = blank()
+    image = image.replace(mask=np.full(SHAPE, image.planes.bits("VIGNETTED"), np.int32))
+    found = sane(skysub.calibrate_image(image, NO_CR))
+    assert "vignetted" in found.flags
+
+
 def test_constant_pixels_have_a_background():
     image = blank(image=np.full(SHAPE, 1000, np.float32))
     found = skysub.calibrate_image(image, skysub.CalibrateImageConfig())

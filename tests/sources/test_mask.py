@@ -74,12 +74,12 @@ def test_mere_noise_masks_little(noise):
 
 def test_faint_extended_light_is_masked_as_such(noise):
     yy, xx = np.mgrid[: SHAPE[0], : SHAPE[1]]
-    galaxy = 5 * np.exp(-np.hypot(xx - 300, yy - 250) / 40)
+    galaxy = 2.5 * np.exp(-np.hypot(xx - 300, yy - 250) / 50)
     _, with_it = masked(noise + galaxy)
     _, without = masked(noise + galaxy, extended=None)
-    core = galaxy > 2.5
+    core = galaxy > 1
     assert ((with_it[core] & NOT_SKY) != 0).mean() > 0.9
-    assert (without[core] != 0).mean() < 0.3
+    assert (without[core] != 0).mean() < 0.5
 
 
 def test_a_bleed_is_not_grown_by_the_star_s_halo(noise):
