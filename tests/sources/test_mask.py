@@ -110,7 +110,7 @@ def test_a_crowded_field_keeps_some_sky(noise):
     rng = np.random.default_rng(6)
     image = noise.copy()
     for x, y, flux in zip(
-        rng.uniform(0, 640, 2500), rng.uniform(0, 512, 2500), 10 ** rng.uniform(3, 5, 2500)
+        rng.uniform(0, 640, 2500), rng.uniform(0, 512, 2500), 10 ** rng.uniform(3, 5, 2500), strict=True
     ):
         cut = (slice(max(0, int(y) - 20), int(y) + 21), slice(max(0, int(x) - 20), int(x) + 21))
         shape = image[cut].shape
