@@ -164,7 +164,7 @@ def codecs(data: Path, scratch: Path) -> None:
 
 
 def stages(data: Path, scratch: Path) -> None:
-    """One full-size detector, all products out, warm worker: time per stage, against reading and writing alone."""
+    """One full-size detector, all products out, warm: time per stage, against reading and writing alone."""
     from skysub.campaign.arrays import write_plane
     from skysub.campaign.context import run_at
     from skysub.campaign.plan import make_plan
