@@ -311,9 +311,7 @@ def memory(data: Path, scratch: Path) -> None:
             markers = skysub.open_campaign(out).markers()
             peak = max(marker["peak_memory"] for _, _, marker in markers) / 2**20
             limit = 6 * image + 250
-            print(
-                f"{step}, {compression}: worker's peak {peak:.0f} MiB, budget {limit:.0f} MiB (6 images + 250)"
-            )
+            print(f"{step}, {compression}: worker's peak {peak:.0f} MiB of {limit:.0f} (6 images + 250)")
 
 
 def dp1(data: Path, scratch: Path) -> None:
