@@ -119,6 +119,18 @@ def fit_chebyshev(
     )
 
 
+def least_squares(matrix: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Coefficients (n_terms,) or (n_terms, m) of least squares: terms (n, n_terms), values (n,) or (n, m).
+
+    By normal equations, so that the bits do not depend on BLAS' threads; for a few terms of low degree.
+    A trace of ridge gives points that do not determine all terms the answer of about the least norm.
+    """
+    normal = _gram(matrix, np.ones(len(matrix)))
+    normal.flat[:: len(normal) + 1] += 1e-12 * normal.max(initial=0.0)
+    right = np.einsum("ki,km->im", matrix, values.reshape(len(values), -1))
+    return np.linalg.solve(normal, right).reshape(matrix.shape[1], *values.shape[1:])
+
+
 def _gram(matrix: NDArray[np.float64], w: NDArray[np.float64]) -> NDArray[np.float64]:
     """``matrix.T @ diag(w) @ matrix`` in pieces too small for BLAS to share among threads.
 

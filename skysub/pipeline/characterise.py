@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skysub.background.chebyshev import design_matrix
+from skysub.background.chebyshev import design_matrix, least_squares
 from skysub.errors import ConfigError
 from skysub.psf.model import MoffatPsf, fit_psf
 from skysub.psf.stars import Stars, choose_stars, cut_stamps
@@ -205,7 +205,7 @@ def fit_aperture_correction(stars: Stars, psf: MoffatPsf, *, radius: float) -> A
         order -= 1
     matrix = design_matrix(stars.x, stars.y, shape=psf.shape, order=order)
     for _ in range(_ROUNDS):
-        coefficients = np.linalg.lstsq(matrix[used], ratio[used], rcond=None)[0]
+        coefficients = least_squares(matrix[used], ratio[used])
         off = ratio - matrix @ coefficients
         scatter = 1.4826 * float(np.median(np.abs(off[used])))
         kept = used & (np.abs(off) <= _CLIP * scatter)

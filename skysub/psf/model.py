@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skysub.background.chebyshev import design_matrix
+from skysub.background.chebyshev import design_matrix, least_squares
 from skysub.psf.stars import Moments, Stars, adaptive_moments
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def fit_psf(stars: Stars, *, shape: tuple[int, int], order: int = 2) -> MoffatPs
     matrix = design_matrix(x, y, shape=shape, order=order)
     coefficients: NDArray[np.float64] = np.zeros((3, matrix.shape[1]))
     for _ in range(_ROUNDS):
-        coefficients = np.asarray(np.linalg.lstsq(matrix[used], each.free[used], rcond=None)[0].T)
+        coefficients = least_squares(matrix[used], each.free[used]).T
         off = each.free - matrix @ coefficients.T
         scatter = 1.4826 * np.median(np.abs(off[used]), axis=0) + 1e-4
         kept = used & (np.abs(off) < _CLIP * scatter).all(axis=1)

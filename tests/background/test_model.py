@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import skysub
 from skysub import errors
-from skysub.background.chebyshev import degrees, design_matrix, power_coefficients
+from skysub.background.chebyshev import degrees, design_matrix, least_squares, power_coefficients
 
 RANDOM = np.random.default_rng(11)
 
@@ -205,3 +205,14 @@ def test_importing_skysub_pulls_in_nothing_heavy():
     assert set(skysub.__all__) <= set(dir(skysub))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = skysub.nothing
+
+
+def test_least_squares_of_points_in_a_line():
+    x = np.linspace(0, 99, 40)
+    matrix = design_matrix(x, x, shape=(100, 100), order=2)
+    values = np.stack([1 + x, 2 - 3 * x], axis=1)
+    coefficients = least_squares(matrix, values)
+    assert coefficients.shape == (6, 2)
+    np.testing.assert_allclose(matrix @ coefficients, values, atol=1e-6)
+    assert np.abs(coefficients).max() < 400
+    np.testing.assert_allclose(matrix @ least_squares(matrix, values[:, 0]), values[:, 0], atol=1e-6)
