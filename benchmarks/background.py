@@ -31,12 +31,18 @@ def detector(shape, seed=31):
     random = np.random.default_rng(seed)
     ny, nx = shape
     y, x = np.linspace(-1, 1, ny)[:, None], np.linspace(-1, 1, nx)
-    image = (800 + 60 * x - 35 * y + 20 * x * y - 25 * y**2 + 28 * random.standard_normal(shape)).astype(np.float32)
+    image = (800 + 60 * x - 35 * y + 20 * x * y - 25 * y**2 + 28 * random.standard_normal(shape)).astype(
+        np.float32
+    )
     mask = np.zeros(shape, np.int32)
     for _ in range(4000 * ny * nx // 16_000_000):
         cy, cx, width = random.integers(20, ny - 20), random.integers(20, nx - 20), random.uniform(1.8, 3.0)
         yy, xx = np.mgrid[-18:19, -18:19]
-        star = 10 ** random.uniform(2.5, 5.5) / (2 * np.pi * width**2) * np.exp(-(yy**2 + xx**2) / (2 * width**2))
+        star = (
+            10 ** random.uniform(2.5, 5.5)
+            / (2 * np.pi * width**2)
+            * np.exp(-(yy**2 + xx**2) / (2 * width**2))
+        )
         cut = (slice(cy - 18, cy + 19), slice(cx - 18, cx + 19))
         image[cut] += star.astype(np.float32)
         if random.random() < 0.7:
@@ -94,7 +100,9 @@ def methods(image, mask):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shape", default="4000x4072", help="ny x nx")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", type=Path)

@@ -29,14 +29,18 @@ print(imported - start, first - ready, time.perf_counter() - first)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=7)
     rounds = parser.parse_args().rounds
     runs = []
     for _ in range(rounds):
         done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
         runs.append([float(word) for word in done.stdout.split()])
-    for name, values in zip(("import skysub", "first call", "second call"), zip(*runs, strict=True), strict=True):
+    for name, values in zip(
+        ("import skysub", "first call", "second call"), zip(*runs, strict=True), strict=True
+    ):
         print(f"{name:15}{statistics.median(values):8.3f} s")
 
 
