@@ -37,6 +37,7 @@ def described(visit_image: VisitImage, planes: MaskPlanes) -> dict[str, Any]:
         "gain": _number(visit_image.gain),
         "read_noise": _number(visit_image.read_noise),
         "xy0": [int(value) for value in visit_image.xy0],
+        "notes": list(visit_image.notes),
         # relaxed, so that distortion terms are written as well
         "wcs": None if wcs is None else _packed(wcs.to_header_string(relax=True)),
         "header": None if header is None else _packed(header.tostring()),
@@ -52,6 +53,7 @@ def visit_image_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "unit": record["unit"],
         "planes": MaskPlanes(record["planes"]),
+        "notes": tuple(record.get("notes", ())),
         "photo_calib": record["photo_calib"],
         "band": record["band"],
         "exposure_time": math.nan if exposure_time is None else exposure_time,

@@ -145,7 +145,8 @@ def commit(
     timings: Mapping[str, float],
     started: str,
 ) -> None:
-    """Leave the marker of a unit whose products are written."""
+    """Leave the marker of a unit whose products are written; what was mended on reading is a flag."""
+    mended = {"input_mended": "; ".join(image["notes"])} if image["notes"] else {}
     record = {
         "step": run.record["step"],
         "visit": unit.visit,
@@ -153,7 +154,7 @@ def commit(
         "key": unit.key,
         "input": {"path": unit.path, "size": unit.size, "mtime_ns": unit.mtime_ns, "crc32c": crc32c},
         "figures": numbers(found.figures),
-        "flags": dict(found.flags),
+        "flags": mended | found.flags,
         "timings": {name: round(seconds, 6) for name, seconds in timings.items()},
         "shards": shards,
         "pixels_crc32c": pixels_crc32c,

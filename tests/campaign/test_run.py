@@ -150,6 +150,20 @@ def test_more_layers_than_the_arrays_have_room_for(raw, tmp_path, start):
     np.testing.assert_array_equal(campaign.visit_image(11, 2).image, expected)
 
 
+def test_what_was_mended_on_reading_is_a_flag(tmp_path, start, make_visit):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    path = make_visit(raw / "v1_d0.fits", 1, 0)
+    with fits.open(path, mode="update") as hdus:
+        hdus["VARIANCE"].data[50, 60] = 0
+    start(raw, tmp_path / "out")
+    campaign = skysub.open_campaign(tmp_path / "out")
+    assert campaign.marker(1, 0)["flags"]["input_mended"].startswith("1 of ")
+    visit_image = campaign.visit_image(1, 0)
+    assert "no positive finite variance" in visit_image.notes[0]
+    assert visit_image.mask[50, 60] & visit_image.bits("NO_DATA")
+
+
 def test_the_plan_says_what_run_does(raw, tmp_path):
     recipe = load_recipe("background", inputs=[f"{raw}/*.fits"])
     plan = make_plan(recipe, tmp_path / "out")
