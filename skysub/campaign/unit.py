@@ -154,7 +154,7 @@ def commit(
         "key": unit.key,
         "input": {"path": unit.path, "size": unit.size, "mtime_ns": unit.mtime_ns, "crc32c": crc32c},
         "figures": numbers(found.figures),
-        "flags": mended | found.flags,
+        "flags": mended | dict(found.flags),
         "timings": {name: round(seconds, 6) for name, seconds in timings.items()},
         "shards": shards,
         "pixels_crc32c": pixels_crc32c,
