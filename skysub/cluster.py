@@ -143,6 +143,9 @@ def connected(profile: Profile, *, need: int, units: int, log: Path | None = Non
     """
     import dask
 
+    # its defaults must be there before settings are laid over them, or they go with the settings
+    import distributed  # noqa: F401
+
     opened = {"local": _local, "threads": _threads, "address": _address}[profile.kind]
     with dask.config.set(_DASK), opened(profile, need, max(1, units)) as workers:
         if profile.kind == "local":
