@@ -54,7 +54,8 @@ def fit_background(
     NoUsableSuperpixelsError
         When nothing can be fit, and why.
     UndersampledError
-        When too few superpixels are usable for the order and ``config.undersampled`` is "raise".
+        When too few superpixels are usable for the order and ``config.undersampled`` is "raise", or
+        "refine" and no grid holds it.
     """
     if _is_dask(image):
         from skysub.background.blocks import fit_blocks

@@ -71,12 +71,7 @@ class Background:
         ValueError
             When a slice has a step.
         """
-        from skysub.background import evaluation_kernels as kernels
-
-        (y0, y1), (x0, x1) = _window(y, x, self.shape)
-        out = np.empty((y1 - y0, x1 - x0), np.float32)
-        kernels.evaluate(y0, x0, *self.shape, self._power, out)
-        return out
+        return self._over_window("evaluate", self._power, y, x)
 
     def uncertainty(self, *, y: slice = slice(None), x: slice = slice(None)) -> NDArray[np.float32]:
         """Standard deviation of the model at each pixel of a window, from the fit's covariance.
@@ -86,14 +81,8 @@ class Background:
         uncertainty
             (ny, nx) float32 of the window, unit of the image.
         """
-        (y0, y1), (x0, x1) = _window(y, x, self.shape)
         # the variance is a polynomial of twice the order
-        variance = _variance_power(self.covariance, self.order)
-        from skysub.background import evaluation_kernels as kernels
-
-        out = np.empty((y1 - y0, x1 - x0), np.float32)
-        kernels.evaluate_deviation(y0, x0, *self.shape, variance, out)
-        return out
+        return self._over_window("evaluate_deviation", _variance_power(self.covariance, self.order), y, x)
 
     def subtract_from(
         self,
@@ -154,6 +143,16 @@ class Background:
 
     def __add__(self, other: Background | BackgroundList) -> BackgroundList:
         return BackgroundList([self]) + other
+
+    def _over_window(self, name: str, power: NDArray[np.float64], y: slice, x: slice) -> NDArray[np.float32]:
+        from skysub.background import evaluation_kernels as kernels
+
+        (y0, y1), (x0, x1) = _window(y, x, self.shape)
+        out = np.empty((y1 - y0, x1 - x0), np.float32)
+        kernel = getattr(kernels, name)
+        once(kernels, name, lambda: kernel(y0, x0, *self.shape, power, out[:0]))
+        kernel(y0, x0, *self.shape, power, out)
+        return out
 
     @property
     def _power(self) -> NDArray[np.float64]:
