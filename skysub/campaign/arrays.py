@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import zarr
 from zarr.codecs import BloscCodec
+from zarr.storage import MemoryStore, StorePath
 
 from skysub.campaign.backgrounds import FIELDS
-from skysub.campaign.files import checksum, sync
+from skysub.campaign.records import pixels_checksum
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Hashable, Sequence
 
     from numpy.typing import NDArray
+
+    from skysub.campaign.places import Place
 
 __all__ = [
     "CHUNK",
@@ -26,7 +28,7 @@ __all__ = [
     "create_images",
     "read_plane",
     "remove_partial",
-    "shard_path",
+    "shard_place",
     "write_background_rows",
     "write_plane",
 ]
@@ -39,7 +41,7 @@ PLANES = {"image": ("float32", float("nan")), "mask": ("int32", 0), "variance": 
 
 
 def create_images(
-    store: Path,
+    store: Place,
     product: str,
     *,
     planes: Sequence[str],
@@ -76,7 +78,7 @@ def create_images(
 
 
 def create_backgrounds(
-    store: Path,
+    store: Place,
     product: str,
     *,
     visits: Sequence[int],
@@ -105,7 +107,7 @@ def create_backgrounds(
 
 
 def write_plane(
-    store: Path,
+    store: Place,
     product: str,
     name: str,
     index: tuple[int, int],
@@ -114,45 +116,42 @@ def write_plane(
     durable: bool = False,
 ) -> dict[str, Any]:
     """Write one detector's pixels as one whole shard; returns the shard's size and checksum."""
-    array = _array(store / product / name)
-    path = shard_path(store, product, name, index)
-    ny, nx = pixels.shape
-    if pixels.shape == array.shape[2:]:
-        array[index] = pixels
-    else:
-        whole = np.full(array.shape[2:], array.fill_value, array.dtype)
-        whole[:ny, :nx] = pixels
-        array[index] = whole
-    if not path.exists():
+    shape = _array(store / product / name).shape[2:]
+    if pixels.shape != shape:
+        whole = np.full(shape, PLANES[name][1], PLANES[name][0])
+        whole[: pixels.shape[0], : pixels.shape[1]] = pixels
+        pixels = whole
+    data = _encoded(store / product / name, index, pixels)
+    shard = shard_place(store, product, name, index)
+    if data is None:
         # nothing but the fill value: Zarr keeps no file for that
+        shard.remove()
         return {"bytes": 0, "crc32c": ""}
-    if durable:
-        sync(path)
-    return {"bytes": path.stat().st_size, "crc32c": checksum(path)}
+    shard.put(data.data, durable=durable)
+    return {"bytes": data.nbytes, "crc32c": pixels_checksum(data)}
 
 
 def read_plane(
-    store: Path, product: str, name: str, index: tuple[int, int], shape: tuple[int, int]
+    store: Place, product: str, name: str, index: tuple[int, int], shape: tuple[int, int]
 ) -> NDArray[Any]:
     """Pixels (ny, nx) of one detector, without the padding that larger detectors need."""
     array = _array(store / product / name)
     return np.asarray(array[(*index, slice(0, shape[0]), slice(0, shape[1]))])
 
 
-def shard_path(store: Path, product: str, name: str, index: tuple[int, int]) -> Path:
-    """File that holds one detector's pixels; absent where they are all the fill value."""
-    return store / product / name / "c" / str(index[0]) / str(index[1]) / "0" / "0"
+def shard_place(store: Place, product: str, name: str, index: tuple[int, int]) -> Place:
+    """Place that holds one detector's pixels; absent where they are all the fill value."""
+    return store / product / name / f"c/{index[0]}/{index[1]}/0/0"
 
 
-def remove_partial(store: Path, product: str, index: tuple[int, int]) -> None:
+def remove_partial(store: Place, product: str, index: tuple[int, int]) -> None:
     """Remove what killed attempts at one detector's shards left behind; nobody may be writing them."""
     for name in PLANES:
-        for leftover in shard_path(store, product, name, index).parent.glob("*.partial"):
-            leftover.unlink(missing_ok=True)
+        (store / product / name / f"c/{index[0]}/{index[1]}/0").remove_partial()
 
 
 def write_background_rows(
-    store: Path, product: str, visit_index: int, rows: dict[int, list[dict[str, NDArray[Any]]]]
+    store: Place, product: str, visit_index: int, rows: dict[int, list[dict[str, NDArray[Any]]]]
 ) -> set[int]:
     """Write one visit's backgrounds as one chunk of each array.
 
@@ -176,12 +175,17 @@ def write_background_rows(
             for number, layer in enumerate(rows[index]):
                 inner = tuple(slice(0, length) for length in layer[name].shape)
                 block[index, number][inner] = layer[name]
-        array[visit_index] = block
+        data = _encoded(store / product / name, (visit_index,), block)
+        chunk = store / product / name / "/".join(("c", str(visit_index), *("0" for _ in block.shape)))
+        if data is None:
+            chunk.remove()
+        else:
+            chunk.put(data.data)
     return unfit
 
 
 def background_rows(
-    store: Path, product: str, visit_index: int, detector_index: int
+    store: Place, product: str, visit_index: int, detector_index: int
 ) -> dict[str, NDArray[Any]]:
     """Arrays (layer, ...) of one detector, padded as the store has them."""
     return {name: np.asarray(_array(store / product / name)[visit_index, detector_index]) for name in FIELDS}
@@ -195,8 +199,8 @@ def _fits(layers: list[dict[str, NDArray[Any]]], rooms: dict[str, tuple[int, ...
     )
 
 
-def _group(store: Path, product: str, *, visits: Sequence[int], detectors: Sequence[int]) -> zarr.Group:
-    root = zarr.open_group(store, mode="a")
+def _group(store: Place, product: str, *, visits: Sequence[int], detectors: Sequence[int]) -> zarr.Group:
+    root = zarr.open_group(store.zarr_store(), mode="a", zarr_format=3)
     group = root.require_group(product)
     for name, values in (("visit", visits), ("detector", detectors)):
         _coordinate(group, name, values)
@@ -223,11 +227,20 @@ def _codec(compression: str, *, mask: bool) -> BloscCodec | None:
     return BloscCodec(cname=cname, clevel=1, shuffle="bitshuffle")
 
 
-def _array(path: Path) -> Any:
-    # a store made anew at the same path is another one
-    return _opened(str(path), (path / "zarr.json").stat().st_mtime_ns)
+def _array(place: Place) -> Any:
+    # a store made anew at the same place is another one
+    return _opened(place, (place / "zarr.json").made())
 
 
 @functools.lru_cache(maxsize=64)
-def _opened(path: str, _made: int) -> Any:
-    return zarr.open_array(path, mode="r+")
+def _opened(place: Place, _made: Hashable) -> Any:
+    return zarr.open_array(place.zarr_store(), mode="r", zarr_format=3)
+
+
+def _encoded(place: Place, index: tuple[int, ...], block: NDArray[Any]) -> NDArray[np.uint8] | None:
+    """Bytes of the one shard or chunk that holds a whole block; None where it is all the fill value."""
+    array = _array(place)
+    kept: dict[str, Any] = {}
+    sink = zarr.Array(zarr.AsyncArray(array.metadata, StorePath(MemoryStore(kept))))
+    sink[index] = block
+    return kept.popitem()[1].as_numpy_array().view(np.uint8) if kept else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from skysub.campaign.backgrounds import unpacked
 from skysub.campaign.context import configured_step
 from skysub.campaign.gather import stored_background
 from skysub.campaign.objects import object_of
+from skysub.campaign.places import place_at
 from skysub.campaign.records import pixels_checksum, visit_image_fields
 from skysub.campaign.runs import existing_runs
 from skysub.campaign.status import current_units, read_status
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from astropy.table import QTable
 
     from skysub.background.model import BackgroundList
+    from skysub.campaign.places import Place
     from skysub.campaign.runs import Run, Unit
     from skysub.campaign.status import Status
     from skysub.campaign.steps import Step
@@ -41,7 +42,7 @@ def open_campaign(path: str | os.PathLike[str]) -> Campaign:
     Parameters
     ----------
     path
-        Folder that was given as ``--output``.
+        Folder or address that was given as ``--output``.
 
     Raises
     ------
@@ -50,7 +51,7 @@ def open_campaign(path: str | os.PathLike[str]) -> Campaign:
     StoreVersionError
         When it was written by a newer skysub.
     """
-    return Campaign(Path(path))
+    return Campaign(place_at(path))
 
 
 class Campaign:
@@ -60,7 +61,7 @@ class Campaign:
     What is planned is looked up when the campaign is opened; what is done, at each call.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         self.path = path
         self._runs = existing_runs(path)
         self._current = dict(sorted(current_units(self._runs).items()))

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import functools
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from skysub.campaign.places import place_at
 from skysub.campaign.recipe import built
 from skysub.campaign.runs import Run
 from skysub.campaign.steps import find_step
 from skysub.visit.ingest import IngestMap
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from skysub.campaign.steps import Step
 
 __all__ = ["configured_step", "ingest_of", "run_at"]
@@ -20,8 +22,7 @@ __all__ = ["configured_step", "ingest_of", "run_at"]
 
 def run_at(folder: str) -> Run:
     """Run in a folder; its record is read once, unless another run takes the folder's place."""
-    made = (Path(folder) / "run.json").stat()
-    return _opened(folder, made.st_mtime_ns, made.st_ino)
+    return _opened(folder, (place_at(folder) / "run.json").made())
 
 
 def configured_step(run: Run) -> tuple[Step, Any]:
@@ -36,8 +37,8 @@ def ingest_of(run: Run, source: int) -> IngestMap:
 
 
 @functools.lru_cache(maxsize=4)
-def _opened(folder: str, _made: int, _inode: int) -> Run:
-    return Run(Path(folder))
+def _opened(folder: str, _made: Hashable) -> Run:
+    return Run(place_at(folder))
 
 
 @functools.lru_cache(maxsize=4)

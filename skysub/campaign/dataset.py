@@ -32,7 +32,12 @@ def open_dataset(run: Run, product: str) -> xarray.Dataset:
     if product not in stores:
         raise NotDoneError(f"run {run.name} makes no {product!r}; it makes {' and '.join(stores)}")
     dataset = xr.open_zarr(
-        stores[product], group=product, consolidated=False, chunks=None, mask_and_scale=False
+        stores[product].zarr_store(),
+        group=product,
+        consolidated=False,
+        zarr_format=3,
+        chunks=None,
+        mask_and_scale=False,
     )
     visits, detectors = dataset["visit"].to_numpy(), dataset["detector"].to_numpy()
     visit_at = {int(visit): i for i, visit in enumerate(visits)}

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from skysub.campaign.campaign import open_campaign
-from skysub.campaign.files import writing
+from skysub.campaign.places import writing
 from skysub.errors import NotDoneError
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Collection
     from pathlib import Path
 
@@ -27,7 +28,7 @@ class Exported:
 
 
 def export_products(
-    output: Path,
+    output: str | os.PathLike[str],
     folder: Path,
     *,
     products: Collection[str] | None = None,

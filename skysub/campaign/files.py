@@ -1,53 +1,150 @@
-"""Writing that survives kill -9: whole files or none, first writer wins, checksums, and a lock."""
+"""Writing to disk that survives kill -9: whole files or none, first writer wins, checksums, and a lock."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
+import shutil
 import socket
 import time
 import uuid
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import google_crc32c
 
+from skysub.campaign.places import Hold, Place, writing
 from skysub.errors import OutputError, OutputInUseError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["checksum", "locked", "put", "put_if_absent", "read_json", "sync", "writing"]
-
-_STOPPING = {
-    errno.ENOSPC: "there is no space left",
-    errno.EDQUOT: "the quota is used up",
-    errno.EFBIG: "the file would be larger than this system allows",
-    errno.EROFS: "it is read-only",
-    errno.EACCES: "permission denied",
-    errno.EPERM: "permission denied",
-    errno.ENOTDIR: "it is not a folder",
-}
+__all__ = ["LocalPlace", "checksum", "holder", "locked", "put", "put_if_absent", "sync"]
 
 
-@contextmanager
-def writing(place: Path) -> Iterator[None]:
-    """Turn the errors of a place that cannot be written into `OutputError`, with what to do."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, OutputError) or error.errno not in _STOPPING:
-            raise
-        raise OutputError(
-            f"{place} cannot be written: {_STOPPING[error.errno]}. What is done is safe: "
-            "mend it and start the same command again"
-        ) from None
+class LocalPlace(Place):
+    """A file or folder of this machine, or of a file system that the machines of a cluster share."""
+
+    __slots__ = ("path",)
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def __repr__(self) -> str:
+        return f"LocalPlace({str(self.path)!r})"
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LocalPlace) and self.path == other.path
+
+    def __hash__(self) -> int:
+        return hash(self.path)
+
+    def __truediv__(self, name: str) -> LocalPlace:
+        return LocalPlace(self.path / name)
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def absolute(self) -> LocalPlace:
+        return LocalPlace(self.path.absolute())
+
+    def read(self) -> bytes | None:
+        try:
+            return self.path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def lines(self) -> Iterator[bytes]:
+        with self.path.open("rb") as file:
+            yield from file
+
+    def size(self) -> int | None:
+        try:
+            return self.path.stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def made(self) -> tuple[int, int]:
+        made = self.path.stat()
+        return made.st_mtime_ns, made.st_ino
+
+    def checksum(self) -> str:
+        return checksum(self.path)
+
+    def put(self, data: bytes | memoryview, *, durable: bool = False) -> None:
+        put(self.path, data, durable=durable)
+        if durable:
+            sync(self.path)
+
+    def put_if_absent(self, data: bytes, *, durable: bool = False) -> bool:
+        return put_if_absent(self.path, data, durable=durable)
+
+    def put_lines(self, lines: Iterable[str]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("w") as file:
+            for line in lines:
+                file.write(line + "\n")
+        sync(self.path)
+
+    def names(self) -> list[str]:
+        try:
+            return os.listdir(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def sizes(self) -> dict[str, int]:
+        found = {}
+        try:
+            with os.scandir(self.path) as entries:
+                for entry in entries:
+                    # one that goes meanwhile is none
+                    with suppress(FileNotFoundError):
+                        if entry.is_file():
+                            found[entry.name] = entry.stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        return found
+
+    def read_each(self, names: Iterable[str]) -> dict[str, bytes | None]:
+        return {name: (self / name).read() for name in names}
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+    def remove_tree(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def remove_partial(self) -> None:
+        for leftover in self.path.glob("*.partial"):
+            leftover.unlink(missing_ok=True)
+
+    def zarr_store(self) -> str:
+        return str(self.path)
+
+    @contextmanager
+    def locked(self) -> Iterator[Hold]:
+        # it dies with its process alone, so it is never lost
+        with locked(self.path):
+            yield Hold()
+
+    @contextmanager
+    def appended(self) -> Iterator[Path]:
+        yield self.path
+
+    def link(self) -> str:
+        return self.path.resolve().as_uri()
 
 
-def put(path: Path, data: bytes, *, durable: bool = False) -> None:
+def put(path: Path, data: bytes | memoryview, *, durable: bool = False) -> None:
     """Write a whole file in place of any that is there: readers see the old one or the new one."""
     temporary = _temporary(path, data, durable=durable)
     temporary.replace(path)
@@ -71,14 +168,6 @@ def put_if_absent(path: Path, data: bytes, *, durable: bool = False) -> bool:
     return True
 
 
-def read_json(path: Path) -> Any:
-    """Content of a JSON file; None where it is absent or not whole (as after a power failure)."""
-    try:
-        return json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return None
-
-
 def checksum(path: Path) -> str:
     """CRC-32C of a file's bytes, 8 hexadecimal digits."""
     total = 0
@@ -98,6 +187,11 @@ def sync(path: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def holder() -> str:
+    """Who holds a lock, for people: this process."""
+    return f"process {os.getpid()} on {socket.gethostname()} since {_now()}"
 
 
 @contextmanager
@@ -122,11 +216,11 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise OutputInUseError(
-                f"{folder} is in use by {_holder(path)}: wait for it, stop it, or choose another output"
+                f"{folder} is in use by {_held_by(path)}: wait for it, stop it, or choose another output"
             ) from None
         with writing(folder):
             os.ftruncate(handle, 0)
-            os.write(handle, f"process {os.getpid()} on {socket.gethostname()} since {_now()}".encode())
+            os.write(handle, holder().encode())
         yield
         with suppress(OSError):
             os.ftruncate(handle, 0)
@@ -134,7 +228,7 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _temporary(path: Path, data: bytes, *, durable: bool) -> Path:
+def _temporary(path: Path, data: bytes | memoryview, *, durable: bool) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
@@ -149,7 +243,7 @@ def _temporary(path: Path, data: bytes, *, durable: bool) -> Path:
     return temporary
 
 
-def _holder(path: Path) -> str:
+def _held_by(path: Path) -> str:
     with suppress(OSError):
         text = path.read_text().strip()
         if text:

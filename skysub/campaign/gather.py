@@ -8,7 +8,7 @@ from skysub.background.model import BackgroundList
 from skysub.campaign.arrays import background_rows, remove_partial, write_background_rows
 from skysub.campaign.backgrounds import FIELDS, as_arrays, from_arrays, outline
 from skysub.campaign.context import configured_step, run_at
-from skysub.campaign.files import writing
+from skysub.campaign.places import writing
 from skysub.campaign.runs import Unit
 from skysub.campaign.steps import find_step
 from skysub.errors import OutputError

@@ -8,16 +8,15 @@ detectors of a visit are done, ``units/STEP/VISIT.json`` takes their place. A un
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from skysub.campaign.files import put, put_if_absent, read_json
+from skysub.campaign.places import parsed, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
+
+    from skysub.campaign.places import Place
 
 __all__ = ["Markers"]
 
@@ -34,36 +33,40 @@ class Markers:
         Wait for the disk after each write.
     """
 
-    folder: Path
+    folder: Place
     durable: bool = False
 
-    def detector_path(self, visit: int, detector: int) -> Path:
+    def detector_path(self, visit: int, detector: int) -> Place:
         """File of a detector's marker."""
         return self.folder / str(visit) / f"{detector}.json"
 
-    def visit_path(self, visit: int) -> Path:
+    def visit_path(self, visit: int) -> Place:
         """File of a visit's marker, which stands for those of all its detectors."""
         return self.folder / f"{visit}.json"
 
-    def failure_path(self, visit: int, detector: int) -> Path:
+    def failure_path(self, visit: int, detector: int) -> Place:
         """File that says why a detector failed."""
         return self.folder / str(visit) / f"{detector}.failed.json"
 
     def finish(self, visit: int, detector: int, record: Mapping[str, Any]) -> bool:
         """Mark a detector as done, unless it is; what said that it failed is removed."""
         first = self._put(self.detector_path(visit, detector), record)
-        self.failure_path(visit, detector).unlink(missing_ok=True)
+        self.failure_path(visit, detector).remove()
         return first
 
     def fail(self, visit: int, detector: int, record: Mapping[str, Any]) -> None:
         """Record why a detector failed, in place of an earlier failure."""
-        put(self.failure_path(visit, detector), _json(record), durable=self.durable)
+        self.failure_path(visit, detector).put(_json(record), durable=self.durable)
 
     def finish_visit(self, visit: int, record: Mapping[str, Any]) -> None:
         """Put one marker in place of those of a visit's detectors."""
         self._put(self.visit_path(visit), record)
         # readers look for the visit's marker first, so nothing is missing at any moment
-        shutil.rmtree(self.folder / str(visit), ignore_errors=True)
+        self.clear_visit(visit)
+
+    def clear_visit(self, visit: int) -> None:
+        """Remove the markers of a visit's detectors, once the visit's own stands for them."""
+        (self.folder / str(visit)).remove_tree()
 
     def forget(self, visit: int, detector: int) -> None:
         """Make a detector one that is not done; the rest of its visit stays done."""
@@ -72,8 +75,8 @@ class Markers:
             for key, record in gathered["detectors"].items():
                 if int(key) != detector:
                     self._put(self.detector_path(visit, int(key)), record)
-            self.visit_path(visit).unlink()
-        self.detector_path(visit, detector).unlink(missing_ok=True)
+            self.visit_path(visit).remove()
+        self.detector_path(visit, detector).remove()
 
     def of_visit(self, visit: int) -> dict[int, dict[str, Any]]:
         """Markers of a visit's finished detectors, by detector."""
@@ -82,9 +85,12 @@ class Markers:
             gathered = read_json(self.visit_path(visit))
             if gathered is not None:
                 return {int(key): record for key, record in gathered["detectors"].items()}
-            found = {number: read_json(path) for number, path in self._files(visit) if number is not None}
+            folder = self.folder / str(visit)
+            names = {number: name for name in folder.names() if (number := _number(name)) is not None}
+            contents = folder.read_each(names.values())
             if not self.is_gathered(visit):
-                return {number: record for number, record in sorted(found.items()) if record is not None}
+                found = {number: parsed(contents[names[number]]) for number in sorted(names)}
+                return {number: record for number, record in found.items() if record is not None}
         return {}
 
     def of_detector(self, visit: int, detector: int) -> dict[str, Any] | None:
@@ -99,56 +105,40 @@ class Markers:
         """Which of a visit's detectors are done, without reading their markers."""
         if self.is_gathered(visit):
             return set(detectors)
-        found = {number for number, path in self._files(visit) if number is not None and _is_whole(path)}
+        sizes = (self.folder / str(visit)).sizes()
+        found = {number for name, size in sizes.items() if size and (number := _number(name)) is not None}
         # the visit's marker may have come, and its detectors' gone, in between
         return set(detectors) if self.is_gathered(visit) else found & set(detectors)
 
     def is_gathered(self, visit: int) -> bool:
         """Whether a visit's marker stands for all of its detectors."""
-        return _is_whole(self.visit_path(visit))
+        return bool(self.visit_path(visit).size())
 
     def failures(self, visit: int) -> dict[int, dict[str, Any]]:
         """Why detectors of a visit failed, by detector; finished ones are not among them."""
         if self.is_gathered(visit):
             return {}
         folder = self.folder / str(visit)
-        done = {number for number, _ in self._files(visit) if number is not None}
-        failed = {}
-        for path in sorted(folder.glob("*.failed.json")):
-            number = int(path.name.split(".", 1)[0])
-            record = read_json(path)
-            if number not in done and record is not None:
-                failed[number] = record
-        return failed
+        names = folder.names()
+        done = {_number(name) for name in names}
+        failed = {int(name.partition(".")[0]): name for name in names if name.endswith(".failed.json")}
+        contents = folder.read_each(failed[number] for number in sorted(failed) if number not in done)
+        found = {number: parsed(contents.get(name)) for number, name in sorted(failed.items())}
+        return {number: record for number, record in found.items() if record is not None}
 
-    def _put(self, path: Path, record: Mapping[str, Any]) -> bool:
-        if put_if_absent(path, _json(record), durable=self.durable):
+    def _put(self, path: Place, record: Mapping[str, Any]) -> bool:
+        if path.put_if_absent(_json(record), durable=self.durable):
             return True
         if read_json(path) is None:
             # what a power failure left of a marker is none
-            put(path, _json(record), durable=self.durable)
+            path.put(_json(record), durable=self.durable)
             return True
         return False
-
-    def _files(self, visit: int) -> list[tuple[int | None, Path]]:
-        folder = self.folder / str(visit)
-        try:
-            names = os.listdir(folder)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        return [(_number(name), folder / name) for name in names]
 
 
 def _number(name: str) -> int | None:
     stem, _, suffix = name.partition(".")
     return int(stem) if suffix == "json" and stem.lstrip("-").isdigit() else None
-
-
-def _is_whole(path: Path) -> bool:
-    try:
-        return path.stat().st_size > 0
-    except (FileNotFoundError, NotADirectoryError):
-        return False
 
 
 def _json(record: Mapping[str, Any]) -> bytes:

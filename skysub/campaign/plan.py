@@ -10,17 +10,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from skysub._version import __version__
-from skysub.campaign.arrays import create_backgrounds, create_images, shard_path
-from skysub.campaign.files import checksum, writing
+from skysub.campaign.arrays import create_backgrounds, create_images, shard_place
 from skysub.campaign.inputs import Unreadable, found_inputs, ingest_maps, is_unchanged
+from skysub.campaign.places import place_at, writing
 from skysub.campaign.recipe import plain, short_hash
 from skysub.campaign.runs import Run, Unit, freeze, next_name, open_runs
 from skysub.campaign.steps import find_step
 from skysub.errors import InputsError
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    import os
 
+    from skysub.campaign.places import Place
     from skysub.campaign.recipe import Recipe
     from skysub.campaign.steps import Layout, Step
     from skysub.visit.ingest import IngestMap
@@ -124,13 +125,13 @@ class Plan:
         )
 
 
-def make_plan(recipe: Recipe, output: Path, *, verify: bool = False) -> Plan:
+def make_plan(recipe: Recipe, output: str | os.PathLike[str] | Place, *, verify: bool = False) -> Plan:
     """Find the inputs of a recipe by their headers, and what an output already has of them.
 
     Parameters
     ----------
     output
-        Folder of the campaign; it need not exist, and nothing is written.
+        Folder or address of the campaign; it need not exist, and nothing is written.
     verify
         Also compare what finished units wrote with their checksums; those that differ count as not done
         (and their markers are removed).
@@ -144,6 +145,7 @@ def make_plan(recipe: Recipe, output: Path, *, verify: bool = False) -> Plan:
     StoreVersionError
         When the output was written by a newer skysub.
     """
+    output = place_at(output)
     step = find_step(recipe.step)
     config = step.configured(recipe.settings)
     ingests = ingest_maps(recipe.inputs)
@@ -351,8 +353,8 @@ def _is_sound(run: Run, unit: Unit) -> bool:
         return False
     index = (unit.visit_index, unit.detector_index)
     for name, written in marker["shards"].items():
-        path = shard_path(run.images, find_step(run.record["step"]).product, name, index)
-        there = path.is_file()
-        if there != bool(written["bytes"]) or (there and checksum(path) != written["crc32c"]):
+        shard = shard_place(run.images, find_step(run.record["step"]).product, name, index)
+        there = shard.exists()
+        if there != bool(written["bytes"]) or (there and shard.checksum() != written["crc32c"]):
             return False
     return True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import threading
 import traceback
@@ -14,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from skysub._version import __version__
 from skysub.campaign.block_mode import process_unit_in_blocks
-from skysub.campaign.files import locked, put, writing
 from skysub.campaign.gather import gather_visit
+from skysub.campaign.places import place_at, writing
 from skysub.campaign.plan import make_plan
 from skysub.campaign.progress import LOG, Progress, logged
 from skysub.campaign.runs import remove_unplanned
@@ -26,10 +25,11 @@ from skysub.cluster import ALL_CORES, connected, expected_slots, load_profile
 from skysub.errors import OutputError, RecipeError
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator
-    from pathlib import Path
 
     from skysub.campaign.inputs import Unreadable
+    from skysub.campaign.places import Hold, Place
     from skysub.campaign.plan import Plan
     from skysub.campaign.recipe import Recipe
     from skysub.campaign.runs import Run, Unit
@@ -63,14 +63,18 @@ class Outcome:
 
 
 def run_campaign(
-    recipe: Recipe, output: Path, *, verify: bool = False, stream: TextIO | None = None
+    recipe: Recipe,
+    output: str | os.PathLike[str] | Place,
+    *,
+    verify: bool = False,
+    stream: TextIO | None = None,
 ) -> Outcome:
     """Do what is left of a campaign; a killed or interrupted one is continued by calling this again.
 
     Parameters
     ----------
     output
-        Folder of the campaign.
+        Folder of the campaign, or ``s3://BUCKET/PREFIX``.
     verify
         Compare what finished units wrote with their checksums first, and redo those that differ.
     stream
@@ -87,8 +91,8 @@ def run_campaign(
     """
     profile = load_profile(recipe.cluster)
     # workers may stand elsewhere
-    output = output.absolute()
-    with locked(output):
+    output = place_at(output).absolute()
+    with output.locked() as hold:
         remove_unplanned(output)
         plan = make_plan(recipe, output, verify=verify)
         _note_unreadable(output, plan.unreadable)
@@ -101,8 +105,13 @@ def run_campaign(
         run = plan.freeze()
         # plans of large campaigns are large, and not needed any more
         del plan
-        log = run.folder / "run.log"
-        with writing(run.folder), logged(log), _interruptible(stream) as stop:
+        kept_log = run.folder / "run.log"
+        with (
+            writing(run.folder),
+            kept_log.appended() as log,
+            logged(log),
+            _interruptible(stream) as stop,
+        ):
             LOG.info("skysub %s starts: %d units to do in run %s", __version__, counts.left, run.name)
             progress = Progress(run.record["step"], counts.left, stream)
             in_blocks = _in_blocks(recipe, profile, counts)
@@ -110,8 +119,8 @@ def run_campaign(
             at_once = ALL_CORES if in_blocks else counts.left
             with connected(profile, need=counts.memory, units=at_once, log=log) as workers:
                 how = ", detectors cut into blocks" if in_blocks else ""
-                progress.say(f"run {run.name} on {workers.described}{how}; log: {log}")
-                coordinator = _Coordinator(run, progress, stop, in_blocks=in_blocks)
+                progress.say(f"run {run.name} on {workers.described}{how}; log: {kept_log}")
+                coordinator = _Coordinator(run, progress, stop, hold, in_blocks=in_blocks)
                 coordinator.work(workers)
             progress.end()
             LOG.info("ends: %d done, %d failed", progress.done, progress.failed)
@@ -127,7 +136,7 @@ def run_campaign(
             interrupted=stop.is_set(),
             seconds=progress.elapsed,
             stages=progress.stages(),
-            log=str(log),
+            log=str(kept_log),
         )
 
 
@@ -148,13 +157,16 @@ class _OpenVisit:
 class _Coordinator:
     """Units in the order of the plan, each visit gathered once its last detector is over."""
 
-    def __init__(self, run: Run, progress: Progress, stop: threading.Event, *, in_blocks: bool) -> None:
+    def __init__(
+        self, run: Run, progress: Progress, stop: threading.Event, hold: Hold, *, in_blocks: bool
+    ) -> None:
         self.halted = ""
         self._in_blocks = in_blocks
         self._slots = 1
         self._run = run
         self._progress = progress
         self._stop = stop
+        self._hold = hold
         self._folder = str(run.folder)
         self._open: dict[int, _OpenVisit] = {}
         self._ready: deque[Job] = deque()
@@ -176,6 +188,8 @@ class _Coordinator:
             window.close()
 
     def _stopping(self) -> bool:
+        if self._hold.lost:
+            self._halt(self._hold.lost)
         return self._stop.is_set() or bool(self.halted)
 
     def _next(self) -> Job | None:
@@ -188,7 +202,7 @@ class _Coordinator:
         for visit, units in self._run.visits():
             if markers.is_gathered(visit):
                 # what a coordinator killed between marker and clean-up left behind
-                shutil.rmtree(markers.folder / str(visit), ignore_errors=True)
+                markers.clear_visit(visit)
                 continue
             done = markers.done(visit, [unit.detector for unit in units])
             lines = [unit.to_json() for unit in units]
@@ -285,15 +299,15 @@ def _unit_of(job: Job) -> Unit:
     return Unit.from_json(job.arguments[1])
 
 
-def _note_unreadable(output: Path, unreadable: tuple[Unreadable, ...]) -> None:
+def _note_unreadable(output: Place, unreadable: tuple[Unreadable, ...]) -> None:
     """Keep the inputs that could not even be planned beside the runs, as of the last start."""
-    path = output / "unreadable.json"
+    noted = output / "unreadable.json"
     if not unreadable:
-        path.unlink(missing_ok=True)
+        noted.remove()
         return
     rows = [{"path": each.path, "reason": each.reason} for each in unreadable]
     with writing(output):
-        put(path, json.dumps(rows, indent=1).encode())
+        noted.put(json.dumps(rows, indent=1).encode())
 
 
 def _announce(plan: Plan, stream: TextIO | None) -> None:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from skysub.campaign.files import put, read_json, sync, writing
 from skysub.campaign.markers import Markers
+from skysub.campaign.places import read_json, writing
 from skysub.errors import CampaignNotFoundError, StoreVersionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
+
+    from skysub.campaign.places import Place
 
 __all__ = ["FORMAT", "Run", "Unit", "existing_runs", "freeze", "next_name", "open_runs", "remove_unplanned"]
 
@@ -71,7 +71,7 @@ class Unit:
 class Run:
     """One frozen plan and what has been done of it."""
 
-    folder: Path
+    folder: Place
 
     @property
     def name(self) -> str:
@@ -79,17 +79,17 @@ class Run:
         return self.folder.name
 
     @property
-    def units_file(self) -> Path:
+    def units_file(self) -> Place:
         """File with one planned unit per line, ordered by visit and detector."""
         return self.folder / "units.jsonl"
 
     @property
-    def images(self) -> Path:
+    def images(self) -> Place:
         """Zarr store of pixels."""
         return self.folder / "images.zarr"
 
     @property
-    def backgrounds(self) -> Path:
+    def backgrounds(self) -> Place:
         """Zarr store of backgrounds."""
         return self.folder / "backgrounds.zarr"
 
@@ -107,9 +107,8 @@ class Run:
 
     def units(self) -> Iterator[Unit]:
         """Planned units, ordered by visit and detector; read as they are asked for."""
-        with self.units_file.open() as file:
-            for line in file:
-                yield Unit.from_json(line)
+        for line in self.units_file.lines():
+            yield Unit.from_json(line)
 
     def visits(self) -> Iterator[tuple[int, list[Unit]]]:
         """Units of one visit after the other that this run does itself."""
@@ -118,7 +117,7 @@ class Run:
             yield visit, list(units)
 
 
-def open_runs(output: Path) -> list[Run]:
+def open_runs(output: Place) -> list[Run]:
     """Return the runs of a campaign, oldest first.
 
     Raises
@@ -127,9 +126,10 @@ def open_runs(output: Path) -> list[Run]:
         When one was written by a newer skysub.
     """
     runs = []
-    for file in sorted((output / "runs").glob("*/run.json")):
-        run = Run(file.parent)
-        if read_json(file) is None:
+    folder = output / "runs"
+    for name in sorted(folder.names()):
+        run = Run(folder / name)
+        if not run.record:
             # never whole: the plan is made again under another name
             continue
         version = run.record.get("format")
@@ -143,7 +143,7 @@ def open_runs(output: Path) -> list[Run]:
     return runs
 
 
-def existing_runs(output: Path) -> list[Run]:
+def existing_runs(output: Place) -> list[Run]:
     """Return the runs of a campaign that must be there.
 
     Raises
@@ -159,28 +159,24 @@ def existing_runs(output: Path) -> list[Run]:
     return runs
 
 
-def next_name(output: Path) -> str:
+def next_name(output: Place) -> str:
     """Name for a new run: a number above all folders there are, finished or not."""
-    taken = [int(folder.name) for folder in (output / "runs").glob("*") if folder.name.isdigit()]
+    taken = [int(name) for name in (output / "runs").names() if name.isdigit()]
     return f"{max(taken, default=0) + 1:04d}"
 
 
-def remove_unplanned(output: Path) -> None:
+def remove_unplanned(output: Place) -> None:
     """Remove what a coordinator left that was killed before its plan was whole; only under the lock."""
-    for folder in (output / "runs").glob("*"):
-        if folder.name.isdigit() and not (folder / "run.json").exists():
-            shutil.rmtree(folder, ignore_errors=True)
+    folder = output / "runs"
+    for name in folder.names():
+        if name.isdigit() and not (folder / name / "run.json").exists():
+            (folder / name).remove_tree()
 
 
 def freeze(run: Run, record: dict[str, Any], units: Iterable[Unit]) -> None:
     """Write a plan: the units first, ``run.json`` last. Without it there is no run."""
     with writing(run.folder):
-        run.folder.mkdir(parents=True, exist_ok=True)
-        with run.units_file.open("w") as file:
-            for unit in units:
-                file.write(unit.to_json() + "\n")
+        run.units_file.put_lines(unit.to_json() for unit in units)
         # a plan must outlive a power failure if a result does
-        sync(run.units_file)
-        put(
-            run.folder / "run.json", json.dumps({"format": FORMAT, **record}, indent=1).encode(), durable=True
-        )
+        text = json.dumps({"format": FORMAT, **record}, indent=1)
+        (run.folder / "run.json").put(text.encode(), durable=True)

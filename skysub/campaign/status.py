@@ -6,13 +6,14 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from skysub.campaign.files import read_json
+from skysub.campaign.places import place_at, read_json
 from skysub.campaign.runs import existing_runs
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator
-    from pathlib import Path
 
+    from skysub.campaign.places import Place
     from skysub.campaign.runs import Run, Unit
 
 __all__ = ["Failure", "Status", "current_units", "lines", "read_status"]
@@ -69,7 +70,7 @@ class Status:
         }
 
 
-def read_status(output: Path) -> Status:
+def read_status(output: str | os.PathLike[str] | Place) -> Status:
     """Read how far a campaign is; safe at any time, also while it runs.
 
     Raises
@@ -79,6 +80,7 @@ def read_status(output: Path) -> Status:
     StoreVersionError
         When it was written by a newer skysub.
     """
+    output = place_at(output)
     runs = existing_runs(output)
     unreadable = read_json(output / "unreadable.json") or []
     failures = [Failure(path=each["path"], message=each["reason"]) for each in unreadable]

@@ -17,9 +17,9 @@ from skysub._version import __version__
 from skysub.campaign.arrays import write_plane
 from skysub.campaign.backgrounds import inline, packed
 from skysub.campaign.context import configured_step, ingest_of, run_at
-from skysub.campaign.files import writing
 from skysub.campaign.inputs import content_checksum, is_unchanged, known_ingest, stamp
 from skysub.campaign.objects import text_of
+from skysub.campaign.places import writing
 from skysub.campaign.records import described, narrow_mask, numbers, pixels_checksum
 from skysub.campaign.runs import Unit
 from skysub.errors import InputChangedError, OutputError
