@@ -102,6 +102,7 @@ class Step:
     configuration: type
     """Frozen dataclass of its settings."""
     work: Callable[[VisitImage, Any], StepResult]
+    """From a visit image, whose arrays it may use up, and a configuration."""
     layout: Callable[[tuple[int, int], Any], Layout]
     """From the shape (ny, nx) of a detector and a configuration."""
     single_fit: SingleFit | None = None
@@ -181,7 +182,9 @@ def find_step(name: str) -> Step:
 def _background(visit_image: VisitImage, config: BackgroundStep) -> StepResult:
     started = time.perf_counter()
     ignored = (visit_image.mask, visit_image.bits(*config.ignored))
-    subtracted, layer = subtract_background(visit_image.image, ignored, config.fit)
+    image = visit_image.image
+    out = image if image.flags.writeable and image.flags.c_contiguous else None
+    subtracted, layer = subtract_background(image, ignored, config.fit, out=out)
     seconds = time.perf_counter() - started
     found = _background_findings(layer)
     return StepResult(
@@ -214,7 +217,7 @@ def _background_layout(shape: tuple[int, int], config: BackgroundStep) -> Layout
 def _calibrate_image(visit_image: VisitImage, config: CalibrateImageConfig) -> StepResult:
     from skysub.pipeline.calibrate_image import calibrate_image
 
-    result = calibrate_image(visit_image, config)
+    result = calibrate_image(visit_image, config, overwrite=True)
     last = result.preliminary_visit_image_background[-1]
     figures: dict[str, float | int | str] = {
         "sky": float(sum(layer.coefficients[0] for layer in result.preliminary_visit_image_background)),

@@ -17,7 +17,7 @@ from skysub.pipeline.sky import Sky, find_sky, first_guess
 from skysub.pipeline.summary import summarise
 from skysub.pipeline.timing import Stopwatch
 from skysub.sources.detect import find_footprints, pixel_noise, smoothed_noise, smoothing_kernel
-from skysub.sources.flags import EXTENDED, IGNORED, SATURATED, SOURCE, working_flags
+from skysub.sources.flags import COSMIC_RAY, EXTENDED, IGNORED, SATURATED, SOURCE, working_flags
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,6 +67,7 @@ def calibrate_image(
     *,
     reference: Reference | None = None,
     background_to_photometric_ratio: NDArray[np.float32] | None = None,
+    overwrite: bool = False,
     threads: int = 1,
 ) -> CalibrateImageResult:
     """Measure and subtract the sky of one detector's image, and find what its pixels tell of themselves.
@@ -74,8 +75,8 @@ def calibrate_image(
     Parameters
     ----------
     visit_image
-        The post-ISR image, sky and all; never modified. Pixels of the planes that the configuration
-        ignores, and NaN, are left out.
+        The post-ISR image, sky and all; not modified unless ``overwrite``. Pixels of the planes that the
+        configuration ignores, and NaN, are left out.
     config
         Settings; ``CalibrateImageConfig()`` by default.
     reference
@@ -83,6 +84,9 @@ def calibrate_image(
     background_to_photometric_ratio
         (ny, nx) float32: the pixels times this are flat for the sky rather than for stars. The sky B is
         then measured on that product and B / ratio is subtracted; the list of layers holds B.
+    overwrite
+        Make the result of the very arrays of image and mask where they can be written to, for a caller who
+        is done with them: two float32 images less memory, and quicker.
     threads
         Threads to share the work among; the sky and the mask are bit for bit the same.
 
@@ -94,7 +98,7 @@ def calibrate_image(
         When the ratio does not fit the image.
     """
     config = config or CalibrateImageConfig()
-    work = _Work(visit_image, config, background_to_photometric_ratio, threads)
+    work = _Work(visit_image, config, background_to_photometric_ratio, overwrite=overwrite, threads=threads)
     try:
         work.find_cosmic_rays()
         work.find_sky()
@@ -133,14 +137,16 @@ class _Work:
         visit_image: VisitImage,
         config: CalibrateImageConfig,
         ratio: NDArray[np.float32] | None,
+        *,
+        overwrite: bool,
         threads: int,
     ) -> None:
         self.visit_image, self.config, self.ratio, self.threads = visit_image, config, ratio, threads
+        self.overwrite = overwrite
         self.stopwatch = Stopwatch()
         self.said: dict[str, str] = {}
         self.layers = BackgroundList()
         self.sky: Sky | None = None
-        self.hit: NDArray[np.bool_] | None = None
         self.image = visit_image.image
         if ratio is not None:
             if ratio.shape != self.image.shape:
@@ -185,10 +191,10 @@ class _Work:
         model = self.guess.background.evaluate()
         with self.stopwatch("cosmic rays"):
             try:
-                self.hit, clean = find_cosmic_rays(
+                self.image = find_cosmic_rays(
                     self.image,
                     model,
-                    (self.flags & (IGNORED | SATURATED)) != 0,
+                    self.flags,
                     config,
                     noise=float(np.nanmedian(self.noise)),
                     fwhm=self.config.fwhm,
@@ -199,9 +205,6 @@ class _Work:
                     "'skysub[cosmic-rays]')."
                 )
                 return
-            self.flags[self.hit] |= IGNORED
-            if config.interpolate:
-                self.image = clean
 
     def find_sky(self) -> None:
         """Layers of background by the configured flow; marks sources in the flags."""
@@ -241,22 +244,26 @@ class _Work:
     def subtracted(self) -> VisitImage:
         """The image without its background, with the planes that were found."""
         with self.stopwatch("subtract"):
-            image = self.image
+            # what is not the caller's own array may be used up
+            image, ours = self.image, self.overwrite or self.image is not self.visit_image.image
             for layer in self.layers:
-                image = np.asarray(layer.subtract_from(image, threads=self.threads), np.float32)
+                out = image if ours and image.flags.writeable and image.flags.c_contiguous else None
+                image = np.asarray(layer.subtract_from(image, threads=self.threads, out=out), np.float32)
+                ours = True
             if self.ratio is not None:
-                image = image / self.ratio
+                image /= self.ratio
         with self.stopwatch("mask planes"):
             from skysub.sources import kernels
 
             planes = self.visit_image.planes.with_plane("CR", "INTRP", "DETECTED")
-            mask = self.visit_image.mask.astype(planes.dtype, copy=True)
+            given = self.visit_image.mask
+            mask = given.astype(planes.dtype, copy=not (self.overwrite and given.flags.writeable))
             detected = mask.dtype.type(planes.bits("DETECTED"))
             mask &= ~detected
             kernels.set_bits(self.flags, SOURCE | EXTENDED, detected, mask)
-            if self.hit is not None:
-                interpolated = self.config.cosmic_rays is not None and self.config.cosmic_rays.interpolate
-                mask[self.hit] |= planes.bits("CR", "INTRP") if interpolated else planes.bits("CR")
+            if self.config.cosmic_rays is not None:
+                names = ("CR", "INTRP") if self.config.cosmic_rays.interpolate else ("CR",)
+                kernels.set_bits(self.flags, COSMIC_RAY, mask.dtype.type(planes.bits(*names)), mask)
         return self.visit_image.replace(image=image, mask=mask, planes=planes)
 
     def characterise(self, preliminary: VisitImage) -> Character | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skysub.errors import ConfigError
+from skysub.sources.flags import COSMIC_RAY, IGNORED, SATURATED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,20 +54,21 @@ class CosmicRayConfig:
 def find_cosmic_rays(
     image: NDArray[np.float32],
     model: NDArray[np.float32],
-    unusable: NDArray[np.bool_],
+    flags: NDArray[np.uint8],
     config: CosmicRayConfig,
     *,
     noise: float,
     fwhm: float,
-) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-    """Pixels hit by cosmic rays, and the image without them.
+) -> NDArray[np.float32]:
+    """Flag pixels hit by cosmic rays, and return the image to go on with.
 
     Parameters
     ----------
     image, model
         (ny, nx) float32: pixels with their sky, and the sky.
-    unusable
-        (ny, nx) bool: pixels that are not judged.
+    flags
+        (ny, nx) uint8 of `skysub.sources.flags`: what is IGNORED or SATURATED is not judged; hit pixels get
+        IGNORED and COSMIC_RAY in place.
     noise
         Per pixel of the sky, unit of the image.
     fwhm
@@ -74,8 +76,8 @@ def find_cosmic_rays(
 
     Returns
     -------
-    hit, clean
-        (ny, nx) bool, and (ny, nx) float32 with the sky, hit pixels interpolated.
+    image
+        The image given, or with ``config.interpolate`` a copy whose hit pixels are interpolated.
 
     Raises
     ------
@@ -90,16 +92,17 @@ def find_cosmic_rays(
     blocks = np.zeros((-(-ny // _BLOCK), -(-nx // _BLOCK)), bool)
     # a star is no sharper than this against its neighbours
     contrast = max(_LEAST_CONTRAST, 1.3 * (1 - math.exp(-4 * math.log(2) / fwhm**2)))
-    kernels.sharp_blocks(image, model, unusable, noise, config.sigma, contrast, _BLOCK, blocks)
-    hit = np.zeros(image.shape, bool)
-    clean = image.copy()
+    unusable = IGNORED | SATURATED
+    kernels.sharp_blocks(image, model, flags, unusable, noise, config.sigma, contrast, _BLOCK, blocks)
+    clean = image.copy() if config.interpolate else image
+    found: list[tuple[tuple[slice, slice], NDArray[np.bool_]]] = []
     for j, i in np.argwhere(blocks):
         inner = (slice(j * _BLOCK, (j + 1) * _BLOCK), slice(i * _BLOCK, (i + 1) * _BLOCK))
         outer = tuple(slice(max(0, cut.start - _MARGIN), cut.stop + _MARGIN) for cut in inner)
         sky = model[outer]
-        masked = unusable[outer] | ~np.isfinite(image[outer])
+        masked = ((flags[outer] & unusable) != 0) | ~np.isfinite(image[outer])
         judged = np.where(masked, sky, image[outer])
-        found, cleaned = astroscrappy.detect_cosmics(
+        rays, cleaned = astroscrappy.detect_cosmics(
             judged,
             inmask=masked,
             inbkg=np.ascontiguousarray(sky),
@@ -121,7 +124,11 @@ def find_cosmic_rays(
         here = tuple(
             slice(a.start - b.start, a.start - b.start + _BLOCK) for a, b in zip(inner, outer, strict=True)
         )
-        new = found.astype(bool)[here] & ~masked[here]
-        hit[inner] = new
-        clean[inner][new] = cleaned[here][new]
-    return hit, clean
+        new = rays.astype(bool)[here] & ~masked[here]
+        found.append((inner, new))
+        if config.interpolate:
+            clean[inner][new] = cleaned[here][new]
+    # only now: blocks see each other's margins as they were
+    for inner, new in found:
+        flags[inner][new] |= IGNORED | COSMIC_RAY
+    return clean

@@ -11,7 +11,7 @@ from skysub.background.threads import in_threads
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["EXTENDED", "IGNORED", "NOT_SKY", "SATURATED", "SOURCE", "working_flags"]
+__all__ = ["COSMIC_RAY", "EXTENDED", "IGNORED", "NOT_SKY", "SATURATED", "SOURCE", "working_flags"]
 
 IGNORED = 1
 """The pixel's value says nothing: bad, cosmic ray, no data."""
@@ -21,6 +21,8 @@ SOURCE = 4
 """In the grown footprint of a source."""
 EXTENDED = 8
 """In faint extended light, found after smoothing."""
+COSMIC_RAY = 16
+"""Hit by a cosmic ray; always with IGNORED."""
 NOT_SKY = IGNORED | SATURATED | SOURCE | EXTENDED
 
 

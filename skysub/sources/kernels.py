@@ -504,10 +504,11 @@ def pixel_noise(image, flags, ignored, y_edges, x_edges, rows, pairs, quantile, 
 
 
 @njit(nogil=True, cache=True)
-def sharp_blocks(image, model, unusable, noise, threshold, contrast, size, blocks):
+def sharp_blocks(image, model, flags, unusable, noise, threshold, contrast, size, blocks):
     """Mark blocks, (by, bx) bool, with a pixel that stands out of its four neighbours' mean.
 
-    It does by more than ``threshold`` of the noise per pixel and more than ``contrast`` of its own light.
+    It does by more than ``threshold`` of the noise per pixel and more than ``contrast`` of its own light, and
+    has none of the flags ``unusable``.
     """
     ny, nx = image.shape
     above = np.zeros(nx, np.float32)
@@ -516,6 +517,7 @@ def sharp_blocks(image, model, unusable, noise, threshold, contrast, size, block
     least = np.float32(threshold * noise)
     contrast = np.float32(contrast)
     quarter = np.float32(0.25)
+    unusable = np.uint8(unusable)
     for x in range(nx):
         here[x] = image[0, x] - model[0, x]
     if ny > 1:
@@ -529,5 +531,5 @@ def sharp_blocks(image, model, unusable, noise, threshold, contrast, size, block
             r = here[x]
             if r > least:
                 out = r - quarter * (here[x - 1] + here[x + 1] + above[x] + below[x])
-                if out > least and out > contrast * r and not unusable[y, x]:
+                if out > least and out > contrast * r and not flags[y, x] & unusable:
                     blocks[y // size, x // size] = True

@@ -12,7 +12,7 @@ from skysub.errors import ConfigError
 from skysub.sources.dark import keep_darkest
 from skysub.sources.detect import find_footprints, smoothed_noise, smoothing_kernel
 from skysub.sources.extended import ExtendedConfig, find_extended
-from skysub.sources.flags import EXTENDED, IGNORED, NOT_SKY, SATURATED, SOURCE
+from skysub.sources.flags import EXTENDED, NOT_SKY, SOURCE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -136,7 +136,7 @@ def mask_sources(
     """
     from skysub.sources import kernels
 
-    flags &= np.uint8(IGNORED | SATURATED)
+    flags &= np.uint8(0xFF & ~(SOURCE | EXTENDED))
     before = _sky_pixels(flags, grid)
     size = np.outer(np.diff(grid.y_edges), np.diff(grid.x_edges))
     had_sky = before >= np.maximum(1, config.least_sky * size)
@@ -154,7 +154,7 @@ def mask_sources(
         threads=threads,
     )
     while True:
-        flags &= np.uint8(IGNORED | SATURATED)
+        flags &= np.uint8(0xFF & ~(SOURCE | EXTENDED))
         if rung == DARKEST:
             keep_darkest(image, flags, grid, fraction=config.darkest, fwhm=fwhm, threads=threads)
         else:

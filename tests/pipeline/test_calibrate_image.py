@@ -197,6 +197,32 @@ def test_summary_has_lsst_s_names(field, result):
     assert summary["psfArea"] > 30
 
 
+@pytest.mark.parametrize("flow", ["default", "lsst"])
+def test_a_caller_who_is_done_with_the_input_gets_the_same_bits_in_its_arrays(field, flow):
+    visit_image = field[0]
+    config = skysub.CalibrateImageConfig.named(flow)
+    config = dataclasses.replace(config, cosmic_rays=None, psf=None)
+    apart = skysub.calibrate_image(visit_image, config).preliminary_visit_image
+    assert not np.shares_memory(apart.image, visit_image.image)
+    assert not np.shares_memory(apart.mask, visit_image.mask)
+    own = visit_image.replace(image=visit_image.image.copy(), mask=visit_image.mask.copy())
+    within = skysub.calibrate_image(own, config, overwrite=True).preliminary_visit_image
+    assert within.image is own.image
+    assert within.mask is own.mask
+    np.testing.assert_array_equal(within.image, apart.image)
+    np.testing.assert_array_equal(within.mask, apart.mask)
+
+
+def test_what_cannot_be_written_to_is_not_overwritten(field):
+    visit_image = field[0]
+    image, mask = visit_image.image.copy(), visit_image.mask.copy()
+    image.flags.writeable = mask.flags.writeable = False
+    config = skysub.CalibrateImageConfig(cosmic_rays=None, psf=None)
+    found = skysub.calibrate_image(visit_image.replace(image=image, mask=mask), config, overwrite=True)
+    np.testing.assert_array_equal(image, visit_image.image)
+    assert not np.shares_memory(found.preliminary_visit_image.image, image)
+
+
 def test_cosmic_rays_are_found_marked_and_interpolated():
     pytest.importorskip("astroscrappy")
     visit_image, _, _, places = make_field(9, stars=20, galaxies=30, shape=(400, 420))
