@@ -150,6 +150,8 @@ def connected(profile: Profile, *, need: int, units: int, log: Path | None = Non
     with dask.config.set(_DASK), opened(profile, need, max(1, units)) as workers:
         if profile.kind == "local":
             workers.client.register_plugin(_manners(log))
+        if profile.kind != "address":
+            workers.client.register_plugin(_short_memory())
         yield workers
 
 
@@ -190,6 +192,22 @@ def _manners(log: Path | None) -> Any:
                 logging.getLogger("distributed").handlers = [handler]
 
     return Manners()
+
+
+def _short_memory() -> Any:
+    """Plugin by which a scheduler forgets what it would note of each task for good, a third of a kilobyte."""
+    from distributed import SchedulerPlugin
+
+    class ShortMemory(SchedulerPlugin):
+        name = "short-memory"
+
+        def update_graph(self, scheduler: Any, **_graph: Any) -> None:
+            kept = scheduler.extensions.get("spans")
+            for span in kept.spans.values() if kept else ():
+                if span.metadata is not None:
+                    span.metadata["collections"].clear()
+
+    return ShortMemory()
 
 
 @contextmanager
