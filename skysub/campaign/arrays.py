@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -33,8 +34,8 @@ __all__ = [
     "write_plane",
 ]
 
-CHUNK = 1024
-"""Edge of a chunk inside a shard, pixel: windows are read without the rest, at no cost to whole reads."""
+CHUNK = 512
+"""Edge of a chunk inside a shard, pixel, about: windows are read without the rest, at no cost to whole reads."""
 
 PLANES = {"image": ("float32", float("nan")), "mask": ("int32", 0), "variance": ("float32", float("nan"))}
 """Pixel arrays, their type and what stands where nothing was written."""
@@ -60,7 +61,7 @@ def create_images(
     for name, length in (("y", ny), ("x", nx)):
         _coordinate(group, name, range(length), units="pixel")
     units = {"image": unit, "variance": f"{unit}**2" if unit else ""}
-    chunk = (min(CHUNK, ny), min(CHUNK, nx))
+    chunk = tuple(_chunk_edge(length) for length in shape)
     shard = tuple(-(-length // edge) * edge for length, edge in zip(shape, chunk, strict=True))
     for name in planes:
         dtype, fill = PLANES[name]
@@ -191,6 +192,16 @@ def background_rows(
     return {name: np.asarray(_array(store / product / name)[visit_index, detector_index]) for name in FIELDS}
 
 
+def _chunk_edge(length: int) -> int:
+    """Edge within a factor of two of CHUNK that cuts a detector's side evenly, or nearly so.
+
+    A shard that is larger than the detector is filled up by Zarr, which costs a copy of all pixels.
+    """
+    pieces = range(max(1, -(-length // (2 * CHUNK))), max(1, 2 * length // CHUNK) + 1)
+    edges = [-(-length // n) for n in pieces]
+    return min(edges, key=lambda edge: (-length % edge, abs(math.log(edge / CHUNK))))
+
+
 def _fits(layers: list[dict[str, NDArray[Any]]], rooms: dict[str, tuple[int, ...]]) -> bool:
     return all(
         len(layers) <= room[0] and all(n <= most for n, most in zip(layer[name].shape, room[1:], strict=True))
@@ -242,5 +253,6 @@ def _encoded(place: Place, index: tuple[int, ...], block: NDArray[Any]) -> NDArr
     array = _array(place)
     kept: dict[str, Any] = {}
     sink = zarr.Array(zarr.AsyncArray(array.metadata, StorePath(MemoryStore(kept))))
-    sink[index] = block
+    # as a slice of the array's own rank: a whole shard is then taken as it is, without a copy
+    sink[tuple(slice(each, each + 1) for each in index)] = block[(np.newaxis,) * len(index)]
     return kept.popitem()[1].as_numpy_array().view(np.uint8) if kept else None
