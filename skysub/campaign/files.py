@@ -140,8 +140,8 @@ class LocalPlace(Place):
     def appended(self) -> Iterator[Path]:
         yield self.path
 
-    def link(self) -> str:
-        return self.path.resolve().as_uri()
+    def nearby(self) -> Path:
+        return self.path
 
 
 def put(path: Path, data: bytes | memoryview, *, durable: bool = False) -> None:

@@ -140,8 +140,8 @@ class Place(ABC):
         """Path of a local file, to which lines are added for a while; the place has them in the end."""
 
     @abstractmethod
-    def link(self) -> str:
-        """Address of the file for a browser."""
+    def nearby(self) -> Path:
+        """Local folder for what people look at: this one, or the current one where this is elsewhere."""
 
     def exists(self) -> bool:
         """Whether there is a file."""

@@ -15,7 +15,7 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the verb takes."""
-    parser.add_argument("output", metavar="OUT", type=Path, help="folder of the campaign")
+    parser.add_argument("output", metavar="OUT", help="folder of the campaign, or s3://BUCKET/PREFIX")
     parser.add_argument("--to", metavar="FOLDER", type=Path, required=True, help="where the FITS files go")
     parser.add_argument(
         "--product",

@@ -17,8 +17,8 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the verb takes."""
-    parser.add_argument("campaign", metavar="OUT", type=Path, help="folder of the campaign")
-    parser.add_argument("--output", metavar="FILE", type=Path, help="default: OUT/report.html")
+    parser.add_argument("campaign", metavar="OUT", help="folder of the campaign, or s3://BUCKET/PREFIX")
+    parser.add_argument("--output", metavar="FILE", type=Path, help="default: report.html in OUT, or here")
     parser.add_argument("--open", action="store_true", help="show it in the browser")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skysub.campaign.progress import span
@@ -30,7 +29,9 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare recipe, inputs and output, which ``plan`` takes as well."""
     parser.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of a recipe")
     parser.add_argument("--inputs", metavar="GLOB", nargs="+", default=[], help="in place of the recipe's")
-    parser.add_argument("--output", metavar="OUT", type=Path, required=True, help="folder of the campaign")
+    parser.add_argument(
+        "--output", metavar="OUT", required=True, help="folder of the campaign, or s3://BUCKET/PREFIX"
+    )
     parser.add_argument(
         "--cluster", metavar="PROFILE", help="where to run (default: as the recipe says, local)"
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skysub.campaign.status import lines, read_status
@@ -16,7 +15,7 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the verb takes."""
-    parser.add_argument("output", metavar="OUT", type=Path, help="folder of the campaign")
+    parser.add_argument("output", metavar="OUT", help="folder of the campaign, or s3://BUCKET/PREFIX")
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.epilog = "exit code: 0 when all is done, 1 when something failed, 2 while work is left"
 

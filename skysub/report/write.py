@@ -19,6 +19,7 @@ import numpy as np
 
 from skysub._version import __version__
 from skysub.campaign.campaign import open_campaign
+from skysub.campaign.places import place_at
 from skysub.errors import OutputError
 from skysub.report.charts import Chart, Point, distribution, short, through_campaign
 from skysub.report.outliers import DEVIATIONS, FEWEST, find_outliers
@@ -71,9 +72,10 @@ def write_report(
     Parameters
     ----------
     output
-        Folder of the campaign, which may still be running.
+        Folder or address of the campaign, which may still be running.
     path
-        The file; ``report.html`` in that folder by default. It is replaced whole or not at all.
+        The file; ``report.html`` in that folder by default, in the current one for a campaign elsewhere.
+        It is replaced whole or not at all.
     progress
         Called with the number of detectors that were looked at, and the number of all.
 
@@ -100,7 +102,7 @@ def write_report(
     views = list(views_of(campaign, [(row.visit, row.detector) for row in chosen], edge, progress))
     rows = _with_shares(rows, views)
     records = [(name, campaign.run_record(name)) for name in reversed(campaign.runs)]
-    target = Path(path) if path is not None else Path(output) / "report.html"
+    target = campaign.path.nearby() / "report.html" if path is None else Path(path)
     _save(target, _page(status, rows, views, records))
     return target
 
@@ -118,7 +120,7 @@ def _page(
         sections += [("visits", "Visits"), ("distributions", "Distributions"), ("outliers", "Outliers")]
         sections += [("detectors", "Detectors"), ("cost", "Cost")]
     context: dict[str, Any] = {
-        "title": Path(status.output).resolve().name,
+        "title": place_at(status.output).absolute().name,
         "step": status.step,
         "lede": _lede(status, rows, records),
         "sections": [*sections, ("settings", "Settings")],
@@ -255,7 +257,7 @@ def _lede(status: Status, rows: list[Row], records: list[tuple[str, dict[str, An
     made_by = f", last planned by skysub {versions['skysub']}" if "skysub" in versions else ""
     if not rows:
         return f"{runs}{made_by}; nothing is done yet."
-    return f"{runs}{made_by}, in {Path(status.output).resolve()}"
+    return f"{runs}{made_by}, in {place_at(status.output).absolute()}"
 
 
 def _pictures_note(rows: list[Row], views: list[View]) -> str:

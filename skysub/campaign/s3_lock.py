@@ -1,0 +1,224 @@
+"""The lock of a campaign in a bucket: an object that its owner renews, and that a successor may take over.
+
+It is written only if absent. Its owner writes it again every few seconds, on condition that it is still the
+owner's. One that was not renewed for long, or whose process on this machine is gone, is dead: a successor
+replaces it, on condition that nobody else did so meanwhile. Ages are told by the server's clock alone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from skysub.campaign.files import holder
+from skysub.campaign.places import Hold, parsed
+from skysub.campaign.s3_client import AbsentError
+from skysub.errors import OutputError, OutputInUseError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from skysub.campaign.s3 import S3Place
+
+__all__ = ["locked"]
+
+_LOG = logging.getLogger("skysub.campaign")
+
+BEAT = 5.0
+"""Seconds between two writings of a lock that is held."""
+
+STALE = 30.0
+"""Seconds after which a lock that was not renewed is its owner's no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    content: dict[str, Any]
+    tag: str
+    age: float
+    """Seconds since it was written."""
+
+
+@contextmanager
+def locked(lock: S3Place, folder: S3Place) -> Iterator[Hold]:
+    """Hold a campaign's output for one coordinator; it is renewed until the end of the block.
+
+    Raises
+    ------
+    OutputInUseError
+        When another process holds it and is alive: which, where and since when.
+    OutputError
+        When the bucket cannot be written, or does not know conditional writes.
+    """
+    owner = _Owner(lock, folder)
+    owner.take()
+    beating = threading.Thread(target=owner.beat, daemon=True)
+    beating.start()
+    try:
+        yield owner.hold
+    finally:
+        owner.over.set()
+        beating.join()
+        # the output may be out of reach by now; then the lock becomes stale
+        with suppress(OutputError):
+            owner.release()
+
+
+class _Owner:
+    def __init__(self, lock: S3Place, folder: S3Place) -> None:
+        self.hold = Hold()
+        self.over = threading.Event()
+        self._lock = lock
+        self._folder = folder
+        self._tag = ""
+        self._beats = 0
+        self._content = {
+            "token": uuid.uuid4().hex,
+            "holder": holder(),
+            "machine": _machine(),
+            "process": os.getpid(),
+            "born": psutil.Process().create_time(),
+        }
+
+    def take(self) -> None:
+        """Take the lock; wait to see whether an owner that was heard of lately is alive."""
+        first = None
+        while True:
+            tag = self._lock.put_if(self._data(), IfNoneMatch="*")
+            if tag is None:
+                seen = _look(self._lock)
+                if seen is None:
+                    # given back a moment ago
+                    continue
+                first = first or seen
+                tag = self._tag_of_mine(seen) or self._succeed(seen, first)
+            if tag is not None:
+                self._tag = tag
+                self._check_conditions()
+                return
+            time.sleep(min(1.0, BEAT / 5))
+
+    def beat(self) -> None:
+        """Renew the lock every few seconds, until it is over or lost."""
+        while not self.over.wait(BEAT):
+            # while the server is away nobody else can take the lock either
+            with suppress(OutputError):
+                if not self._renewed():
+                    return
+
+    def release(self) -> None:
+        """Give the lock back, if it is ours."""
+        seen = _look(self._lock)
+        if seen is not None and self._is_mine(seen):
+            self._lock.remove()
+
+    def _renewed(self) -> bool:
+        self._beats += 1
+        tag = self._lock.put_if(self._data(), IfMatch=self._tag)
+        if tag is None:
+            seen = _look(self._lock)
+            tag = None if seen is None else self._tag_of_mine(seen)
+            if tag is None:
+                taken_by = "nobody" if seen is None else seen.content.get("holder", "another process")
+                self.hold.lost = (
+                    f"{self._folder} is not held by this process any more, but by {taken_by}: this one was "
+                    "not heard of for too long. What is done is safe"
+                )
+                return False
+        self._tag = tag
+        return True
+
+    def _succeed(self, seen: _Seen, first: _Seen) -> str | None:
+        """Take over the lock of an owner that is gone; None where that is not known yet.
+
+        Raises
+        ------
+        OutputInUseError
+            When the owner is alive.
+        """
+        alive = _is_alive(seen.content)
+        if alive or (alive is None and seen.age < STALE and seen.tag != first.tag):
+            who = seen.content.get("holder", "another process")
+            raise OutputInUseError(
+                f"{self._folder} is in use by {who}, heard of {seen.age:.0f} s ago: wait for it, stop it, or "
+                "choose another output"
+            )
+        if alive is None and seen.age < STALE:
+            return None
+        _LOG.warning("%s: taking over from %s, which is gone", self._folder, seen.content.get("holder"))
+        return self._lock.put_if(self._data(), IfMatch=seen.tag)
+
+    def _check_conditions(self) -> None:
+        """Make sure that the server refuses to write what is there already.
+
+        Raises
+        ------
+        OutputError
+            When it writes in spite of the condition.
+        """
+        if self._lock.put_if(self._data(), IfNoneMatch="*") is not None:
+            self._lock.remove()
+            raise OutputError(
+                f"{self._folder} cannot hold a campaign: its server overwrites an object although it was "
+                "told not to (If-None-Match). Use one that knows conditional writes, or a local folder"
+            )
+
+    def _tag_of_mine(self, seen: _Seen) -> str | None:
+        # written by an attempt whose answer was lost
+        return seen.tag if self._is_mine(seen) else None
+
+    def _is_mine(self, seen: _Seen) -> bool:
+        return bool(seen.content.get("token") == self._content["token"])
+
+    def _data(self) -> bytes:
+        return json.dumps({**self._content, "beats": self._beats}).encode()
+
+
+def _look(lock: S3Place) -> _Seen | None:
+    try:
+        answer = lock.get()
+    except AbsentError:
+        return None
+    sent = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+    now = parsedate_to_datetime(sent).timestamp() if sent else time.time()
+    return _Seen(
+        content=parsed(answer["Body"]) or {},
+        tag=answer["ETag"],
+        age=max(0.0, now - answer["LastModified"].timestamp()),
+    )
+
+
+def _is_alive(content: dict[str, Any]) -> bool | None:
+    """Whether the owner's process lives; None where it runs on another machine."""
+    if not content.get("machine") or content["machine"] != _machine():
+        return None
+    try:
+        owner = psutil.Process(content["process"])
+        # numbers of processes are used again
+        same = abs(owner.create_time() - content["born"]) < 1
+        return bool(same and owner.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+@cache
+def _machine() -> str:
+    """What tells this machine, and this container on it, from all others; empty where that is not known."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{socket.gethostname()} {boot} {os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return ""

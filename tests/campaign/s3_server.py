@@ -1,0 +1,60 @@
+"""A server on this machine that speaks S3, which can be stopped and started, and counts what it is asked."""
+
+import threading
+from collections import Counter
+
+from moto.moto_server.werkzeug_app import (
+    DomainDispatcherApplication,
+    MotoRequestHandler,
+    create_backend_app,
+)
+from werkzeug.serving import make_server
+
+
+class Server:
+    """Buckets outlive a stop, as they do in a real one."""
+
+    def __init__(self):
+        self._app = DomainDispatcherApplication(create_backend_app)
+        self._one_at_a_time = threading.Lock()
+        self._server = None
+        self._thread = None
+        self.port = 0
+        self.asked = Counter()
+        self.before = None
+        """Called with method and path before each request; True answers "SlowDown" instead."""
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.port}"
+
+    def __call__(self, environ, start_response):
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        self.asked[method] += 1
+        if self.before is not None and self.before(method, path):
+            environ["wsgi.input"].read()
+            start_response("503 Slow Down", [("Content-Type", "application/xml")])
+            return [b"<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"]
+        # S3 decides on conditional writes one after the other; moto looks and writes in two steps
+        with self._one_at_a_time:
+            return list(self._app(environ, start_response))
+
+    def start(self):
+        self._server = make_server("127.0.0.1", self.port, self, True, request_handler=Quiet)
+        self._server.daemon_threads = True
+        self.port = self._server.server_port
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
+
+    def stop(self):
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class Quiet(MotoRequestHandler):
+    def log_request(self, *args):
+        pass
+
+    def log_error(self, *args):
+        pass
