@@ -27,10 +27,10 @@ def gather_visit(folder: str, lines: list[str]) -> str:
     The visit's marker takes the place of its detectors', unless one of them is not done. Returns what
     keeps the output from being written; nothing where all is well.
     """
-    run = run_at(folder)
     units = [Unit.from_json(line) for line in lines]
     visit = units[0].visit
     try:
+        run = run_at(folder)
         with writing(run.folder):
             _gather(run, visit, units)
     except OutputError as error:

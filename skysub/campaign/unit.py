@@ -25,7 +25,7 @@ from skysub.campaign.runs import Unit
 from skysub.errors import InputChangedError, OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -39,7 +39,7 @@ __all__ = [
     "failure_record",
     "guarded",
     "now",
-    "process_unit",
+    "process_units",
     "read_input",
     "write_product",
 ]
@@ -61,9 +61,14 @@ class Receipt:
     """Seconds by stage."""
 
 
-def process_unit(folder: str, line: str) -> Receipt:
-    """Do one unit of the run in ``folder`` in this task; ``line`` is the unit as JSON."""
-    return guarded(folder, line, _process)
+def process_units(folder: str, lines: Sequence[str]) -> list[Receipt]:
+    """Do units of the run in ``folder``, one after the other; ``lines`` are the units as JSON."""
+    receipts: list[Receipt] = []
+    for line in lines:
+        receipts.append(guarded(folder, line, _process))
+        if receipts[-1].state == "stopped":
+            break
+    return receipts
 
 
 def guarded(folder: str, line: str, work: Callable[[Run, Unit], dict[str, float]]) -> Receipt:
@@ -71,7 +76,11 @@ def guarded(folder: str, line: str, work: Callable[[Run, Unit], dict[str, float]
 
     ``work`` leaves the marker, and returns the seconds of its stages.
     """
-    run, unit = run_at(folder), Unit.from_json(line)
+    unit = Unit.from_json(line)
+    try:
+        run = run_at(folder)
+    except OutputError as error:
+        return Receipt(unit.visit, unit.detector, "stopped", str(error))
     try:
         if run.markers.of_detector(unit.visit, unit.detector) is not None:
             # a copy of this task was done elsewhere when its worker was taken for lost
@@ -107,9 +116,11 @@ def read_input(run: Run, unit: Unit) -> VisitImage:
     from skysub.visit.fits.read import read_visit_image
 
     ingest = ingest_of(run, unit.source)
-    marker = run.markers.of_detector(unit.visit, unit.detector)
+    planned = (unit.size, unit.mtime_ns)
+    # without a look at the store, where nothing changed
+    marker = None if stamp(unit.path) == planned else run.markers.of_detector(unit.visit, unit.detector)
     was = None if marker is None else marker["input"]["crc32c"]
-    if not is_unchanged(unit.path, (unit.size, unit.mtime_ns), was=was):
+    if not is_unchanged(unit.path, planned, was=was):
         raise InputChangedError(
             f"{unit.path} changed since the campaign was planned: start the same command again"
         )
