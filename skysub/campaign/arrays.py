@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 CHUNK = 512
-"""Edge of a chunk inside a shard, pixel, about: windows are read without the rest, at no cost to whole reads."""
+"""Edge of a chunk inside a shard, pixel, about: windows are read without the rest, whole reads cost no more."""
 
 PLANES = {"image": ("float32", float("nan")), "mask": ("int32", 0), "variance": ("float32", float("nan"))}
 """Pixel arrays, their type and what stands where nothing was written."""
@@ -117,12 +117,13 @@ def write_plane(
     durable: bool = False,
 ) -> dict[str, Any]:
     """Write one detector's pixels as one whole shard; returns the shard's size and checksum."""
-    shape = _array(store / product / name).shape[2:]
+    array = _array(store / product / name)
+    shape = array.shape[2:]
     if pixels.shape != shape:
         whole = np.full(shape, PLANES[name][1], PLANES[name][0])
         whole[: pixels.shape[0], : pixels.shape[1]] = pixels
         pixels = whole
-    data = _encoded(store / product / name, index, pixels)
+    data = _encoded(array, index, pixels)
     shard = shard_place(store, product, name, index)
     if data is None:
         # nothing but the fill value: Zarr keeps no file for that
@@ -176,7 +177,7 @@ def write_background_rows(
             for number, layer in enumerate(rows[index]):
                 inner = tuple(slice(0, length) for length in layer[name].shape)
                 block[index, number][inner] = layer[name]
-        data = _encoded(store / product / name, (visit_index,), block)
+        data = _encoded(array, (visit_index,), block)
         chunk = store / product / name / "/".join(("c", str(visit_index), *("0" for _ in block.shape)))
         if data is None:
             chunk.remove()
@@ -248,9 +249,8 @@ def _opened(place: Place, _made: Hashable) -> Any:
     return zarr.open_array(place.zarr_store(), mode="r", zarr_format=3)
 
 
-def _encoded(place: Place, index: tuple[int, ...], block: NDArray[Any]) -> NDArray[np.uint8] | None:
+def _encoded(array: Any, index: tuple[int, ...], block: NDArray[Any]) -> NDArray[np.uint8] | None:
     """Bytes of the one shard or chunk that holds a whole block; None where it is all the fill value."""
-    array = _array(place)
     kept: dict[str, Any] = {}
     sink = zarr.Array(zarr.AsyncArray(array.metadata, StorePath(MemoryStore(kept))))
     # as a slice of the array's own rank: a whole shard is then taken as it is, without a copy
