@@ -169,7 +169,7 @@ def stages(data: Path, scratch: Path) -> None:
     from skysub.campaign.context import run_at
     from skysub.campaign.plan import make_plan
     from skysub.campaign.recipe import load_recipe
-    from skysub.campaign.unit import process_unit, read_input
+    from skysub.campaign.unit import process_units, read_input
 
     for compression in ("none", "lossless"):
         paths = full_size(data, compression)
@@ -180,7 +180,7 @@ def stages(data: Path, scratch: Path) -> None:
             (unit,) = run.units()
             units, alone, bare = [], [], []
             for turn in range(8):
-                receipt = process_unit(str(run.folder), unit.to_json())
+                (receipt,) = process_units(str(run.folder), [unit.to_json()])
                 assert receipt.state == "done", receipt.message
                 shutil.rmtree(run.folder / "units")
                 clock = time.perf_counter()

@@ -22,22 +22,24 @@ from skysub.campaign.unit import Receipt, commit, guarded, now, read_input, writ
 from skysub.errors import InputChangedError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from skysub.background.config import BackgroundConfig
     from skysub.background.model import Background
     from skysub.visit.image import VisitImage
 
-__all__ = ["process_unit_in_blocks"]
+__all__ = ["process_units_in_blocks"]
 
 
-def process_unit_in_blocks(folder: str, line: str, blocks: int) -> Receipt:
-    """Do one unit by about ``blocks`` tasks at once; this one leads them and leaves the marker."""
+def process_units_in_blocks(folder: str, lines: Sequence[str], blocks: int) -> list[Receipt]:
+    """Do units one after the other, each by about ``blocks`` tasks at once that this one leads."""
 
     def work(run: Run, unit: Unit) -> dict[str, float]:
-        return _process(run, unit, line, blocks)
+        return _process(run, unit, unit.to_json(), blocks)
 
-    return guarded(folder, line, work)
+    return [guarded(folder, line, work) for line in lines]
 
 
 def _process(run: Run, unit: Unit, line: str, blocks: int) -> dict[str, float]:

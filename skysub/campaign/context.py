@@ -32,8 +32,7 @@ def configured_step(run: Run) -> tuple[Step, Any]:
 
 def ingest_of(run: Run, source: int) -> IngestMap:
     """Mapping by which a run reads the files of one source."""
-    ingest: IngestMap = built(IngestMap, run.record["ingests"][source], f"inputs.{source}.ingest")
-    return ingest
+    return _ingest(json.dumps(run.record["ingests"][source]), source)
 
 
 @functools.lru_cache(maxsize=4)
@@ -45,3 +44,9 @@ def _opened(folder: str, _made: Hashable) -> Run:
 def _configured(name: str, settings: str) -> tuple[Step, Any]:
     step = find_step(name)
     return step, step.configured(json.loads(settings))
+
+
+@functools.lru_cache(maxsize=64)
+def _ingest(settings: str, source: int) -> IngestMap:
+    ingest: IngestMap = built(IngestMap, json.loads(settings), f"inputs.{source}.ingest")
+    return ingest

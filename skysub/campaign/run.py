@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import statistics
 import threading
 import traceback
 from collections import deque
@@ -12,31 +13,37 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO
 
 from skysub._version import __version__
-from skysub.campaign.block_mode import process_unit_in_blocks
+from skysub.campaign.block_mode import process_units_in_blocks
 from skysub.campaign.gather import gather_visit
 from skysub.campaign.places import place_at, writing
 from skysub.campaign.plan import make_plan
 from skysub.campaign.progress import LOG, Progress, logged
-from skysub.campaign.runs import remove_unplanned
+from skysub.campaign.runs import Unit, remove_unplanned
 from skysub.campaign.steps import find_step
-from skysub.campaign.unit import Receipt, failure_record, process_unit
+from skysub.campaign.unit import Receipt, failure_record, process_units
 from skysub.campaign.window import Job, Window
 from skysub.cluster import ALL_CORES, connected, expected_slots, load_profile
 from skysub.errors import OutputError, RecipeError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from skysub.campaign.inputs import Unreadable
     from skysub.campaign.places import Hold, Place
     from skysub.campaign.plan import Plan
     from skysub.campaign.recipe import Recipe
-    from skysub.campaign.runs import Run, Unit
+    from skysub.campaign.runs import Run
     from skysub.campaign.window import Finished
     from skysub.cluster import Profile, Workers
 
 __all__ = ["Outcome", "run_campaign"]
+
+_TASK_SECONDS = 0.1
+"""Work of one task at most where units are short, so that they do not pay for Dask one by one."""
+
+_TASK_UNITS = 32
+"""Units of one task at most."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +177,8 @@ class _Coordinator:
         self._folder = str(run.folder)
         self._open: dict[int, _OpenVisit] = {}
         self._ready: deque[Job] = deque()
+        # seconds of the last units
+        self._lately: deque[float] = deque(maxlen=15)
         self._units = self._jobs()
 
     def work(self, workers: Workers) -> None:
@@ -183,7 +192,7 @@ class _Coordinator:
                 if finished.job.function is gather_visit:
                     self._visit_over(finished)
                 else:
-                    self._unit_over(finished)
+                    self._units_over(finished)
         finally:
             window.close()
 
@@ -199,6 +208,8 @@ class _Coordinator:
 
     def _jobs(self) -> Iterator[Job]:
         markers = self._run.markers
+        names: list[tuple[int, int]] = []
+        task: list[str] = []
         for visit, units in self._run.visits():
             if markers.is_gathered(visit):
                 # what a coordinator killed between marker and clean-up left behind
@@ -214,26 +225,51 @@ class _Coordinator:
                 continue
             self._open[visit] = _OpenVisit(lines, {unit.detector for unit, _ in left})
             for unit, line in left:
-                yield self._processing(visit, unit.detector, line)
+                names.append((visit, unit.detector))
+                task.append(line)
+                if len(task) >= self._units_of_task():
+                    yield self._processing(names, task)
+                    names, task = [], []
+        if task:
+            yield self._processing(names, task)
 
-    def _processing(self, visit: int, detector: int, line: str) -> Job:
+    def _units_of_task(self) -> int:
+        if self._in_blocks or not self._lately:
+            return 1
+        # the median: the first unit of a worker takes as long as a thousand others
+        return max(1, min(_TASK_UNITS, int(_TASK_SECONDS / max(1e-6, statistics.median(self._lately)))))
+
+    def _processing(self, names: Sequence[tuple[int, int]], lines: Sequence[str]) -> Job:
         if self._in_blocks:
-            return Job((visit, detector), process_unit_in_blocks, (self._folder, line, self._slots))
-        return Job((visit, detector), process_unit, (self._folder, line))
+            return Job(tuple(names), process_units_in_blocks, (self._folder, lines, self._slots))
+        return Job(tuple(names), process_units, (self._folder, lines))
 
     def _gathering(self, visit: int, lines: list[str]) -> Job:
         return Job((visit,), gather_visit, (self._folder, lines))
 
-    def _unit_over(self, finished: Finished) -> None:
-        visit, detector = finished.job.name
-        receipt = finished.result
-        if finished.error is not None:
-            receipt = self._lost(finished, visit, detector)
+    def _units_over(self, finished: Finished) -> None:
+        names, lines = finished.job.name, finished.job.arguments[1]
+        if finished.error is None:
+            receipts = finished.result
+        elif len(lines) > 1:
+            # one of them took the others with it: which, each will say by itself
+            for name, line in zip(names, lines, strict=True):
+                self._ready.append(self._processing([name], [line]))
+            return
+        else:
+            receipts = [self._lost(finished.error, Unit.from_json(lines[0]))]
+        for receipt in receipts:
+            self._unit_over(receipt)
+
+    def _unit_over(self, receipt: Receipt) -> None:
+        visit, detector = receipt.visit, receipt.detector
         if receipt.state == "stopped":
             self._halt(receipt.message)
             return
         if receipt.state == "failed":
             LOG.error("visit %d detector %d failed: %s", visit, detector, receipt.message)
+        if receipt.timings:
+            self._lately.append(sum(seconds for _, seconds in receipt.timings))
         self._progress.count(receipt)
         waiting = self._open[visit]
         waiting.waiting.discard(detector)
@@ -241,16 +277,15 @@ class _Coordinator:
             del self._open[visit]
             self._ready.append(self._gathering(visit, waiting.lines))
 
-    def _lost(self, finished: Finished, visit: int, detector: int) -> Receipt:
+    def _lost(self, error: BaseException, unit: Unit) -> Receipt:
         """Record a unit whose worker could not say itself what happened."""
-        error = finished.error
+        visit, detector = unit.visit, unit.detector
         message = " ".join(f"{type(error).__name__}: {error}".split())
         if type(error).__name__ == "KilledWorker":
             message = (
                 "each worker that tried it died: too little memory, or a crash in a library; "
                 f"{self._folder}/run.log says more"
             )
-        unit = _unit_of(finished.job)
         trace = "".join(traceback.format_exception(error))
         try:
             with writing(self._run.folder):
@@ -291,12 +326,6 @@ def _in_blocks(recipe: Recipe, profile: Profile, counts: _Counts) -> bool:
     if recipe.mode != "auto" or not possible:
         return recipe.mode == "block"
     return counts.left < expected_slots(profile, need=counts.memory, units=ALL_CORES)
-
-
-def _unit_of(job: Job) -> Unit:
-    from skysub.campaign.runs import Unit
-
-    return Unit.from_json(job.arguments[1])
 
 
 def _note_unreadable(output: Place, unreadable: tuple[Unreadable, ...]) -> None:

@@ -1,6 +1,7 @@
 """Steps that tests name in recipes as campaign_steps:NAME; workers import this file by its folder."""
 
 import dataclasses
+import errno
 import os
 import signal
 import time
@@ -34,6 +35,8 @@ def _work(visit_image, config):
             os.kill(os.getpid(), signal.SIGKILL)
         if config.how == "memory":
             raise MemoryError
+        if config.how == "passing":
+            raise OSError(errno.EIO, "the file system is away")
     time.sleep(config.seconds)
     return STEPS["background"].work(visit_image, config.background)
 

@@ -195,6 +195,23 @@ def test_a_unit_that_kills_its_workers(tampered, raw, tmp_path, command):
     assert "each worker that tried it died" in status.failures[0].message
 
 
+def test_a_unit_that_takes_others_of_its_task_along(tampered, raw, tmp_path, make_visit):
+    """Short units share a task; what ends the task is looked for in each of them alone."""
+    recipe, ledger = tampered
+    for detector in range(60):
+        make_visit(raw / f"v13_d{detector}.fits", 13, detector, shape=(40, 40))
+    name = "steps.campaign_steps:tampered"
+    settings = [f"{name}.bad=[55]", f"{name}.how=passing", f"{name}.seconds=0"]
+    output = tmp_path / "out"
+    outcome = run_campaign(load_recipe(str(recipe), cluster="threads", settings=settings), output)
+    assert (outcome.done, outcome.failed, outcome.left) == (65, 1, 0)
+    (failure,) = skysub.open_campaign(output).status().failures
+    assert (failure.detector, failure.message) == (55, "OSError: [Errno 5] the file system is away")
+    # three tries with others, three alone
+    assert begun(ledger)["13 55"] == 6
+    assert all(times == 1 for unit, times in begun(ledger).items() if unit != "13 55")
+
+
 def test_a_corrupt_file_among_good_ones(raw, tmp_path, start, fingerprint):
     (raw / "bad.fits").write_bytes(b"no FITS at all" * 300)
     good = (raw / "v11_d1.fits").read_bytes()
