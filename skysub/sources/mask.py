@@ -31,6 +31,10 @@ _AUREOLE_DECADES = 6.0
 """Logarithm of the ratio of radii over which an r^-2 aureole is spread: 1 to 400 pixels."""
 _ROUND_ENOUGH = 0.55
 """Share of its moments' ellipse that a footprint fills when the ellipse describes it well."""
+_DARK_CELL = 128
+"""Pixels along the edge of the cells in each of which the darkest are chosen, at least."""
+_CHAIN = 0.3
+"""Share of it below which a footprint grows by less than its area suggests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,7 @@ def mask_sources(
     *,
     config: SourceMaskConfig,
     fwhm: float,
-    structure: float = 0.0,
+    structure: float | NDArray[np.float64] = 0.0,
     rung: int = 0,
     threads: int = 1,
 ) -> SourceMask:
@@ -129,8 +133,8 @@ def mask_sources(
     fwhm
         Of the PSF, pixel.
     structure
-        Scatter of the sky about the model beyond noise: it raises thresholds, so that a sky that the model
-        does not follow is not taken for sources.
+        Scatter of the sky about the model beyond noise, one number or (gy, gx): it raises thresholds, so that
+        a sky that the model does not follow is not taken for sources.
     rung
         First step of the budget to try: where an earlier pass ended.
     """
@@ -156,7 +160,8 @@ def mask_sources(
     while True:
         flags &= np.uint8(0xFF & ~(SOURCE | EXTENDED))
         if rung == DARKEST:
-            keep_darkest(image, flags, grid, fraction=config.darkest, fwhm=fwhm, threads=threads)
+            cells = _no_finer(grid, _DARK_CELL)
+            keep_darkest(image, flags, cells, fraction=config.darkest, fwhm=fwhm, threads=threads)
         else:
             _paint(footprints, flags, config=config, share=RUNGS[rung], noise=level)
             if config.extended is not None and rung == 0:
@@ -179,6 +184,15 @@ def mask_sources(
     )
 
 
+def _no_finer(grid: SuperpixelGrid, size: int) -> SuperpixelGrid:
+    """``grid``, or cells of about ``size`` pixels where its superpixels are smaller."""
+    shape = grid.image_shape
+    if all(n // cells >= size * 3 // 4 for n, cells in zip(shape, grid.shape, strict=True)):
+        return grid
+    gy, gx = (min(cells, -(-n // size)) for n, cells in zip(shape, grid.shape, strict=True))
+    return type(grid).of_counts(shape, gy=gy, gx=gx)
+
+
 def _sky_pixels(flags: NDArray[np.uint8], grid: SuperpixelGrid) -> NDArray[np.int64]:
     from skysub.sources import kernels
 
@@ -197,12 +211,14 @@ def _paint(
     if not len(found):
         return
     runs = (found.run_y, found.run_start, found.run_stop, found.run_label)
-    growth = share * (config.growth + config.growth_with_size * found.radius)
     # eigenvalues of the moments; a uniform ellipse has semi-axes of twice their roots
     mean = (found.xx + found.yy) / 2
     apart = np.hypot((found.xx - found.yy) / 2, found.xy)
     major, minor = 2 * np.sqrt(mean + apart), 2 * np.sqrt(np.maximum(mean - apart, 0.05))
     filled = found.area / (np.pi * major * minor)
+    # a chain of sources, or sky that the model does not follow, is narrower than its area says
+    narrow = np.minimum(1.0, filled / _CHAIN)
+    growth = share * (config.growth + config.growth_with_size * found.radius * narrow)
     simple = (filled > _ROUND_ENOUGH) & (found.saturated == 0)
     # bleeds are long and their own growth is for the star, not the trail
     own = np.where(found.saturated > 0, share * config.growth, growth)
