@@ -259,7 +259,7 @@ def _maps(result: CalibrateImageResult) -> dict[str, NDArray[Any]]:
 
 
 def _calibrate_image_layout(shape: tuple[int, int], config: CalibrateImageConfig) -> Layout:
-    background = config.sky.background
+    background = (config.sky.for_shape(shape) if config.flow == "default" else config.sky).background
     grid = candidate_grids(shape, background)[0].shape
     layers = 1 if config.flow == "default" else 4
     return Layout(layers=layers, grid=grid, terms=_terms(background.order))

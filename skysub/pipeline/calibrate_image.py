@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -98,6 +98,8 @@ def calibrate_image(
         When the ratio does not fit the image.
     """
     config = config or CalibrateImageConfig()
+    if config.flow == "default":
+        config = replace(config, sky=config.sky.for_shape(visit_image.shape))
     work = _Work(visit_image, config, background_to_photometric_ratio, overwrite=overwrite, threads=threads)
     try:
         work.find_cosmic_rays()

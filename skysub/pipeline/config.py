@@ -8,6 +8,7 @@ from typing import Literal
 
 from skysub.background.config import BackgroundConfig
 from skysub.background.robust import RobustConfig
+from skysub.background.superpixels import SuperpixelGrid
 from skysub.errors import ConfigError
 from skysub.pipeline.characterise import PsfConfig
 from skysub.pipeline.cosmic_rays import CosmicRayConfig
@@ -31,6 +32,11 @@ IGNORED_PLANES = (
 """Planes whose pixels say nothing about sky or sources."""
 SATURATED_PLANES = ("SAT", "SUSPECT")
 """Planes whose pixels are light, but not measurable light."""
+
+_LEAST_SUPERPIXEL = 32
+"""Edge below which superpixels are not made smaller, pixel."""
+_PER_DEGREE = 2.5
+"""Superpixels along the shorter axis, for each degree of the polynomial, that an image should have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +103,23 @@ class SkyConfig:
             raise ConfigError(f"passes must be a whole number of at least 1, not {self.passes!r}")
         if not (math.isfinite(self.tolerance) and self.tolerance > 0):
             raise ConfigError(f"tolerance must be a positive number, not {self.tolerance!r}")
+
+    def for_shape(self, shape: tuple[int, int]) -> SkyConfig:
+        """Return these settings with superpixels small enough for an image of ``shape`` (ny, nx).
+
+        Superpixels are halved, down to 32 pixels, until there are two and a half times as many of them
+        along the shorter axis as the polynomial has degrees: a few large ones, most of them partly masked,
+        tell neither structure of the sky from light nor one degree from another. Images of less than 1900
+        pixels are concerned.
+        """
+        background = self.background
+        while (
+            min(SuperpixelGrid.over(shape, background).shape) < _PER_DEGREE * background.order
+            and min(background.superpixel_xy) >= 2 * _LEAST_SUPERPIXEL
+        ):
+            size_x, size_y = background.superpixel_xy
+            background = replace(background, superpixel=(size_x // 2, size_y // 2))
+        return replace(self, background=background)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,10 @@ _ROW_STEP = 4
 """The first guess looks at every so many rows,"""
 _LEAST_ROWS = 16
 """but at no fewer than these in a superpixel."""
+_NEAR = 2
+"""Superpixels on each side over which structure below the model is averaged,"""
+_CLEAR_OF_NOISE = 4.0
+"""beyond this many times the variance that noise alone would show."""
 _CLIPS = ((3.0, 3), (2.0, 6))
 """Half-width and passes of the two clips whose levels the first guess extrapolates,"""
 _EXTRAPOLATION = 2.0
@@ -105,7 +109,8 @@ def find_sky(
         with stopwatch("fit"):
             return fit_robust(grid, statistics, background, config.robust)
 
-    def masked(model: Background, rung: int) -> SourceMask:
+    def masked(fit: RobustFit, rung: int) -> SourceMask:
+        model = fit.background
         with stopwatch("mask"):
             return mask_sources(
                 image,
@@ -115,13 +120,13 @@ def find_sky(
                 grid,
                 config=config.mask,
                 fwhm=fwhm,
-                structure=guess.scatter,
+                structure=np.hypot(guess.scatter, _darker(fit)),
                 rung=rung,
                 threads=threads,
             )
 
     before, fit = guess, guess
-    mask = masked(guess.background, 0)
+    mask = masked(guess, 0)
     turns, moved, ran_away = 1, np.inf, False
     while True:
         before, fit = fit, measured()
@@ -129,10 +134,10 @@ def find_sky(
         moved = 0.0 if mask.rung == DARKEST else _moved(before, fit)
         if moved < config.tolerance or turns == config.passes:
             break
-        next_mask = masked(fit.background, mask.rung)
+        next_mask = masked(fit, mask.rung)
         if next_mask.rung > mask.rung:
             # a mask that comes to leave no sky as the sky falls to what it leaves has run away
-            mask, ran_away = masked(before.background, mask.rung), True
+            mask, ran_away = masked(before, mask.rung), True
             break
         mask, turns = next_mask, turns + 1
     level = float(np.nanmedian(noise)) if np.isfinite(noise).any() else np.nan
@@ -199,6 +204,33 @@ def first_guess(
     return dataclasses.replace(fit, background=dataclasses.replace(fit.background, grid=grid))
 
 
+def _darker(fit: RobustFit) -> NDArray[np.float64]:
+    """(gy, gx) structure of the sky that the fit does not follow, rms, from what lies below the model nearby.
+
+    Light only ever lies above. Mere noise has none.
+    """
+    model = fit.background
+    grid, statistics = model.grid, model.statistics
+    y, x = (c.ravel() for c in np.meshgrid(grid.y_centers, grid.x_centers, indexing="ij"))
+    terms = design_matrix(x, y, shape=grid.image_shape, order=model.order)
+    residual = statistics.mean - np.einsum("ki,i->k", terms, model.coefficients).reshape(grid.shape)
+    seen = np.isfinite(residual) & np.isfinite(statistics.error) & (statistics.count > 0)
+    below = np.where(seen, np.minimum(residual, 0), 0) ** 2
+    noise = np.where(seen, statistics.error, 0).astype(np.float64) ** 2
+    sums = [_boxed(a) for a in (below, noise, seen.astype(np.float64))]
+    number = np.maximum(sums[2], 1)
+    excess = 2 * sums[0] / number - _CLEAR_OF_NOISE * sums[1] / number
+    return np.sqrt(np.maximum(excess, 0))
+
+
+def _boxed(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sums over _NEAR superpixels in each direction."""
+    n = 2 * _NEAR + 1
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(values, _NEAR), (n, n))
+    summed: NDArray[np.float64] = windows.sum(axis=(2, 3))
+    return summed
+
+
 def _moved(before: RobustFit, after: RobustFit) -> float:
     grid = after.background.grid
     y, x = (c.ravel() for c in np.meshgrid(grid.y_centers, grid.x_centers, indexing="ij"))
@@ -245,7 +277,7 @@ def _worth_saying(
         )
     if mask.dry > _WORTH_SAYING * mask.good.size:
         said["superpixels_dry"] = (
-            f"{mask.dry} superpixels have too little sky left between sources and were not used."
+            f"Sources leave too little sky in {mask.dry} superpixels, which were not used."
         )
     if ran_away:
         said["mask_ran_away"] = (
