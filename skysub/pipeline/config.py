@@ -85,6 +85,8 @@ class SkyConfig:
         The source mask.
     corrections
         Of the level.
+    structure
+        Add structure of the sky that the model does not follow to its uncertainty.
     passes
         Turns of mask and background at most.
     tolerance
@@ -95,6 +97,7 @@ class SkyConfig:
     robust: RobustConfig = field(default_factory=RobustConfig)
     mask: SourceMaskConfig = field(default_factory=SourceMaskConfig)
     corrections: CorrectionsConfig = field(default_factory=CorrectionsConfig)
+    structure: bool = True
     passes: int = 5
     tolerance: float = 0.5
 

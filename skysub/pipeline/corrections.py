@@ -90,12 +90,19 @@ def find_corrections(
     return Corrections(clip_skew=skew, noise_peaks=peaks, faint_counts=faint, uncertainty=uncertainty)
 
 
-def corrected(background: Background, corrections: Corrections) -> Background:
-    """Return the background with its level and the level's variance changed."""
+def corrected(background: Background, corrections: Corrections, *, structure: float = 0.0) -> Background:
+    """Return the background with its level and the level's variance changed.
+
+    Parameters
+    ----------
+    structure
+        Rms of structure of the sky that the polynomial does not follow, unit of the image: the model is
+        uncertain by that everywhere.
+    """
     coefficients = background.coefficients.copy()
     covariance = background.covariance.copy()
     coefficients[0] += corrections.total
-    covariance[0, 0] += corrections.uncertainty**2
+    covariance[0, 0] += corrections.uncertainty**2 + structure**2
     return dataclasses.replace(background, coefficients=coefficients, covariance=covariance)
 
 

@@ -13,6 +13,7 @@ from skysub.background.clipping import superpixel_statistics
 from skysub.background.robust import RobustFit, fit_robust
 from skysub.background.superpixels import SuperpixelGrid, SuperpixelStatistics
 from skysub.pipeline.corrections import Corrections, corrected, find_corrections
+from skysub.sources.extended import structure_left
 from skysub.sources.flags import NOT_SKY
 from skysub.sources.mask import DARKEST, RUNGS, SourceMask, mask_sources
 
@@ -52,6 +53,8 @@ class Sky:
     fit: RobustFit
     """The last fit as it was."""
     corrections: Corrections
+    structure: float
+    """Rms of structure that the background does not follow, unit of the image; 0 where there is none."""
     mask: SourceMask
     noise: NDArray[np.float64]
     """(gy, gx) noise per pixel in each superpixel, unit of the image."""
@@ -151,15 +154,22 @@ def find_sky(
         fwhm=fwhm,
         crowded=mask.rung == DARKEST,
     )
+    structure = 0.0
+    if config.structure:
+        with stopwatch("structure"):
+            model = fit.background
+            power = power_coefficients(model.coefficients, model.order)
+            structure = structure_left(image, flags, power, level, threads=threads)
     return Sky(
-        background=corrected(fit.background, corrections),
+        background=corrected(fit.background, corrections, structure=structure),
         fit=fit,
         corrections=corrections,
+        structure=structure,
         mask=mask,
         noise=noise,
         passes=turns,
         moved=moved,
-        flags=_worth_saying(fit, mask, noise, config, moved=moved, ran_away=ran_away),
+        flags=_worth_saying(fit, mask, noise, config, moved=moved, ran_away=ran_away, structure=structure),
     )
 
 
@@ -250,6 +260,7 @@ def _worth_saying(
     *,
     moved: float,
     ran_away: bool,
+    structure: float,
 ) -> dict[str, str]:
     said = {}
     model = fit.background
@@ -278,6 +289,11 @@ def _worth_saying(
     if mask.dry > _WORTH_SAYING * mask.good.size:
         said["superpixels_dry"] = (
             f"Sources leave too little sky in {mask.dry} superpixels, which were not used."
+        )
+    if structure:
+        said["sky_structure"] = (
+            f"The sky has structure of about {structure:.2g} that the background does not follow; its "
+            "uncertainty includes it, and faint extended light of that brightness cannot be told from it."
         )
     if ran_away:
         said["mask_ran_away"] = (

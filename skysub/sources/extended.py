@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from skysub.background.threads import in_threads
-from skysub.sources.detect import filled_runs, smoothing_kernel
+from skysub.sources.detect import grown, runs_above, smoothing_kernel
+from skysub.sources.flags import NOT_SKY
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from skysub.background.superpixels import SuperpixelGrid
 
-__all__ = ["ExtendedConfig", "find_extended"]
+__all__ = ["ExtendedConfig", "find_extended", "structure_left"]
 
 _SMOOTHING_FWHM = 2.4
 """Smoothing at each scale, in blocks of that scale."""
@@ -25,6 +27,12 @@ _STEP = 3
 """Ratio of one scale to the next."""
 _LEAST_COVERAGE = 0.05
 """A smoothed block that has less of its pixels left is not judged."""
+_STRUCTURE_BLOCK = 16
+"""Edge of the blocks between which structure of the sky is looked for, pixel."""
+_STRUCTURE_COVERAGE = 0.25
+"""Share of its pixels that such a block must have left;"""
+_STRUCTURE_LEAST = 0.012
+"""Structure below this share of the noise per pixel is what undetected sources leave anywhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +85,7 @@ def find_extended(
     blocks
         (ceil(ny / block), ceil(nx / block)) bool.
     """
-    from skysub.sources import kernels
+    from skysub.sources import block_kernels as kernels
 
     size = config.block
     shape = (-(-image.shape[0] // size), -(-image.shape[1] // size))
@@ -104,6 +112,58 @@ def find_extended(
     return found
 
 
+def structure_left(
+    image: NDArray[np.float32],
+    flags: NDArray[np.uint8],
+    power: NDArray[np.float64],
+    noise: float,
+    *,
+    threads: int = 1,
+) -> float:
+    """Rms of what the sky has and the model does not: fringes, ghosts, steps, cirrus.
+
+    The residual is averaged over blocks of 16 pixels in every other row of blocks, sources left out. What
+    neighbouring blocks have in common is no noise. It counts when blocks 32 pixels apart still have more in
+    common than undetected sources leave.
+
+    Parameters
+    ----------
+    image, flags, power
+        As for `skysub.sources.detect.find_footprints`, the flags with SOURCE and EXTENDED set.
+    noise
+        Per pixel, unit of the image.
+
+    Returns
+    -------
+    structure
+        Unit of the image; 0 where there is none to speak of.
+    """
+    from skysub.sources import block_kernels as kernels
+
+    size = _STRUCTURE_BLOCK
+    shape = (-(-image.shape[0] // size), -(-image.shape[1] // size))
+    total = np.empty(shape, np.float32)
+    count = np.empty(shape, np.float32)
+    ignored = NOT_SKY
+
+    def band(rows: range) -> None:
+        for row in rows:
+            kernels.bin_residual(image, flags, power, ignored, size, 2 * row, 2 * row + 1, total, count)
+
+    in_threads(band, -(-shape[0] // 2), threads)
+    total, count = total[::2].astype(np.float64), count[::2].astype(np.float64)
+    seen = count > _STRUCTURE_COVERAGE * size * size
+    mean = np.where(seen, total / np.maximum(count, 1), 0.0)
+
+    def in_common(apart: int) -> float:
+        pairs = np.sum(seen[:, apart:] & seen[:, :-apart])
+        return float(np.sum(mean[:, apart:] * mean[:, :-apart]) / max(1, pairs))
+
+    if not (noise > 0 and shape[1] > 2 and in_common(2) > (_STRUCTURE_LEAST * noise) ** 2):
+        return 0.0
+    return math.sqrt(max(0.0, in_common(1)))
+
+
 def _region(
     total: NDArray[np.float32],
     count: NDArray[np.float32],
@@ -111,7 +171,7 @@ def _region(
     config: ExtendedConfig,
 ) -> NDArray[np.bool_]:
     """Blocks of one scale that stand out after smoothing, grown."""
-    from skysub.sources import kernels
+    from skysub.sources import block_kernels as kernels
 
     kernel = smoothing_kernel(_SMOOTHING_FWHM)
     ny = total.shape[0]
@@ -134,28 +194,19 @@ def _region(
     bar = max(1.0, scatter)
     above = (significance - middle) / bar
 
-    def fill(*arrays: Any) -> int:
-        count: int = kernels.find_runs(above, config.edge_threshold, config.peak_threshold, *arrays)
-        return count
-
-    run_y, run_a, run_b, light = filled_runs(fill, above.size // 16)
-    labels, n = kernels.label_runs(run_y, run_a, run_b)
-    kept = np.zeros(n, bool)
-    kernels.mark_kept(light[:, 3], labels, kept)
-    area = np.bincount(labels, weights=run_b - run_a, minlength=n)
-    radius = np.where(kept, np.maximum(1, config.growth * np.sqrt(area / np.pi)), -1)
-    region = np.zeros(total.shape, np.uint8)
-    kernels.paint_runs(run_y, run_a, run_b, labels, radius, 1, region)
-    return region.view(bool)
+    runs = runs_above(above, config.edge_threshold, config.peak_threshold)
+    area = np.bincount(runs.label, weights=runs.stop - runs.start, minlength=runs.footprints)
+    return grown(runs, np.maximum(1, config.growth * np.sqrt(area / np.pi)), above.shape)
 
 
 def _coarser(blocks: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
     """Sums over factor x factor blocks, (ceil(ny / factor), ceil(nx / factor))."""
     if factor == 1:
         return blocks
-    ny, nx = (-(-n // factor) * factor for n in blocks.shape)
-    padded = np.pad(blocks, ((0, ny - blocks.shape[0]), (0, nx - blocks.shape[1])))
-    sums: NDArray[np.float32] = padded.reshape(ny // factor, factor, nx // factor, factor).sum((1, 3))
+    from skysub.sources import block_kernels as kernels
+
+    sums = np.empty([-(-n // factor) for n in blocks.shape], np.float32)
+    kernels.coarsen(blocks, factor, sums)
     return sums
 
 
@@ -165,4 +216,4 @@ def _at_blocks(
     """Noise of the superpixel in which each block's first pixel lies."""
     rows = np.searchsorted(grid.y_edges, size * np.arange(shape[0]), side="right") - 1
     columns = np.searchsorted(grid.x_edges, size * np.arange(shape[1]), side="right") - 1
-    return noise[np.ix_(rows, columns)].astype(np.float32)
+    return noise.astype(np.float32)[np.ix_(rows, columns)]
