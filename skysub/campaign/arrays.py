@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 CHUNK = 512
-"""Edge of a chunk inside a shard, pixel, about: windows are read without the rest, whole reads cost no more."""
+"""Edge of a chunk inside a shard, pixel, about: a window is read without the rest, the whole as fast."""
 
 PLANES = {"image": ("float32", float("nan")), "mask": ("int32", 0), "variance": ("float32", float("nan"))}
 """Pixel arrays, their type and what stands where nothing was written."""

@@ -180,7 +180,7 @@ class S3Place(Place):
             self._ask("written", lambda s3, at: s3.delete_object(**at))
 
     def remove_tree(self) -> None:
-        keys = list(self.keys())
+        keys = list(self.all_keys())
         for start in range(0, len(keys), 1000):
             objects = [{"Key": key} for key in keys[start : start + 1000]]
             self._ask(
@@ -194,7 +194,7 @@ class S3Place(Place):
         # nothing of an object is there before all of it
         pass
 
-    def keys(self) -> Iterator[str]:
+    def all_keys(self) -> Iterator[str]:
         """Go through the keys of all objects in the folder, however deep."""
         for page in self._pages():
             yield from (each["Key"] for each in page.get("Contents", ()))

@@ -2,7 +2,9 @@
 
 import threading
 from collections import Counter
+from contextlib import contextmanager
 
+from moto import settings
 from moto.moto_server.werkzeug_app import (
     DomainDispatcherApplication,
     MotoRequestHandler,
@@ -21,6 +23,8 @@ class Server:
         self._thread = None
         self.port = 0
         self.asked = Counter()
+        self.deaf = False
+        """Whether it does not hear If-None-Match, as some servers."""
         self.before = None
         """Called with method and path before each request; True answers "SlowDown" instead."""
 
@@ -35,9 +39,20 @@ class Server:
             environ["wsgi.input"].read()
             start_response("503 Slow Down", [("Content-Type", "application/xml")])
             return [b"<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"]
+        if self.deaf:
+            environ.pop("HTTP_IF_NONE_MATCH", None)
         # S3 decides on conditional writes one after the other; moto looks and writes in two steps
         with self._one_at_a_time:
             return list(self._app(environ, start_response))
+
+    @contextmanager
+    def strict(self):
+        """Look at keys and signatures, and at what users are allowed."""
+        settings.INITIAL_NO_AUTH_ACTION_COUNT = 0
+        try:
+            yield
+        finally:
+            settings.INITIAL_NO_AUTH_ACTION_COUNT = float("inf")
 
     def start(self):
         self._server = make_server("127.0.0.1", self.port, self, True, request_handler=Quiet)
