@@ -96,8 +96,10 @@ def tiny(folder: Path) -> Path:
 def table_of(folder: Path, paths: list[Path], units: int, detectors: int) -> Path:
     """A table that names the same few files as many detectors of many visits."""
     path = folder / f"units_{units}.csv"
-    rows = [f"{paths[i % len(paths)]},{i // detectors + 1},{i % detectors}" for i in range(units)]
-    path.write_text("\n".join(["path,visit,detector", *rows]) + "\n")
+    with path.open("w") as file:
+        file.write("path,visit,detector\n")
+        for i in range(units):
+            file.write(f"{paths[i % len(paths)]},{i // detectors + 1},{i % detectors}\n")
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import glob
 import math
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from skysub.campaign.files import checksum
 from skysub.campaign.recipe import built
+from skysub.campaign.runs import Unit
 from skysub.errors import InputChangedError, InputsError, SkysubError
 from skysub.visit.ingest import IngestMap
 
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from skysub.campaign.recipe import Source
 
 __all__ = [
-    "Found",
     "Unreadable",
     "content_checksum",
     "found_inputs",
@@ -34,23 +35,6 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """One input file (the main one, where a detector has several) and what is known of it."""
-
-    visit: int
-    detector: int
-    band: str
-    exposure_time: float | None
-    unit: str
-    path: str
-    size: int
-    mtime_ns: int
-    shape: tuple[int, int]
-    source: int
-    known: tuple[tuple[str, Any], ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Unreadable:
     """An input file that cannot be planned, and why."""
 
@@ -58,8 +42,10 @@ class Unreadable:
     reason: str
 
 
-def found_inputs(sources: Sequence[Source]) -> Iterator[Found | Unreadable]:
+def found_inputs(sources: Sequence[Source]) -> Iterator[Unit | Unreadable]:
     """Open the headers of all input files, in the order of the sources and of their names.
+
+    Units have no key and no place yet.
 
     Raises
     ------
@@ -195,31 +181,62 @@ def _compiled(pattern: str) -> tuple[str, re.Pattern[str]]:
 
 
 def _table_rows(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    from astropy.table import Table
-
     path = Path(name).expanduser()
-    kinds = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv", ".parquet": "parquet"}
+    kinds = {".csv": "csv", ".ecsv": "ascii.ecsv", ".parquet": "parquet"}
     kind = kinds.get(path.suffix.lower())
     if kind is None:
         raise InputsError(
             f"{path}: a table of inputs is {', '.join(kinds)}, not {path.suffix or 'without a suffix'}"
         )
+    rows = _csv_rows(path) if kind == "csv" else _table(path, kind)
+    number = 0
+    for number, row in enumerate(rows, 1):
+        if not row.get("path"):
+            raise InputsError(
+                f"{path} has no column 'path'; its columns are {', '.join(row)}"
+                if "path" not in row
+                else f"{path}, row {number}: the path is missing"
+            )
+        file = Path(row["path"]).expanduser()
+        file = file if file.is_absolute() else path.absolute().parent / file
+        known: dict[str, Any] = {}
+        for key in ("visit", "detector"):
+            if key in row:
+                try:
+                    known[key] = int(row[key])
+                except ValueError:
+                    raise InputsError(
+                        f"{path}, row {number}: {key} must be a whole number, not {row[key]!r}"
+                    ) from None
+        if "band" in row:
+            known["band"] = row["band"]
+        yield str(file), known
+    if not number:
+        raise InputsError(f"{path} has no rows")
+
+
+def _csv_rows(path: Path) -> Iterator[dict[str, str]]:
+    """Rows one after the other: a survey's table need not fit into memory."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            for row in csv.DictReader(file, restval="", skipinitialspace=True):
+                yield {str(key).strip(): str(value).strip() for key, value in row.items()}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputsError(f"{path} cannot be read as a table: {error}") from None
+
+
+def _table(path: Path, kind: str) -> Iterator[dict[str, str]]:
+    from astropy.table import Table
+
     try:
         table = Table.read(path, format=kind)
     except Exception as error:  # noqa: BLE001 - table readers raise errors of all kinds
         raise InputsError(f"{path} cannot be read as a table: {error}") from None
-    if "path" not in table.colnames:
-        raise InputsError(f"{path} has no column 'path'; its columns are {', '.join(table.colnames)}")
     for row in table:
-        file = Path(str(row["path"])).expanduser()
-        file = file if file.is_absolute() else path.absolute().parent / file
-        known: dict[str, Any] = {key: int(row[key]) for key in ("visit", "detector") if key in table.colnames}
-        if "band" in table.colnames:
-            known["band"] = str(row["band"])
-        yield str(file), known
+        yield {name: str(row[name]) for name in table.colnames}
 
 
-def _look(path: str, known: dict[str, Any], number: int, ingest: IngestMap) -> Iterator[Found | Unreadable]:
+def _look(path: str, known: dict[str, Any], number: int, ingest: IngestMap) -> Iterator[Unit | Unreadable]:
     from skysub.visit.fits.read import read_visit_headers
 
     try:
@@ -230,7 +247,7 @@ def _look(path: str, known: dict[str, Any], number: int, ingest: IngestMap) -> I
         return
     for header in headers:
         exposure_time = header.exposure_time
-        yield Found(
+        yield Unit(
             visit=header.visit,
             detector=header.detector,
             band=header.band,

@@ -6,23 +6,30 @@ import dataclasses
 import platform
 import statistics
 import time
-from dataclasses import dataclass
+from array import array
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from skysub._version import __version__
-from skysub.campaign.arrays import create_backgrounds, create_images, shard_place
-from skysub.campaign.inputs import Unreadable, found_inputs, ingest_maps, is_unchanged
+from skysub.campaign.arrays import create_backgrounds, create_images
+from skysub.campaign.history import History
+from skysub.campaign.inputs import Unreadable, found_inputs, ingest_maps
 from skysub.campaign.places import place_at, writing
 from skysub.campaign.recipe import plain, short_hash
-from skysub.campaign.runs import Run, Unit, freeze, next_name, open_runs
+from skysub.campaign.runs import Run, freeze, next_name, open_runs
+from skysub.campaign.sorting import SortedUnits
 from skysub.campaign.steps import find_step
 from skysub.errors import InputsError
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from skysub.campaign.places import Place
     from skysub.campaign.recipe import Recipe
+    from skysub.campaign.runs import Unit
     from skysub.campaign.steps import Layout, Step
     from skysub.visit.ingest import IngestMap
 
@@ -49,14 +56,19 @@ class Plan:
     """Whether that run is there already."""
     record: dict[str, Any]
     """What ``run.json`` will hold, where the run is new."""
-    units: tuple[Unit, ...]
-    """All units of the recipe, ordered by visit and detector; ``held_by`` says which are done elsewhere."""
+    rows: SortedUnits
+    """Units that a new run will list: those it does, and those of which it says that an older result counts
+    (``held_by``), as a newer run has redone them otherwise."""
     left: int
     """Units to do."""
     done: int
     """Units that are done already."""
-    pointers: frozenset[Unit]
-    """Done units that a newer run has redone otherwise: the new run must say that the older result counts."""
+    visits: int
+    """Visits of all units of the recipe."""
+    bands: tuple[str, ...]
+    """Their bands; empty where unknown."""
+    shapes: tuple[tuple[int, int], ...]
+    """Their shapes (ny, nx), the smallest first."""
     changed: tuple[Unit, ...]
     """Units done before, to be redone because their input is another one."""
     outdated: int
@@ -74,30 +86,34 @@ class Plan:
         """Make the run's arrays at full length and write its plan; nothing for a run that resumes."""
         if self.resumes:
             return self.run
-        rows = [unit for unit in self.units if not unit.held_by or unit in self.pointers]
-        own = [unit for unit in rows if not unit.held_by]
-        visits = sorted({unit.visit for unit in own})
-        detectors = sorted({unit.detector for unit in own})
-        visit_at = {visit: i for i, visit in enumerate(visits)}
-        detector_at = {detector: i for i, detector in enumerate(detectors)}
-        if own:
+        visits, detectors = array("q"), set()
+        for unit in self.rows:
+            if not unit.held_by:
+                detectors.add(unit.detector)
+                if not visits or visits[-1] != unit.visit:
+                    visits.append(unit.visit)
+        along = sorted(detectors)
+        if visits:
             with writing(self.run.folder):
-                self._create(visits, detectors)
-        freeze(
-            self.run,
-            {**self.record, "visits": len(visits), "detectors": detectors, "units": len(own)},
-            (
-                unit
-                if unit.held_by
-                else dataclasses.replace(
-                    unit, visit_index=visit_at[unit.visit], detector_index=detector_at[unit.detector]
-                )
-                for unit in rows
-            ),
-        )
+                self._create(visits, along)
+        record = {**self.record, "visits": len(visits), "detectors": along, "units": self.left}
+        freeze(self.run, record, self._placed({detector: i for i, detector in enumerate(along)}))
         return self.run
 
-    def _create(self, visits: list[int], detectors: list[int]) -> None:
+    def _placed(self, detector_at: Mapping[int, int]) -> Iterator[Unit]:
+        """Rows with their places in the arrays of the run."""
+        visit, visit_index = None, -1
+        for unit in self.rows:
+            if unit.held_by:
+                yield unit
+                continue
+            visit_index += unit.visit != visit
+            visit = unit.visit
+            yield dataclasses.replace(
+                unit, visit_index=visit_index, detector_index=detector_at[unit.detector]
+            )
+
+    def _create(self, visits: Sequence[int], detectors: Sequence[int]) -> None:
         step = find_step(self.record["step"])
         products = self.record["products"]
         planes = ("image", "mask", "variance") if products["pixels"] == "stored" else ("mask",)
@@ -151,132 +167,98 @@ def make_plan(recipe: Recipe, output: str | os.PathLike[str] | Place, *, verify:
     ingests = ingest_maps(recipe.inputs)
     runs = open_runs(output)
     wanted, unreadable = _wanted(recipe, step, config, ingests)
-    history = _History(runs, recipe.products.pixels, verify=verify)
-    units, changed, outdated, pointers = [], [], 0, set()
-    for unit in wanted:
-        holder, newest, why = history.holder(unit)
-        held = dataclasses.replace(unit, held_by=holder.run.name) if holder is not None else unit
-        if holder is not None:
-            held = dataclasses.replace(
-                held, visit_index=holder.visit_index, detector_index=holder.detector_index
-            )
-            if not newest:
-                pointers.add(held)
-        elif why == "input":
-            changed.append(unit)
-        elif why == "settings":
-            outdated += 1
-        units.append(held)
-    left = [unit for unit in units if not unit.held_by]
-    resumes = bool(runs) and not pointers and all(history.planned_last(unit) for unit in left)
-    layouts = [step.layout(unit.shape, config) for unit in left]
+    found = _compared(wanted, History(runs, recipe.products.pixels, verify=verify))
+    resumes = bool(runs) and found.resumes
+    layouts = {shape: step.layout(shape, config) for shape in found.left}
+    megapixels = sum(number * _pixels(shape) for shape, number in found.left.items()) / 1e6
     return Plan(
         run=runs[-1] if resumes else Run(output / "runs" / next_name(output)),
         resumes=resumes,
-        record=_record(recipe, step, config, ingests=ingests, left=left, layouts=layouts),
-        units=tuple(units),
-        left=len(left),
-        done=len(units) - len(left),
-        changed=tuple(changed),
-        outdated=outdated,
+        record=_record(recipe, step, config, ingests=ingests, layouts=layouts, units=found.units),
+        rows=found.rows,
+        left=found.left.total(),
+        done=found.done,
+        visits=found.visits,
+        bands=tuple(sorted(found.bands)),
+        shapes=tuple(sorted(found.shapes)),
+        changed=tuple(found.changed),
+        outdated=found.outdated,
         unreadable=tuple(unreadable),
-        storage=_storage(left, layouts, recipe),
-        memory=max((_memory(step, unit) for unit in left), default=0),
-        core_seconds=_seconds_per_megapixel(runs, step) * sum(_megapixels(unit) for unit in left),
-        pointers=frozenset(pointers),
+        storage=_storage(found.left, layouts, recipe),
+        memory=max((_memory(step, shape) for shape in found.left), default=0),
+        core_seconds=_seconds_per_megapixel(runs, step) * megapixels,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Holder:
-    run: Run
-    visit_index: int
-    detector_index: int
+@dataclass
+class _Compared:
+    """What earlier runs have of the units that a recipe means."""
+
+    rows: SortedUnits = field(default_factory=SortedUnits)
+    resumes: bool = True
+    left: Counter[tuple[int, int]] = field(default_factory=Counter)
+    """Units to do, by shape."""
+    units: set[str] = field(default_factory=set)
+    """Units of their pixels."""
+    done: int = 0
+    visits: int = 0
+    bands: set[str] = field(default_factory=set)
+    shapes: set[tuple[int, int]] = field(default_factory=set)
+    changed: list[Unit] = field(default_factory=list)
+    outdated: int = 0
 
 
-class _History:
-    """What earlier runs planned and did, looked up by visit and detector."""
-
-    def __init__(self, runs: list[Run], pixels: str, *, verify: bool) -> None:
-        self._pixels = pixels
-        self._verify = verify
-        self._runs = {run.name: run for run in runs}
-        self._last = runs[-1].name if runs else ""
-        self._planned: dict[tuple[int, int], list[tuple[str, Unit]]] = {}
-        for run in reversed(runs):
-            for unit in run.units():
-                self._planned.setdefault((unit.visit, unit.detector), []).append((run.name, unit))
-        self._detectors: dict[int, list[int]] = {}
-        for visit, detector in self._planned:
-            self._detectors.setdefault(visit, []).append(detector)
-        self._done: dict[tuple[str, int], set[int]] = {}
-
-    def holder(self, wanted: Unit) -> tuple[_Holder | None, bool, str]:
-        """Run that holds a unit's result, whether the newest word on the unit says so, and if not why not."""
-        why = ""
-        for position, (name, unit) in enumerate(self._planned.get((wanted.visit, wanted.detector), [])):
-            run = self._runs.get(unit.held_by or name)
-            if run is None or not self._is_done(run, unit):
+def _compared(wanted: SortedUnits, history: History) -> _Compared:
+    found = _Compared()
+    for visit, units in groupby(_one_each(wanted), key=lambda unit: unit.visit):
+        found.visits += 1
+        history.turn_to(visit)
+        for unit in units:
+            found.bands.add(unit.band)
+            found.shapes.add(unit.shape)
+            holder, newest, why = history.holder(unit)
+            if holder is None:
+                found.rows.add(unit)
+                found.left[unit.shape] += 1
+                found.units.add(unit.unit)
+                found.resumes = found.resumes and history.planned_last(unit)
+                found.outdated += why == "settings"
+                if why == "input":
+                    found.changed.append(unit)
                 continue
-            if unit.key != wanted.key or not self._has_pixels(run):
-                why = why or "settings"
-            elif not self._same_input(run, unit, wanted):
-                why = "input"
-            elif self._verify and not _is_sound(run, unit):
-                run.markers.forget(unit.visit, unit.detector)
-                self._done.pop((run.name, unit.visit), None)
-            else:
-                return _Holder(run, unit.visit_index, unit.detector_index), position == 0, ""
-        return None, False, why
-
-    def planned_last(self, wanted: Unit) -> bool:
-        """Whether the last run plans this very unit, with this input."""
-        planned = self._planned.get((wanted.visit, wanted.detector), [])
-        if not planned or planned[0][0] != self._last:
-            return False
-        unit = planned[0][1]
-        same = (unit.key, unit.size, unit.mtime_ns) == (wanted.key, wanted.size, wanted.mtime_ns)
-        return same and not unit.held_by and self._has_pixels(self._runs[self._last])
-
-    def _is_done(self, run: Run, unit: Unit) -> bool:
-        place = (run.name, unit.visit)
-        if place not in self._done:
-            self._done[place] = run.markers.done(unit.visit, self._detectors[unit.visit])
-        return unit.detector in self._done[place]
-
-    def _has_pixels(self, run: Run) -> bool:
-        return self._pixels == "on_demand" or run.record["products"]["pixels"] == "stored"
-
-    def _same_input(self, run: Run, unit: Unit, wanted: Unit) -> bool:
-        planned = (unit.size, unit.mtime_ns)
-        if planned == (wanted.size, wanted.mtime_ns):
-            return True
-        marker = run.markers.of_detector(unit.visit, unit.detector)
-        was = None if marker is None else marker["input"]["crc32c"]
-        return is_unchanged(wanted.path, planned, was=was)
+            found.done += 1
+            if not newest:
+                # a newer run has redone it otherwise: the new run must say that the older result counts
+                found.resumes = False
+                found.rows.add(dataclasses.replace(unit, **holder))
+    return found
 
 
 def _wanted(
     recipe: Recipe, step: Step, config: Any, ingests: list[IngestMap]
-) -> tuple[list[Unit], list[Unreadable]]:
+) -> tuple[SortedUnits, list[Unreadable]]:
     keys = [short_hash([step.name, step.version, config, ingest]) for ingest in ingests]
     unreadable: list[Unreadable] = []
-    units: dict[tuple[int, int], Unit] = {}
+    units = SortedUnits()
     for each in found_inputs(recipe.inputs):
         if isinstance(each, Unreadable):
             unreadable.append(each)
-            continue
-        unit = Unit(
-            **{field.name: getattr(each, field.name) for field in dataclasses.fields(each)},
-            key=keys[each.source],
-        )
-        other = units.setdefault((unit.visit, unit.detector), unit)
-        if other.path != unit.path:
-            raise InputsError(
-                f"{other.path} and {unit.path} both claim to be visit {unit.visit} detector {unit.detector}: "
-                "leave one out, or say by ingest or pattern how their names tell them apart"
-            )
-    return [units[place] for place in sorted(units)], unreadable
+        else:
+            units.add(dataclasses.replace(each, key=keys[each.source]))
+    return units, unreadable
+
+
+def _one_each(units: Iterable[Unit]) -> Iterator[Unit]:
+    """Leave out what two sources name alike."""
+    for (visit, detector), same in groupby(units, key=lambda unit: (unit.visit, unit.detector)):
+        first, *others = same
+        for other in others:
+            if other.path != first.path:
+                raise InputsError(
+                    f"{first.path} and {other.path} both claim to be visit {visit} detector {detector}: "
+                    "leave one out, or say by ingest or pattern how their names tell them apart"
+                )
+        yield first
 
 
 def _record(
@@ -285,10 +267,9 @@ def _record(
     config: Any,
     *,
     ingests: list[IngestMap],
-    left: list[Unit],
-    layouts: list[Layout],
+    layouts: Mapping[tuple[int, int], Layout],
+    units: set[str],
 ) -> dict[str, Any]:
-    pixel_units = {unit.unit for unit in left}
     return {
         "step": step.name,
         "step_version": step.version,
@@ -296,34 +277,37 @@ def _record(
         "settings_hash": short_hash([step.name, step.version, config]),
         "ingests": [plain(ingest) for ingest in ingests],
         "products": recipe.products.model_dump(),
-        "unit": next(iter(pixel_units)) if len(pixel_units) == 1 else "",
-        "shape": [max((unit.shape[axis] for unit in left), default=0) for axis in (0, 1)],
-        "layers": max((layout.layers for layout in layouts), default=0),
-        "grid": [max((layout.grid[axis] for layout in layouts), default=0) for axis in (0, 1)],
-        "terms": max((layout.terms for layout in layouts), default=0),
+        "unit": next(iter(units)) if len(units) == 1 else "",
+        "shape": [max((shape[axis] for shape in layouts), default=0) for axis in (0, 1)],
+        "layers": max((layout.layers for layout in layouts.values()), default=0),
+        "grid": [max((layout.grid[axis] for layout in layouts.values()), default=0) for axis in (0, 1)],
+        "terms": max((layout.terms for layout in layouts.values()), default=0),
         "recipe": recipe.model_dump(mode="json"),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "versions": {"skysub": __version__, "python": platform.python_version()},
     }
 
 
-def _storage(left: list[Unit], layouts: list[Layout], recipe: Recipe) -> int:
+def _storage(
+    left: Mapping[tuple[int, int], int], layouts: Mapping[tuple[int, int], Layout], recipe: Recipe
+) -> int:
     stored = recipe.products.pixels == "stored"
     per_pixel = 4 * _MASK_STORED + (8 * _STORED[recipe.products.compression] if stored else 0)
     total = 0.0
-    for unit, layout in zip(left, layouts, strict=True):
+    for shape, number in left.items():
+        layout = layouts[shape]
         gy, gx = layout.grid
-        total += per_pixel * unit.shape[0] * unit.shape[1] + _MARKER
-        total += layout.layers * (13 * gy * gx + 8 * layout.terms * (layout.terms + 1))
+        background = layout.layers * (13 * gy * gx + 8 * layout.terms * (layout.terms + 1))
+        total += number * (per_pixel * _pixels(shape) + _MARKER + background)
     return int(total)
 
 
-def _memory(step: Step, unit: Unit) -> int:
-    return int(step.memory_images * 4 * unit.shape[0] * unit.shape[1]) + LIBRARIES
+def _memory(step: Step, shape: tuple[int, int]) -> int:
+    return int(step.memory_images * 4 * _pixels(shape)) + LIBRARIES
 
 
-def _megapixels(unit: Unit) -> float:
-    return unit.shape[0] * unit.shape[1] / 1e6
+def _pixels(shape: tuple[int, int]) -> int:
+    return shape[0] * shape[1]
 
 
 def _seconds_per_megapixel(runs: list[Run], step: Step) -> float:
@@ -335,7 +319,7 @@ def _seconds_per_megapixel(runs: list[Run], step: Step) -> float:
         for visit, units in run.visits():
             markers = run.markers.of_visit(visit)
             rates += [
-                sum(markers[unit.detector]["timings"].values()) / _megapixels(unit)
+                1e6 * sum(markers[unit.detector]["timings"].values()) / _pixels(unit.shape)
                 for unit in units
                 if unit.detector in markers
             ]
@@ -344,17 +328,3 @@ def _seconds_per_megapixel(runs: list[Run], step: Step) -> float:
         if rates:
             return statistics.median(rates)
     return step.seconds_per_megapixel
-
-
-def _is_sound(run: Run, unit: Unit) -> bool:
-    """Whether the files of a finished unit are what its marker says."""
-    marker = run.markers.of_detector(unit.visit, unit.detector)
-    if marker is None:
-        return False
-    index = (unit.visit_index, unit.detector_index)
-    for name, written in marker["shards"].items():
-        shard = shard_place(run.images, find_step(run.record["step"]).product, name, index)
-        there = shard.exists()
-        if there != bool(written["bytes"]) or (there and shard.checksum() != written["crc32c"]):
-            return False
-    return True

@@ -106,11 +106,11 @@ def run_campaign(
         counts = _Counts(plan.left, plan.done, len(plan.unreadable), plan.memory)
         _announce(plan, stream)
         if not plan.left:
-            if plan.pointers:
+            if plan.rows:
                 plan.freeze()
             return Outcome("", 0, counts.earlier, 0, 0, counts.unreadable, interrupted=False, seconds=0)
         run = plan.freeze()
-        # plans of large campaigns are large, and not needed any more
+        # with its temporary file
         del plan
         kept_log = run.folder / "run.log"
         with (

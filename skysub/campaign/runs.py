@@ -25,7 +25,7 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One detector of one visit, as planned."""
+    """One detector of one visit: its input (the main file, where there are several), and what is planned."""
 
     visit: int
     detector: int
@@ -41,12 +41,12 @@ class Unit:
     """When the input last changed, nanoseconds (the latest, where there are several files)."""
     shape: tuple[int, int]
     """(ny, nx), pixel."""
-    key: str
-    """Hash of step, settings and mapping: results of an equal key and input are equal."""
     source: int
     """Which mapping of ``run.json`` reads the file."""
     known: tuple[tuple[str, Any], ...] = ()
     """What a pattern or a table says in place of the header."""
+    key: str = ""
+    """Hash of step, settings and mapping: results of an equal key and input are equal."""
     visit_index: int = -1
     """Place along the first axis of the run's arrays."""
     detector_index: int = -1

@@ -28,13 +28,11 @@ def run(options: argparse.Namespace) -> int:
     )
     profile = load_profile(recipe.cluster)
     plan = make_plan(recipe, options.output)
-    shapes = sorted({unit.shape for unit in plan.units})
-    visits = {unit.visit for unit in plan.units}
-    bands = sorted({unit.band or "unknown" for unit in plan.units})
+    shapes = plan.shapes
+    bands = [band or "unknown" for band in plan.bands]
     print(f"step       {recipe.step} (settings {plan.record['settings_hash']})")
-    print(
-        f"inputs     {len(plan.units)} detectors of {len(visits)} visits, bands {', '.join(bands) or 'none'}"
-    )
+    count = plan.left + plan.done
+    print(f"inputs     {count} detectors of {plan.visits} visits, bands {', '.join(bands) or 'none'}")
     print(
         f"shapes     {', '.join(f'{ny} x {nx}' for ny, nx in shapes[:4])}{' ...' if len(shapes) > 4 else ''}"
     )

@@ -70,6 +70,15 @@ def test_tables_that_are_none(tmp_path):
         found(table="a.txt")
     with pytest.raises(InputsError, match="cannot be read as a table"):
         found(table=str(tmp_path / "none.csv"))
+    (tmp_path / "b.csv").write_text("path, visit\na.fits, 3\n ,4\n")
+    with pytest.raises(InputsError, match=r"b\.csv, row 2: the path is missing"):
+        found(table=str(tmp_path / "b.csv"))
+    (tmp_path / "c.csv").write_text("path,visit\na.fits,three\n")
+    with pytest.raises(InputsError, match=r"row 1: visit must be a whole number, not 'three'"):
+        found(table=str(tmp_path / "c.csv"))
+    (tmp_path / "d.csv").write_text("path,visit\n")
+    with pytest.raises(InputsError, match="has no rows"):
+        found(table=str(tmp_path / "d.csv"))
 
 
 def test_a_mapping_is_checked():
