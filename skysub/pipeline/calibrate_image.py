@@ -255,7 +255,7 @@ class _Work:
             if self.ratio is not None:
                 image /= self.ratio
         with self.stopwatch("mask planes"):
-            from skysub.sources import kernels
+            from skysub.sources import paint_kernels as kernels
 
             planes = self.visit_image.planes.with_plane("CR", "INTRP", "DETECTED")
             given = self.visit_image.mask

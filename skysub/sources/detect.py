@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from skysub.background.threads import in_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     from skysub.background.superpixels import SuperpixelGrid
@@ -19,9 +17,13 @@ if TYPE_CHECKING:
 __all__ = [
     "FWHM_TO_SIGMA",
     "Footprints",
-    "filled_runs",
+    "Runs",
+    "connected_runs",
     "find_footprints",
+    "grown",
+    "no_bits",
     "pixel_noise",
+    "runs_above",
     "smoothed",
     "smoothed_noise",
     "smoothing_kernel",
@@ -37,23 +39,28 @@ _SAMPLE = (12, 24)
 """Rows, and pairs of pixels in each, that measure the noise of a superpixel."""
 
 
-Runs = tuple["NDArray[np.int32]", "NDArray[np.int32]", "NDArray[np.int32]", "NDArray[np.float32]"]
-"""Row, first column and one past the last of each run, and its light as the kernels write it."""
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """Runs of pixels of footprints, by row, then column; each (r,) int32."""
+
+    y: NDArray[np.int32]
+    start: NDArray[np.int32]
+    stop: NDArray[np.int32]
+    """Row, first column and one past the last."""
+    label: NDArray[np.int32]
+    """Which footprint a run belongs to, numbered by their first pixels."""
+    footprints: int
+    """How many there are."""
 
 
 @dataclass(frozen=True, eq=False)
 class Footprints:
     """Connected light above a threshold: its runs of pixels, and sums over each footprint.
 
-    A footprint's arrays are (n,) float64; those of runs are (r,) int32.
+    Arrays are (n,) float64.
     """
 
-    run_y: NDArray[np.int32]
-    run_start: NDArray[np.int32]
-    run_stop: NDArray[np.int32]
-    """Row, first column and one past the last of each run of pixels."""
-    run_label: NDArray[np.int32]
-    """Which footprint a run belongs to."""
+    runs: Runs
     area: NDArray[np.float64]
     """Pixels."""
     flux: NDArray[np.float64]
@@ -111,11 +118,13 @@ def smoothed(
     image: NDArray[np.float32], kernel: NDArray[np.float32], *, threads: int = 1
 ) -> NDArray[np.float32]:
     """Image (ny, nx) convolved with the kernel along both axes, zero outside; its pixels must be finite."""
-    from skysub.sources import kernels
+    from skysub.sources import block_kernels as kernels
 
     out = np.empty_like(image)
     in_threads(
-        lambda rows: kernels.convolve(image, kernel, rows.start, rows.stop, out), image.shape[0], threads
+        lambda rows: kernels.convolve(image, kernel, rows.start, rows.stop, out[rows.start : rows.stop]),
+        image.shape[0],
+        threads,
     )
     return out
 
@@ -187,56 +196,41 @@ def find_footprints(
     footprints
         Those that are kept, in the order of their first pixel.
     """
-    from skysub.sources import kernels
+    from skysub.sources import detection_kernels, run_kernels
 
-    ny = image.shape[0]
     with np.errstate(divide="ignore", invalid="ignore"):
         per_noise = np.nan_to_num(1 / noise, nan=0.0, posinf=0.0).astype(np.float32)
-    bands: dict[int, Runs] = {}
+    low, high = no_bits(image.shape), no_bits(image.shape)
 
     def band(rows: range) -> None:
-        def fill(*arrays: Any) -> int:
-            count: int = kernels.detect_runs(
-                image,
-                flags,
-                power,
-                kernel,
-                per_noise,
-                grid.y_edges,
-                grid.x_edges,
-                edge_threshold,
-                peak_threshold,
-                rows.start,
-                rows.stop,
-                *arrays,
-            )
-            return count
+        detection_kernels.mark_significant(
+            image,
+            flags,
+            power,
+            kernel,
+            per_noise,
+            grid.y_edges,
+            grid.x_edges,
+            edge_threshold,
+            peak_threshold,
+            rows.start,
+            rows.stop,
+            low.view(np.uint8),
+            high.view(np.uint8),
+        )
 
-        bands[rows.start] = filled_runs(fill, len(rows) * image.shape[1] // 24)
-
-    in_threads(band, ny, threads)
-    run_y, run_a, run_b, light = (
-        np.concatenate(a) for a in zip(*(bands[k] for k in sorted(bands)), strict=True)
+    in_threads(band, image.shape[0], threads)
+    runs = connected_runs(low, high)
+    table = np.empty((runs.footprints, 9))
+    start = np.empty((runs.footprints, 2), np.int32)
+    longest = np.empty(runs.footprints, np.int64)
+    run_kernels.measure_footprints(
+        image, flags, power, runs.y, runs.start, runs.stop, runs.label, table, start, longest
     )
-    labels, count = kernels.label_runs(run_y, run_a, run_b)
-    kept = np.zeros(count, bool)
-    kernels.mark_kept(light[:, 3], labels, kept)
-    chosen = slice(kernels.keep_runs(kept, run_y, run_a, run_b, light, labels))
-    # copies, so that the many runs of noise are let go
-    run_y, run_a, run_b, light = (a[chosen].copy() for a in (run_y, run_a, run_b, light))
-    labels = labels[chosen].copy()
-    n = int(kept.sum())
-    table = np.empty((n, 9))
-    start = np.empty((n, 2), np.int32)
-    longest = np.empty(n, np.int64)
-    kernels.measure_footprints(run_y, run_a, run_b, light, labels, table, start, longest)
     area, flux, peak, saturated = table[:, :4].T
     mx, my, mxx, mxy, myy = (table[:, 4:] / area[:, None]).T
     return Footprints(
-        run_y=run_y,
-        run_start=run_a,
-        run_stop=run_b,
-        run_label=labels,
+        runs=runs,
         area=area,
         flux=flux,
         peak=peak,
@@ -247,19 +241,50 @@ def find_footprints(
         xx=mxx - mx**2 + 1 / 12,
         xy=mxy - mx * my,
         yy=myy - my**2 + 1 / 12,
-        core_x=(run_a[longest] + run_b[longest] - 1) / 2,
-        core_y=run_y[longest].astype(np.float64),
-        core_width=(run_b[longest] - run_a[longest]).astype(np.float64),
+        core_x=(runs.start[longest] + runs.stop[longest] - 1) / 2,
+        core_y=runs.y[longest].astype(np.float64),
+        core_width=(runs.stop[longest] - runs.start[longest]).astype(np.float64),
     )
 
 
-def filled_runs(fill: Callable[..., int], capacity: int) -> Runs:
-    """Arrays of runs that ``fill`` writes and counts; called again with longer ones if too short."""
-    n = max(1024, capacity)
-    while True:
-        arrays = tuple(np.empty(n, np.int32) for _ in range(3))
-        light = np.empty((n, 4), np.float32)
-        found = fill(*arrays, light)
-        if found <= n:
-            return arrays[0][:found], arrays[1][:found], arrays[2][:found], light[:found]
-        n = found
+def no_bits(shape: tuple[int, int]) -> NDArray[np.uint64]:
+    """Plane of bits for an image of ``shape``, none set: (ny, words), in whole strips of the detection."""
+    from skysub.sources.detection_kernels import STRIP
+
+    return np.zeros((shape[0], -(-shape[1] // STRIP) * STRIP // 64), np.uint64)
+
+
+def connected_runs(low: NDArray[np.uint64], high: NDArray[np.uint64]) -> Runs:
+    """Runs of set bits of a plane, connected also by corners, where a bit of ``high`` is among them."""
+    from skysub.sources import run_kernels as kernels
+
+    n = kernels.count_runs(low)
+    y, start, stop, label = (np.empty(n, np.int32) for _ in range(4))
+    kernels.list_runs(low, y, start, stop)
+    kept = np.empty(n, np.bool_)
+    kernels.any_bits(high, y, start, stop, kept)
+    footprints = kernels.label_runs(y, start, stop, kept, label)
+    chosen = slice(kernels.keep_runs(label, y, start, stop))
+    # copies, so that the many runs of noise are let go
+    y, start, stop, label = (a[chosen].copy() for a in (y, start, stop, label))
+    return Runs(y=y, start=start, stop=stop, label=label, footprints=footprints)
+
+
+def runs_above(values: NDArray[np.float32], low: float, high: float) -> Runs:
+    """Connected runs of values of at least ``low``, (ny, nx) float32, where one of ``high`` is among them."""
+    from skysub.sources import run_kernels as kernels
+
+    low_bits, high_bits = no_bits(values.shape), no_bits(values.shape)
+    kernels.mark_above(values, low, high, low_bits, high_bits)
+    return connected_runs(low_bits, high_bits)
+
+
+def grown(runs: Runs, radius: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Plane (ny, nx) of the pixels within ``radius``, (footprints,) pixel, of each run."""
+    from skysub.sources import paint_kernels as kernels
+
+    bits = no_bits(shape)
+    kernels.paint_runs(runs.y, runs.start, runs.stop, runs.label, radius, shape[1], bits)
+    plane = np.zeros(shape, np.uint8)
+    kernels.flag_painted(bits.view(np.uint8), 0, 1, plane)
+    return plane.view(np.bool_)

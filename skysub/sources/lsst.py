@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skysub.sources.detect import FWHM_TO_SIGMA, filled_runs, smoothed, smoothing_kernel
+from skysub.background.threads import in_threads
+from skysub.sources.detect import (
+    FWHM_TO_SIGMA,
+    connected_runs,
+    grown,
+    no_bits,
+    smoothed,
+    smoothing_kernel,
+)
 from skysub.sources.flags import IGNORED
 
 if TYPE_CHECKING:
@@ -16,6 +24,8 @@ __all__ = ["detect_as_lsst"]
 
 _GROWTH = 2.4
 """Footprints grow by this many standard deviations of the PSF."""
+_STRIP = 128
+"""Rows that are smoothed at a time."""
 
 
 def detect_as_lsst(
@@ -51,35 +61,64 @@ def detect_as_lsst(
     edge
         Width of the border that the smoothing could not reach, pixel.
     """
+    from skysub.sources import run_kernels as kernels
+
     kernel = smoothing_kernel(fwhm, taps=None)
-    good = ((flags & IGNORED) == 0) & np.isfinite(residual)
-    light = smoothed(np.where(good, residual, np.float32(0)), kernel, threads=threads)
-    known = np.isfinite(variance) & (variance > 0)
-    typical = np.float32(np.median(variance[known])) if known.any() else np.float32(np.inf)
-    # the kernel sums to 1 over both axes, and so its square gives the smoothed variance
-    noise = np.sqrt(smoothed(np.where(known, variance, typical), kernel**2, threads=threads))
     edge = len(kernel) - 1
-    with np.errstate(divide="ignore", invalid="ignore"):
-        significance: NDArray[np.float32] = np.nan_to_num(light / noise, nan=0.0, posinf=0.0, neginf=0.0)
-    significance[:edge] = significance[-edge:] = 0
-    significance[:, :edge] = significance[:, -edge:] = 0
+    unknown = _typical(variance)
+    shape = (residual.shape[0], residual.shape[1])
+    low, high, low_negative, high_negative = (no_bits(shape) for _ in range(4))
+
+    def band(rows: range) -> None:
+        # strip by strip, so that what is smoothed never takes a whole image
+        for top in range(max(rows.start, edge), min(rows.stop, shape[0] - edge), _STRIP):
+            cut = slice(top, min(top + _STRIP, rows.stop, shape[0] - edge))
+            significance = _significance(residual, variance, flags, kernel, rows=cut, unknown=unknown)
+            kernels.mark_above(significance, threshold, threshold * multiplier, low[cut], high[cut])
+            np.negative(significance, out=significance)
+            kernels.mark_above(
+                significance, threshold, threshold * multiplier, low_negative[cut], high_negative[cut]
+            )
+
+    in_threads(band, shape[0], threads)
     growth = int(_GROWTH * fwhm * FWHM_TO_SIGMA + 0.5)
-    high = threshold * multiplier
-    positive = _footprints(significance, threshold, high, growth)
-    return positive, _footprints(-significance, threshold, high, growth), edge
+    positive, negative = (
+        grown(runs, np.full(runs.footprints, float(growth)), shape)
+        for runs in (connected_runs(low, high), connected_runs(low_negative, high_negative))
+    )
+    return positive, negative, edge
 
 
-def _footprints(significance: NDArray[np.float32], low: float, high: float, growth: int) -> NDArray[np.bool_]:
-    from skysub.sources import kernels
+def _typical(variance: NDArray[np.float32]) -> np.float32:
+    """Variance to take where it is not known: the median of what is; infinite where nothing is."""
+    known = np.isfinite(variance)
+    known &= variance > 0
+    if known.all():
+        return np.float32(np.inf)
+    return np.float32(np.median(variance[known])) if known.any() else np.float32(np.inf)
 
-    def fill(*arrays: Any) -> int:
-        count: int = kernels.find_runs(significance, low, high, *arrays)
-        return count
 
-    run_y, run_a, run_b, light = filled_runs(fill, significance.size // 64)
-    labels, n = kernels.label_runs(run_y, run_a, run_b)
-    kept = np.zeros(n, bool)
-    kernels.mark_kept(light[:, 3], labels, kept)
-    plane = np.zeros(significance.shape, np.uint8)
-    kernels.paint_runs(run_y, run_a, run_b, labels, np.where(kept, float(growth), -1.0), 1, plane)
-    return plane.view(bool)
+def _significance(
+    residual: NDArray[np.float32],
+    variance: NDArray[np.float32],
+    flags: NDArray[np.uint8],
+    kernel: NDArray[np.float32],
+    *,
+    rows: slice,
+    unknown: np.float32,
+) -> NDArray[np.float32]:
+    """Smoothed light of some rows over its noise, 0 in the columns that the smoothing could not reach."""
+    edge = len(kernel) - 1
+    around = slice(rows.start - edge, rows.stop + edge)
+    inside = slice(edge, rows.stop - rows.start + edge)
+    given, pixels = variance[around], residual[around]
+    good = ((flags[around] & IGNORED) == 0) & np.isfinite(pixels)
+    light = smoothed(np.where(good, pixels, np.float32(0)), kernel)[inside]
+    known = np.isfinite(given) & (given > 0)
+    # the kernel sums to 1 over both axes, and so its square gives the smoothed variance
+    noise = np.sqrt(smoothed(np.where(known, given, unknown), kernel**2)[inside])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        light /= noise
+    significance: NDArray[np.float32] = np.nan_to_num(light, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+    significance[:, :edge] = significance[:, -edge:] = 0
+    return significance

@@ -10,9 +10,9 @@ import numpy as np
 
 from skysub.errors import ConfigError
 from skysub.sources.dark import keep_darkest
-from skysub.sources.detect import find_footprints, smoothed_noise, smoothing_kernel
+from skysub.sources.detect import find_footprints, no_bits, smoothed_noise, smoothing_kernel
 from skysub.sources.extended import ExtendedConfig, find_extended
-from skysub.sources.flags import EXTENDED, NOT_SKY, SOURCE
+from skysub.sources.flags import EXTENDED, IGNORED, NOT_SKY, SATURATED, SOURCE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,6 +27,8 @@ RUNGS = (1.0, 0.6, 0.3)
 DARKEST = len(RUNGS)
 """The last step: footprints are given up for the pixels with the darkest surroundings."""
 
+_KEPT = 0xFF & ~(SOURCE | EXTENDED)
+"""Bits of the flags that a mask leaves alone."""
 _AUREOLE_DECADES = 6.0
 """Logarithm of the ratio of radii over which an r^-2 aureole is spread: 1 to 400 pixels."""
 _ROUND_ENOUGH = 0.55
@@ -138,10 +140,9 @@ def mask_sources(
     rung
         First step of the budget to try: where an earlier pass ended.
     """
-    from skysub.sources import kernels
+    from skysub.sources import paint_kernels as kernels
 
-    flags &= np.uint8(0xFF & ~(SOURCE | EXTENDED))
-    before = _sky_pixels(flags, grid)
+    before = _pixels_without(IGNORED | SATURATED, flags, grid)
     size = np.outer(np.diff(grid.y_edges), np.diff(grid.x_edges))
     had_sky = before >= np.maximum(1, config.least_sky * size)
     level = float(np.nanmedian(noise)) if np.isfinite(noise).any() else np.nan
@@ -158,18 +159,20 @@ def mask_sources(
         threads=threads,
     )
     while True:
-        flags &= np.uint8(0xFF & ~(SOURCE | EXTENDED))
         if rung == DARKEST:
+            flags &= np.uint8(_KEPT)
             cells = _no_finer(grid, _DARK_CELL)
             keep_darkest(image, flags, cells, fraction=config.darkest, fwhm=fwhm, threads=threads)
         else:
-            _paint(footprints, flags, config=config, share=RUNGS[rung], noise=level)
+            painted = no_bits(grid.image_shape)
+            _paint(footprints, painted, grid.image_shape[1], config=config, share=RUNGS[rung], noise=level)
+            kernels.flag_painted(painted.view(np.uint8), _KEPT, SOURCE, flags)
             if config.extended is not None and rung == 0:
                 blocks = find_extended(
                     image, flags, power, noise, grid, config=config.extended, ignored=NOT_SKY, threads=threads
                 )
                 kernels.paint_blocks(blocks, config.extended.block, EXTENDED, flags)
-        good = _sky_pixels(flags, grid)
+        good = _pixels_without(NOT_SKY, flags, grid)
         left = had_sky & (good >= config.least_sky * size)
         if left.sum() >= config.least_superpixels * had_sky.sum() or rung == DARKEST:
             break
@@ -193,24 +196,30 @@ def _no_finer(grid: SuperpixelGrid, size: int) -> SuperpixelGrid:
     return type(grid).of_counts(shape, gy=gy, gx=gx)
 
 
-def _sky_pixels(flags: NDArray[np.uint8], grid: SuperpixelGrid) -> NDArray[np.int64]:
+def _pixels_without(bits: int, flags: NDArray[np.uint8], grid: SuperpixelGrid) -> NDArray[np.int64]:
     from skysub.sources import kernels
 
     flagged = np.empty(grid.shape, np.int64)
-    kernels.count_flagged(flags, NOT_SKY, grid.y_edges, grid.x_edges, flagged)
+    kernels.count_flagged(flags, bits, grid.y_edges, grid.x_edges, flagged)
     good: NDArray[np.int64] = np.outer(np.diff(grid.y_edges), np.diff(grid.x_edges)) - flagged
     return good
 
 
 def _paint(
-    found: Footprints, flags: NDArray[np.uint8], config: SourceMaskConfig, share: float, noise: float
+    found: Footprints,
+    painted: NDArray[np.uint64],
+    width: int,
+    *,
+    config: SourceMaskConfig,
+    share: float,
+    noise: float,
 ) -> None:
-    """Mark grown footprints: ellipses where their moments describe them, else run by run; and halos."""
-    from skysub.sources import kernels
+    """Paint grown footprints: ellipses where their moments describe them, else run by run; and halos."""
+    from skysub.sources import paint_kernels as kernels
 
     if not len(found):
         return
-    runs = (found.run_y, found.run_start, found.run_stop, found.run_label)
+    runs = found.runs
     # eigenvalues of the moments; a uniform ellipse has semi-axes of twice their roots
     mean = (found.xx + found.yy) / 2
     apart = np.hypot((found.xx - found.yy) / 2, found.xy)
@@ -222,7 +231,8 @@ def _paint(
     simple = (filled > _ROUND_ENOUGH) & (found.saturated == 0)
     # bleeds are long and their own growth is for the star, not the trail
     own = np.where(found.saturated > 0, share * config.growth, growth)
-    kernels.paint_runs(*runs, np.where(simple & (growth >= 2), -1.0, own), SOURCE, flags)
+    reach = np.where(simple & (growth >= 2), -1.0, own)
+    kernels.paint_runs(runs.y, runs.start, runs.stop, runs.label, reach, width, painted)
     grown_major, grown_minor = (major + growth) ** 2, (minor + growth) ** 2
     mean, half = (grown_major + grown_minor) / 2, (grown_major - grown_minor) / 2
     with np.errstate(invalid="ignore"):
@@ -234,22 +244,23 @@ def _paint(
         (mean + half * cos)[simple],
         (half * sin)[simple],
         (mean - half * cos)[simple],
-        SOURCE,
-        flags,
+        width,
+        painted,
     )
-    _paint_halos(found, growth, flags, config=config, share=share, noise=noise)
+    _paint_halos(found, growth, painted, width, config=config, share=share, noise=noise)
 
 
 def _paint_halos(
     found: Footprints,
     growth: NDArray[np.float64],
-    flags: NDArray[np.uint8],
+    painted: NDArray[np.uint64],
+    width: int,
     *,
     config: SourceMaskConfig,
     share: float,
     noise: float,
 ) -> None:
-    from skysub.sources import kernels
+    from skysub.sources import paint_kernels as kernels
 
     if not (noise > 0 and share > 0):
         return
@@ -268,6 +279,6 @@ def _paint_halos(
         square,
         np.zeros_like(square),
         square,
-        SOURCE,
-        flags,
+        width,
+        painted,
     )

@@ -6,12 +6,12 @@ from scipy import ndimage
 
 from skysub.background.config import BackgroundConfig
 from skysub.background.superpixels import SuperpixelGrid
-from skysub.sources import kernels
 from skysub.sources.detect import (
     FWHM_TO_SIGMA,
-    filled_runs,
     find_footprints,
+    grown,
     pixel_noise,
+    runs_above,
     smoothed,
     smoothed_noise,
     smoothing_kernel,
@@ -65,8 +65,10 @@ def test_sources_are_found_where_they_are(field):
 
 def test_any_number_of_threads_gives_the_same_footprints(field):
     one, three = found(field, edge=1.5), found(field, edge=1.5, threads=3)
-    for name in ("run_y", "run_start", "run_stop", "run_label", "area", "flux", "peak", "xy"):
+    for name in ("area", "flux", "peak", "xy"):
         np.testing.assert_array_equal(getattr(one, name), getattr(three, name))
+    for name in ("y", "start", "stop", "label"):
+        np.testing.assert_array_equal(getattr(one.runs, name), getattr(three.runs, name))
 
 
 def test_a_footprint_is_kept_by_its_peak(field):
@@ -79,9 +81,9 @@ def test_a_footprint_is_kept_by_its_peak(field):
 def test_a_model_with_slopes_is_followed():
     v, u = ((2 * np.arange(n) - n + 1) / n for n in SHAPE)
     image = LEVEL + 300 * u[None, :] - 200 * v[:, None] ** 2 + gaussian(SHAPE, 60, 70, 5000)
-    power = np.zeros((9, 9))
+    power = np.zeros((15, 15))
     power[0, 0], power[0, 1], power[2, 0] = LEVEL, 300, -200
-    for order in (3, 9):
+    for order in (3, 9, 15):
         f = found(image, power=power[:order, :order])
         assert len(f) == 1
         assert abs(f.x[0] - 60) < 0.2
@@ -127,15 +129,41 @@ def test_unknown_noise_finds_nothing(field):
 def test_labels_are_those_of_scipy(density, width):
     rng = np.random.default_rng(int(100 * density) + width)
     pixels = (rng.random((57, width)) < density).astype(np.float32)
-    run_y, run_a, run_b, _ = filled_runs(lambda *a: kernels.find_runs(pixels, 0.5, 0.9, *a), 3)
-    labels, count = kernels.label_runs(run_y, run_a, run_b)
+    runs = runs_above(pixels, 0.5, 0.9)
     mine = np.zeros(pixels.shape, int)
-    for y, a, b, label in zip(run_y, run_a, run_b, labels, strict=True):
+    for y, a, b, label in zip(runs.y, runs.start, runs.stop, runs.label, strict=True):
         assert not mine[y, a:b].any()
         mine[y, a:b] = label + 1
     theirs, n = ndimage.label(pixels, np.ones((3, 3)))
-    assert count == n
+    assert runs.footprints == n
     assert len(np.unique(mine * (n + 1) + theirs)) == len(np.unique(theirs))
+
+
+@pytest.mark.parametrize("width", [1, 63, 64, 65, 200])
+def test_only_runs_with_a_peak_are_kept(width):
+    rng = np.random.default_rng(width)
+    values = rng.random((40, width)).astype(np.float32)
+    runs = runs_above(values, 0.7, 0.95)
+    labels, n = ndimage.label(values >= 0.7, np.ones((3, 3)))
+    peaked = [k for k in range(1, n + 1) if values[labels == k].max() >= 0.95]
+    assert runs.footprints == len(peaked)
+    mine = np.zeros(values.shape, bool)
+    for y, a, b in zip(runs.y, runs.start, runs.stop, strict=True):
+        mine[y, a:b] = True
+    np.testing.assert_array_equal(mine, np.isin(labels, peaked))
+
+
+@pytest.mark.parametrize("width", [1, 64, 150])
+def test_runs_grow_into_circles(width):
+    values = (np.random.default_rng(width).random((60, width)) < 0.01).astype(np.float32)
+    runs = runs_above(values, 0.5, 0.5)
+    radius = 1.0 + np.arange(runs.footprints) % 5
+    expected = np.zeros(values.shape, bool)
+    yy, xx = np.mgrid[: values.shape[0], :width]
+    for y, a, b, k in zip(runs.y, runs.start, runs.stop, runs.label, strict=True):
+        for x in range(a, b):
+            expected |= np.hypot(yy - y, xx - x) <= radius[k]
+    np.testing.assert_array_equal(grown(runs, radius, values.shape), expected)
 
 
 @pytest.mark.parametrize("fwhm", [1.5, 4.0, 9.0])

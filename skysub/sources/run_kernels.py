@@ -1,0 +1,213 @@
+"""Compiled footprints: runs of set bits, which of them touch, and sums over their pixels.
+
+A plane of bits is uint64 (ny, words), pixel 64 i + j being bit j of word i; bits past the image are 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from skysub.sources.bits import count_ones, trailing_zeros
+from skysub.sources.detection_kernels import residual_row, room_for_coefficients, row_coefficients
+
+_compiled = njit(nogil=True, cache=True)
+_inner = njit(nogil=True)
+
+_ONE = np.uint64(1)
+_LAST = np.uint64(63)
+_ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
+
+
+@_compiled
+def mark_above(values, low, high, low_bits, high_bits):
+    """Set the bits of values, (ny, nx) float32, of at least ``low`` and of at least ``high``."""
+    low, high = np.float32(low), np.float32(high)
+    nx = values.shape[1]
+    for y in range(values.shape[0]):
+        row = values[y]
+        for w in range(low_bits.shape[1]):
+            some, most = np.uint64(0), np.uint64(0)
+            for x in range(64 * w, min(nx, 64 * w + 64)):
+                at = np.uint64(x - 64 * w)
+                some |= np.uint64(row[x] >= low) << at
+                most |= np.uint64(row[x] >= high) << at
+            low_bits[y, w], high_bits[y, w] = some, most
+
+
+@_compiled
+def count_runs(bits):
+    """Runs of set bits along rows."""
+    n = np.int64(0)
+    for y in range(bits.shape[0]):
+        before = np.uint64(0)
+        for w in range(bits.shape[1]):
+            word = bits[y, w]
+            n += count_ones(word & ~((word << _ONE) | before))
+            before = word >> _LAST
+    return n
+
+
+@_compiled
+def list_runs(bits, run_y, run_a, run_b):
+    """Row, first column and one past the last of each run of set bits, by row, then column."""
+    width = 64 * bits.shape[1]
+    starts = ends = 0
+    for y in range(bits.shape[0]):
+        before = np.uint64(0)
+        for w in range(bits.shape[1]):
+            word = bits[y, w]
+            shifted = (word << _ONE) | before
+            before = word >> _LAST
+            first, past = word & ~shifted, shifted & ~word
+            while first:
+                run_y[starts], run_a[starts] = y, 64 * w + trailing_zeros(first)
+                first &= first - _ONE
+                starts += 1
+            while past:
+                run_b[ends] = 64 * w + trailing_zeros(past)
+                past &= past - _ONE
+                ends += 1
+        if before:
+            run_b[ends] = width
+            ends += 1
+
+
+@_compiled
+def any_bits(bits, run_y, run_a, run_b, found):
+    """Whether any bit is set in each run."""
+    for i in range(len(run_y)):
+        first, last = run_a[i] >> 6, (run_b[i] - 1) >> 6
+        row = bits[run_y[i]]
+        head = _ALL << (np.uint64(run_a[i]) & _LAST)
+        tail = _ALL >> (_LAST - (np.uint64(run_b[i] - 1) & _LAST))
+        if first == last:
+            found[i] = (row[first] & head & tail) != 0
+        else:
+            seen = (row[first] & head) | (row[last] & tail)
+            for w in range(first + 1, last):
+                seen |= row[w]
+            found[i] = seen != 0
+
+
+@_inner
+def _root(parent, i):
+    while parent[i] != i:
+        parent[i] = parent[parent[i]]
+        i = parent[i]
+    return i
+
+
+@_compiled
+def label_runs(run_y, run_a, run_b, kept, labels):
+    """Label each run, 0 to n - 1 by first appearance; runs that touch, also by corners, share one.
+
+    Only what has a run that is ``kept`` is counted; all else has label -1. Returns n; ``kept`` is used up.
+    """
+    n = len(run_y)
+    parent = np.empty(n, np.int32)
+    for i in range(n):
+        parent[i] = i
+    above = 0
+    for i in range(n):
+        y, a, b = run_y[i], run_a[i], run_b[i]
+        while run_y[above] < y - 1 or (run_y[above] == y - 1 and run_b[above] < a):
+            above += 1
+        j = above
+        mine = i
+        while run_y[j] == y - 1 and run_a[j] <= b:
+            other = _root(parent, j)
+            if other != mine:
+                low, high = min(mine, other), max(mine, other)
+                parent[high] = low
+                kept[low] |= kept[high]
+                mine = low
+            j += 1
+    count = 0
+    for i in range(n):
+        # of a set, the first run is the root
+        root = parent[i]
+        if root == i:
+            labels[i] = -1
+            if kept[i]:
+                labels[i] = count
+                count += 1
+        else:
+            parent[i] = parent[root]
+            labels[i] = labels[root]
+    return count
+
+
+@_compiled
+def keep_runs(labels, run_y, run_a, run_b):
+    """Move runs that have a label to the front; returns how many there are."""
+    n = 0
+    for i in range(len(labels)):
+        run_y[n], run_a[n], run_b[n], labels[n] = run_y[i], run_a[i], run_b[i], labels[i]
+        n += labels[i] >= 0
+    return n
+
+
+@_compiled
+def measure_footprints(image, flags, power, run_y, run_a, run_b, labels, table, start, longest):
+    """Sums over the pixels of each footprint, into ``table`` (n, 9) float64.
+
+    Columns: area; sum and largest value of image - model, ``power`` being the model's monomial
+    coefficients; saturated pixels; and sums of x, y, x^2, x y, y^2 over the pixels from ``start`` (n, 2), the
+    x and y of the first one. Ignored pixels and NaN are 0. ``longest`` (n,) becomes the index of the longest
+    run.
+    """
+    ny, nx = image.shape
+    c = room_for_coefficients(power)
+    residual = np.empty(nx, np.float32)
+    flag = flags[0]
+    some = np.uint8(0)
+    row = -1
+    table[:] = 0
+    table[:, 2] = -np.inf
+    longest[:] = -1
+    for i in range(len(run_y)):
+        k = labels[i]
+        y, a, b = run_y[i], run_a[i], run_b[i]
+        if y != row:
+            row = y
+            # the whole row: reading along is quicker than skipping from run to run
+            row_coefficients(power, y, ny, c)
+            residual_row(image[y], flags[y], np.uint8(1), c, residual)
+            flag = flags[y]
+            some = np.uint8(0)
+            for x in range(nx):
+                some |= flag[x] & np.uint8(2)
+        flux, peak, saturated = np.float32(0), np.float32(-np.inf), 0
+        for x in range(a, b):
+            r = residual[x]
+            flux += r
+            peak = max(peak, r)
+        if some:
+            for x in range(a, b):
+                saturated += flag[x] >> 1 & 1
+        n = b - a
+        if longest[k] < 0:
+            start[k, 0], start[k, 1] = a, y
+            longest[k] = i
+        elif n > run_b[longest[k]] - run_a[longest[k]]:
+            longest[k] = i
+        da, dy = float(a - start[k, 0]), float(y - start[k, 1])
+        last = da + n - 1
+        sx = n * (da + last) / 2
+        sums = table[k]
+        sums[0] += n
+        sums[1] += flux
+        sums[2] = max(sums[2], peak)
+        sums[3] += saturated
+        sums[4] += sx
+        sums[5] += n * dy
+        sums[6] += _squares(last) - _squares(da - 1)
+        sums[7] += sx * dy
+        sums[8] += n * dy * dy
+
+
+@_inner
+def _squares(n):
+    """Sum of squares from 0 to n, a polynomial that also serves negative n."""
+    return n * (n + 1) * (2 * n + 1) / 6
