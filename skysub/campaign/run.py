@@ -63,6 +63,7 @@ class Outcome:
     """Inputs whose headers cannot be read."""
     interrupted: bool
     seconds: float
+    """From the moment that workers were there."""
     stages: str = ""
     """Which stages cost most, for people."""
     log: str = ""
@@ -120,16 +121,16 @@ def run_campaign(
             _interruptible(stream) as stop,
         ):
             LOG.info("skysub %s starts: %d units to do in run %s", __version__, counts.left, run.name)
-            progress = Progress(run.record["step"], counts.left, stream)
             in_blocks = _in_blocks(recipe, profile, counts)
             # a detector in blocks keeps all workers busy, however few detectors there are
             at_once = ALL_CORES if in_blocks else counts.left
             with connected(profile, need=counts.memory, units=at_once, log=log) as workers:
+                progress = Progress(run.record["step"], counts.left, stream)
                 how = ", detectors cut into blocks" if in_blocks else ""
                 progress.say(f"run {run.name} on {workers.described}{how}; log: {kept_log}")
                 coordinator = _Coordinator(run, progress, stop, hold, in_blocks=in_blocks)
                 coordinator.work(workers)
-            progress.end()
+                progress.end()
             LOG.info("ends: %d done, %d failed", progress.done, progress.failed)
             if coordinator.halted:
                 raise OutputError(coordinator.halted)

@@ -34,5 +34,5 @@ def test_units_come_by_visit_and_detector_and_equal_ones_as_they_were_added():
     # once more, and after another
     kept.add(unit(0, 0, "late.fits"))
     assert len(kept) == 28
-    assert [each.path for each in kept][0] == "late.fits"
+    assert next(each.path for each in kept) == "late.fits"
     assert list(kept)[1:] == expected
