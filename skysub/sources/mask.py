@@ -33,8 +33,9 @@ _AUREOLE_DECADES = 6.0
 """Logarithm of the ratio of radii over which an r^-2 aureole is spread: 1 to 400 pixels."""
 _ROUND_ENOUGH = 0.55
 """Share of its moments' ellipse that a footprint fills when the ellipse describes it well."""
-_DARK_CELL = 128
-"""Pixels along the edge of the cells in each of which the darkest are chosen, at least."""
+_CELL = 128
+"""Pixels along the edge of the cells that the budget counts where superpixels are smaller, and in each of which
+the darkest pixels are chosen."""
 _CHAIN = 0.3
 """Share of it below which a footprint grows by less than its area suggests."""
 
@@ -143,8 +144,10 @@ def mask_sources(
     from skysub.sources import paint_kernels as kernels
 
     before = _pixels_without(IGNORED | SATURATED, flags, grid)
-    size = np.outer(np.diff(grid.y_edges), np.diff(grid.x_edges))
-    had_sky = before >= np.maximum(1, config.least_sky * size)
+    had_sky = _with_sky(before, grid, config)
+    cells = _no_finer(grid, _CELL)
+    cells_before = before if cells is grid else _pixels_without(IGNORED | SATURATED, flags, cells)
+    asked = config.least_superpixels * _with_sky(cells_before, cells, config).sum()
     level = float(np.nanmedian(noise)) if np.isfinite(noise).any() else np.nan
     kernel = smoothing_kernel(fwhm)
     footprints = find_footprints(
@@ -161,7 +164,6 @@ def mask_sources(
     while True:
         if rung == DARKEST:
             flags &= np.uint8(_KEPT)
-            cells = _no_finer(grid, _DARK_CELL)
             keep_darkest(image, flags, cells, fraction=config.darkest, fwhm=fwhm, threads=threads)
         else:
             painted = no_bits(grid.image_shape)
@@ -173,10 +175,11 @@ def mask_sources(
                 )
                 kernels.paint_blocks(blocks, config.extended.block, EXTENDED, flags)
         good = _pixels_without(NOT_SKY, flags, grid)
-        left = had_sky & (good >= config.least_sky * size)
-        if left.sum() >= config.least_superpixels * had_sky.sum() or rung == DARKEST:
+        cells_good = good if cells is grid else _pixels_without(NOT_SKY, flags, cells)
+        if _with_sky(cells_good, cells, config).sum() >= asked or rung == DARKEST:
             break
         rung += 1
+    left = had_sky & _with_sky(good, grid, config)
     return SourceMask(
         footprints=footprints,
         area=int(before.sum()),
@@ -185,6 +188,12 @@ def mask_sources(
         rung=rung,
         dry=int(had_sky.sum() - left.sum()),
     )
+
+
+def _with_sky(good: NDArray[np.int64], grid: SuperpixelGrid, config: SourceMaskConfig) -> NDArray[np.bool_]:
+    """Superpixels that have not run dry."""
+    size = np.outer(np.diff(grid.y_edges), np.diff(grid.x_edges))
+    return good >= np.maximum(1, config.least_sky * size)
 
 
 def _no_finer(grid: SuperpixelGrid, size: int) -> SuperpixelGrid:
