@@ -47,7 +47,7 @@ def draw_scene(
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ConfigError("pictures need matplotlib: pip install 'skysub[report]'") from error
+        raise ConfigError("pictures need matplotlib: pip install 'skysub[pictures]'") from error
 
     sky, lightless = truth.total(*SKY_PLANES), truth.lightless
     level = float(np.median(sky[::8, ::8]))
