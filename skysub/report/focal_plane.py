@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
-__all__ = ["FocalPlane", "Footprint", "Place", "arrange", "footprint"]
+__all__ = ["FocalPlane", "Footprint", "Place", "arrange", "borrowed", "footprint"]
 
 SPARSEST = 0.02
 """Detectors that cover less of their common rectangle are not one camera's."""
@@ -77,6 +77,32 @@ def footprint(wcs: Any, shape: tuple[int, int]) -> Footprint | None:
     if not np.isfinite(points).all():
         return None
     return Footprint(*points)
+
+
+def borrowed(
+    number: int, known: Mapping[int, Footprint], others: Iterable[Mapping[int, Footprint]]
+) -> Footprint | None:
+    """Return where a detector of a visit must lie that left no coordinates, from other visits of its camera.
+
+    Detectors keep their places on the camera: those of another visit are turned on the sky until the
+    detector nearest to the wanted one lies where it does in this visit. None where no visit has both.
+
+    Parameters
+    ----------
+    known
+        Detectors of the visit whose places are known.
+    others
+        The same of other visits.
+    """
+    for other in others:
+        there = other.get(number)
+        shared = known.keys() & other.keys()
+        if there is None or not shared:
+            continue
+        near = min(shared, key=lambda each: float(np.linalg.norm(other[each].centre - there.centre)))
+        turn = _axes(known[near]) @ _axes(other[near]).T
+        return Footprint(turn @ there.centre, turn @ there.right, turn @ there.top)
+    return None
 
 
 def arrange(footprints: Mapping[int, Footprint | None], shapes: Mapping[int, tuple[int, int]]) -> FocalPlane:
@@ -144,6 +170,15 @@ def _on_sky(footprints: Mapping[int, Footprint]) -> FocalPlane | None:
         east=math.degrees(math.atan2(ex, ey)),
         width=math.degrees(float(extent[0])),
     )
+
+
+def _axes(each: Footprint) -> NDArray[np.float64]:
+    """Orthonormal axes (3, 3) of a detector, as columns: its centre, along rows, along columns."""
+    axes: list[NDArray[np.float64]] = []
+    for vector in (each.centre, each.right, each.top):
+        rest = vector - sum(((vector @ axis) * axis for axis in axes), np.zeros(3))
+        axes.append(rest / np.linalg.norm(rest))
+    return np.stack(axes, axis=1)
 
 
 def _tangent(each: Footprint, middle: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from skysub.report.charts import short
 from skysub.report.colour import mask_swatches
-from skysub.report.focal_plane import arrange
+from skysub.report.focal_plane import arrange, borrowed
 from skysub.report.scales import (
     Scale,
     image_scale,
@@ -21,13 +21,14 @@ from skysub.report.scales import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from skysub.report.focal_plane import Place
+    from skysub.campaign.status import Failure
+    from skysub.report.focal_plane import FocalPlane, Footprint, Place
     from skysub.report.rows import Row
     from skysub.report.views import View
 
-__all__ = ["CommonScales", "Panel", "Tile", "VisitCard", "common_scales", "visit_cards"]
+__all__ = ["Absence", "CommonScales", "Panel", "Tile", "VisitCard", "common_scales", "visit_cards"]
 
 MAPS = {
     "error": ("Error of means", "{unit}"),
@@ -63,6 +64,17 @@ class Panel:
 
 
 @dataclass(frozen=True)
+class Absence:
+    """The place of a detector that has no pictures."""
+
+    words: str
+    """Which, and why."""
+    style: str
+    target: str
+    """Where in the page more is said."""
+
+
+@dataclass(frozen=True)
 class VisitCard:
     """A visit as the page shows it."""
 
@@ -73,6 +85,7 @@ class VisitCard:
     north: float | None
     east: float | None
     panels: tuple[Panel, ...]
+    absences: tuple[Absence, ...]
     troubles: tuple[str, ...]
 
 
@@ -97,19 +110,75 @@ def common_scales(views: Sequence[View]) -> CommonScales:
     return CommonScales(residual, maps)
 
 
-def visit_cards(rows: Sequence[Row], views: Sequence[View], scales: CommonScales) -> Iterator[VisitCard]:
+def visit_cards(
+    rows: Sequence[Row], views: Sequence[View], failures: Sequence[Failure], scales: CommonScales
+) -> Iterator[VisitCard]:
     """Go through the visits that have views, in their order; pictures are made one visit at a time."""
     row_at = {(row.visit, row.detector): row for row in rows}
+    failed: dict[int, dict[int, str]] = {}
+    for failure in failures:
+        if failure.visit is not None and failure.detector is not None:
+            failed.setdefault(failure.visit, {})[failure.detector] = failure.message
+    sky = _Sky(rows, views)
     for visit in dict.fromkeys(view.visit for view in views):
         own = [view for view in views if view.visit == visit]
-        yield _card([row_at[visit, view.detector] for view in own], own, scales)
+        yield _card([row_at[visit, view.detector] for view in own], own, failed.get(visit, {}), sky, scales)
 
 
-def _card(rows: list[Row], views: list[View], scales: CommonScales) -> VisitCard:
-    plane = arrange(
-        {view.detector: view.footprint for view in views}, {row.detector: row.shape for row in rows}
-    )
+class _Sky:
+    """Where the detectors of all visits lie."""
+
+    def __init__(self, rows: Sequence[Row], views: Sequence[View]) -> None:
+        self._shapes: dict[int, dict[int, tuple[int, int]]] = {}
+        self._known: dict[int, dict[int, Footprint]] = {}
+        for row in rows:
+            self._shapes.setdefault(row.visit, {})[row.detector] = row.shape
+        for view in views:
+            if view.footprint is not None:
+                self._known.setdefault(view.visit, {})[view.detector] = view.footprint
+
+    def plane(self, visit: int, drawn: set[int], without: set[int]) -> FocalPlane:
+        """Arrange detectors of a visit, those without pictures where other visits of the camera have them."""
+        known, own = self._known.get(visit, {}), self._shapes[visit]
+        others = [other for other in self._known if other != visit and self._alike(visit, other)]
+        usual = next(iter(own.values()))
+        shapes = {
+            number: own.get(number)
+            or next((self._shapes[other][number] for other in others if number in self._shapes[other]), usual)
+            for number in sorted(drawn | without)
+        }
+        elsewhere = [self._known[other] for other in others]
+        plane = arrange(
+            {
+                number: known.get(number) or borrowed(number, known, elsewhere)
+                for number in sorted(drawn | without)
+            },
+            shapes,
+        )
+        if plane.width is None and drawn and drawn <= known.keys():
+            # rather leave out those without a place than have none in its own
+            alone = arrange({number: known[number] for number in sorted(drawn)}, shapes)
+            return plane if alone.width is None else alone
+        return plane
+
+    def _alike(self, visit: int, other: int) -> bool:
+        """Whether two visits can be of one camera."""
+        a, b = self._shapes[visit], self._shapes[other]
+        return all(a[number] == b[number] for number in a.keys() & b.keys())
+
+
+def _card(
+    rows: list[Row], views: list[View], failed: Mapping[int, str], sky: _Sky, scales: CommonScales
+) -> VisitCard:
+    without = {number: f"detector {number} failed: {why}" for number, why in failed.items()}
+    without |= {
+        view.detector: f"detector {view.detector} has no pictures: {view.trouble}"
+        for view in views
+        if view.trouble
+    }
+    visit = rows[0].visit
     drawn = [view for view in views if view.pictures]
+    plane = sky.plane(visit, {view.detector for view in drawn}, set(without))
     styles = {number: _style(place) for number, place in plane.places.items()}
     count = f"{len(rows)} detector{'s' if len(rows) > 1 else ''}"
     where = (
@@ -117,9 +186,9 @@ def _card(rows: list[Row], views: list[View], scales: CommonScales) -> VisitCard
         if plane.width is None
         else (f"{plane.width:.2f}° wide" if plane.width >= 1 else f"{plane.width * 60:.1f}′ wide")
     )
-    words = [count, *_sky_words(rows), where]
+    words = [count, *([f"{len(failed)} failed"] if failed else []), *_sky_words(rows), where]
     return VisitCard(
-        number=rows[0].visit,
+        number=visit,
         band=rows[0].band,
         words=" · ".join(words),
         aspect=f"{plane.aspect:.5f}",
@@ -130,8 +199,13 @@ def _card(rows: list[Row], views: list[View], scales: CommonScales) -> VisitCard
             for unit in dict.fromkeys(view.unit for view in drawn)
             for panel in _panels([view for view in drawn if view.unit == unit], unit, styles, scales)
         ),
+        absences=tuple(
+            Absence(why, styles[number], "#failures" if number in failed else f"#d-{visit}-{number}")
+            for number, why in sorted(without.items())
+            if number in styles
+        ),
         troubles=tuple(
-            f"detector {view.detector} has no pictures: {view.trouble}" for view in views if view.trouble
+            why for number, why in sorted(without.items()) if number not in styles or number not in failed
         ),
     )
 

@@ -140,7 +140,7 @@ def _page(
         "script_hash": script_hash,
     }
     if rows:
-        context |= _results(rows, views)
+        context |= _results(rows, views, status.failures)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("skysub", "report/templates"),
         autoescape=True,
@@ -151,7 +151,7 @@ def _page(
     return environment.get_template("report.html").generate(context)
 
 
-def _results(rows: list[Row], views: list[View]) -> dict[str, Any]:
+def _results(rows: list[Row], views: list[View], failures: Sequence[Failure]) -> dict[str, Any]:
     outliers = find_outliers(rows)
     outlier_columns, outlier_rows = outlier_table(outliers)
     detector_columns, detector_rows = detector_table(rows)
@@ -159,7 +159,7 @@ def _results(rows: list[Row], views: list[View]) -> dict[str, Any]:
     compared = [name for name in figure_names(rows) if name not in POINTING]
     distributions = [made for name in compared if (made := _distribution(rows, name, outlying)) is not None]
     return {
-        "visits": visit_cards(rows, views, common_scales(views)),
+        "visits": visit_cards(rows, views, failures, common_scales(views)),
         "pictures_note": _pictures_note(rows, views),
         "through": _through(rows, outlying),
         "distributions": distributions[:MOST_DISTRIBUTIONS],
@@ -265,8 +265,8 @@ def _pictures_note(rows: list[Row], views: list[View]) -> str:
     words = (
         "The focal plane as the camera sees it, row 0 at the bottom. Model and superpixels of a visit share "
         "one scale; residuals, errors and noise have one over the whole campaign. Residuals are image minus "
-        "model, without masked pixels; grey is what is left out or unknown. A click shows a detector full "
-        f"size, in {edge} cells a side"
+        "model, without masked pixels; grey is what is left out or unknown, hatched a detector that failed. "
+        f"A click shows a detector full size, in {edge} cells a side"
     )
     if len(views) == len(rows):
         return f"{words}, so that the pictures have {BUDGET // 10**6} million elements at most."

@@ -56,6 +56,23 @@ def test_all_pictures_load(page):
     assert [128, 96] in pictures
 
 
+def test_a_detector_that_failed_keeps_its_place(page):
+    """The middle one of visit 12, in each of its seven panels; it says why, and leads to the failures."""
+    found = run(
+        page,
+        "return [...document.querySelectorAll('.absent')].map(each => ["
+        "each.title, each.closest('figure').dataset.visit, each.style.left])",
+    )
+    assert len(found) == 7
+    title, visit, left = found[0]
+    assert title.startswith("detector 1 failed: ")
+    assert visit == "12"
+    # three of 128 pixels and two gaps of 4
+    assert float(left.rstrip("%")) == pytest.approx(100 * 132 / 392, abs=0.1)
+    run(page, "document.querySelector('.absent').click()")
+    assert until(page, "return location.hash") == "#failures"
+
+
 def test_nothing_is_fetched(page):
     messages = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
     urls = [

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from astropy.wcs import WCS
 
-from skysub.report.focal_plane import arrange, footprint
+from skysub.report.focal_plane import arrange, borrowed, footprint
 
 SHAPE = (200, 300)
 
@@ -102,3 +102,22 @@ def test_no_place_without_the_sky():
     wcs = WCS(naxis=2)
     assert footprint(wcs, SHAPE) is None
     assert footprint(None, SHAPE) is None
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_place_is_borrowed_from_another_visit(mirrored):
+    """Another pointing, the camera turned: the detector lies where it truly would."""
+    places = {0: (0, 0), 1: (310, 0), 2: (310, 210)}
+
+    def visit(angle, dec):
+        maps = {n: tan(*at, angle=angle, dec=dec, mirrored=mirrored) for n, at in places.items()}
+        return {number: footprint(wcs, SHAPE) for number, wcs in maps.items()}
+
+    here, there = visit(25.0, 40.0), visit(-70.0, -20.0)
+    truth = here.pop(2)
+    assert borrowed(2, here, [{0: there[0]}]) is None
+    assert borrowed(2, here, [{2: there[2]}]) is None
+    found = borrowed(2, here, [{2: there[2]}, there])
+    pixel = np.radians(1e-4)
+    for name in ("centre", "right", "top"):
+        np.testing.assert_allclose(getattr(found, name), getattr(truth, name), atol=0.05 * pixel)
