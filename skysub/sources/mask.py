@@ -34,8 +34,8 @@ _AUREOLE_DECADES = 6.0
 _ROUND_ENOUGH = 0.55
 """Share of its moments' ellipse that a footprint fills when the ellipse describes it well."""
 _CELL = 128
-"""Pixels along the edge of the cells that the budget counts where superpixels are smaller, and in each of which
-the darkest pixels are chosen."""
+"""Edge of the cells that the budget counts where superpixels are smaller, and in each of which the darkest
+pixels are chosen, pixel."""
 _CHAIN = 0.3
 """Share of it below which a footprint grows by less than its area suggests."""
 
