@@ -153,7 +153,12 @@ def remove_partial(store: Place, product: str, index: tuple[int, int]) -> None:
 
 
 def write_background_rows(
-    store: Place, product: str, visit_index: int, rows: dict[int, list[dict[str, NDArray[Any]]]]
+    store: Place,
+    product: str,
+    visit_index: int,
+    rows: dict[int, list[dict[str, NDArray[Any]]]],
+    *,
+    durable: bool = False,
 ) -> set[int]:
     """Write one visit's backgrounds as one chunk of each array.
 
@@ -182,7 +187,7 @@ def write_background_rows(
         if data is None:
             chunk.remove()
         else:
-            chunk.put(data.data)
+            chunk.put(data.data, durable=durable)
     return unfit
 
 

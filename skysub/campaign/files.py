@@ -86,7 +86,10 @@ class LocalPlace(Place):
             sync(self.path)
 
     def put_if_absent(self, data: bytes, *, durable: bool = False) -> bool:
-        return put_if_absent(self.path, data, durable=durable)
+        first = put_if_absent(self.path, data, durable=durable)
+        if durable:
+            sync(self.path)
+        return first
 
     def put_lines(self, lines: Iterable[str]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,6 +125,11 @@ class LocalPlace(Place):
 
     def remove_tree(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
+
+    def sync_tree(self) -> None:
+        for folder, _, names in os.walk(self.path):
+            for name in names:
+                sync(Path(folder, name))
 
     def remove_partial(self) -> None:
         for leftover in self.path.glob("*.partial"):

@@ -68,6 +68,8 @@ def _gather(run: Run, visit: int, units: list[Unit]) -> None:
         step.background_product,
         index,
         {at[detector]: [as_arrays(layer) for layer in found] for detector, found in layers.items()},
+        # the markers that hold them otherwise go right after
+        durable=run.record["products"]["durable"],
     )
     for unit in units:
         remove_partial(run.images, step.product, (index, unit.detector_index))

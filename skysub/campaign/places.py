@@ -116,6 +116,10 @@ class Place(ABC):
         """Remove the folder with all that is in it, as far as that can be done."""
 
     @abstractmethod
+    def sync_tree(self) -> None:
+        """Wait until all that the folder holds would outlive a power failure."""
+
+    @abstractmethod
     def remove_partial(self) -> None:
         """Remove what killed writers of files in this folder left behind; nobody may be writing them."""
 

@@ -177,6 +177,9 @@ def freeze(run: Run, record: dict[str, Any], units: Iterable[Unit]) -> None:
     """Write a plan: the units first, ``run.json`` last. Without it there is no run."""
     with writing(run.folder):
         run.units_file.put_lines(unit.to_json() for unit in units)
-        # a plan must outlive a power failure if a result does
+        # a plan and its arrays must outlive a power failure if a result does
+        if record["products"]["durable"]:
+            run.images.sync_tree()
+            run.backgrounds.sync_tree()
         text = json.dumps({"format": FORMAT, **record}, indent=1)
         (run.folder / "run.json").put(text.encode(), durable=True)

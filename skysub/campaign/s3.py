@@ -190,6 +190,10 @@ class S3Place(Place):
                 ),
             )
 
+    def sync_tree(self) -> None:
+        # what an object store has acknowledged, it keeps
+        pass
+
     def remove_partial(self) -> None:
         # nothing of an object is there before all of it
         pass

@@ -121,6 +121,39 @@ def test_compression_changes_no_bit(raw, tmp_path, start, compression):
         np.testing.assert_array_equal(a.image, b.image)
 
 
+def test_durable_results_are_on_the_disk_before_they_count(raw, tmp_path, start, monkeypatch):
+    """Counted where it happens: which files are waited for, and whether a marker's turn comes last."""
+    synced = []
+
+    def fsync(handle):
+        synced.append(os.fstat(handle).st_ino)
+        os_fsync(handle)
+
+    os_fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", fsync)
+    start(raw, tmp_path / "fast")
+    run = tmp_path / "fast/runs/0001"
+    assert set(synced) <= {path.stat().st_ino for path in (run, run / "run.json", run / "units.jsonl")}
+    synced.clear()
+    start(raw, tmp_path / "safe", "products.durable=true")
+    run = tmp_path / "safe/runs/0001"
+    # the log is for people
+    files = {path for path in run.rglob("*") if path.is_file() and path.name != "run.log"}
+    # the last time: a number may have been another file's before
+    turns = {number: turn for turn, number in enumerate(synced)}
+    at = {path: turns[path.stat().st_ino] for path in files if path.stat().st_ino in turns}
+    assert files == at.keys()
+    folders = {path.parent for path in files}
+    assert folders <= {path for path in folders if path.stat().st_ino in turns}
+    for position, visit in enumerate((11, 12)):
+        marker = run / f"units/background/{visit}.json"
+        written = [path for path in files if f"/c/{position}/" in str(path)]
+        # three planes of three detectors, six arrays of backgrounds
+        assert len(written) == 15
+        assert all(at[path] < at[marker] for path in written)
+    assert at[run / "run.json"] > max(at[path] for path in files if path.name == "zarr.json")
+
+
 def test_detectors_of_different_shapes_and_files_without_variance(tmp_path, start, make_visit):
     raw = tmp_path / "raw"
     raw.mkdir()
