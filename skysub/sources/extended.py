@@ -10,7 +10,7 @@ import numpy as np
 
 from skysub.background.threads import in_threads
 from skysub.sources.detect import grown, runs_above, smoothing_kernel
-from skysub.sources.flags import NOT_SKY
+from skysub.sources.flags import EXTENDED, NOT_SKY
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -122,9 +122,10 @@ def structure_left(
 ) -> float:
     """Rms of what the sky has and the model does not: fringes, ghosts, steps, cirrus.
 
-    The residual is averaged over blocks of 16 pixels in every other row of blocks, sources left out. What
-    neighbouring blocks have in common is no noise. It counts when blocks 32 pixels apart still have more in
-    common than undetected sources leave.
+    The residual is averaged over blocks of 16 pixels in every other row of blocks. What neighbouring blocks
+    have in common is no noise. It counts when blocks 32 pixels apart, away from all that is masked, have more
+    in common than undetected sources leave; its size is then taken from where faint extended light was masked
+    as well, because such structure is taken for that.
 
     Parameters
     ----------
@@ -138,13 +139,31 @@ def structure_left(
     structure
         Unit of the image; 0 where there is none to speak of.
     """
+    if not (noise > 0 and image.shape[1] > 2 * _STRUCTURE_BLOCK):
+        return 0.0
+    sky_alone = _in_common(image, flags, power, ignored=NOT_SKY, apart=2, threads=threads)
+    if sky_alone <= (_STRUCTURE_LEAST * noise) ** 2:
+        return 0.0
+    ignored = NOT_SKY & ~EXTENDED
+    return math.sqrt(max(0.0, _in_common(image, flags, power, ignored=ignored, apart=1, threads=threads)))
+
+
+def _in_common(
+    image: NDArray[np.float32],
+    flags: NDArray[np.uint8],
+    power: NDArray[np.float64],
+    *,
+    ignored: int,
+    apart: int,
+    threads: int,
+) -> float:
+    """Mean product of the residuals of blocks some columns apart."""
     from skysub.sources import block_kernels as kernels
 
     size = _STRUCTURE_BLOCK
     shape = (-(-image.shape[0] // size), -(-image.shape[1] // size))
     total = np.empty(shape, np.float32)
     count = np.empty(shape, np.float32)
-    ignored = NOT_SKY
 
     def band(rows: range) -> None:
         for row in rows:
@@ -154,14 +173,8 @@ def structure_left(
     total, count = total[::2].astype(np.float64), count[::2].astype(np.float64)
     seen = count > _STRUCTURE_COVERAGE * size * size
     mean = np.where(seen, total / np.maximum(count, 1), 0.0)
-
-    def in_common(apart: int) -> float:
-        pairs = np.sum(seen[:, apart:] & seen[:, :-apart])
-        return float(np.sum(mean[:, apart:] * mean[:, :-apart]) / max(1, pairs))
-
-    if not (noise > 0 and shape[1] > 2 and in_common(2) > (_STRUCTURE_LEAST * noise) ** 2):
-        return 0.0
-    return math.sqrt(max(0.0, in_common(1)))
+    pairs = int(np.sum(seen[:, apart:] & seen[:, :-apart]))
+    return float(np.sum(mean[:, apart:] * mean[:, :-apart])) / max(1, pairs)
 
 
 def _region(
