@@ -7,14 +7,17 @@ detectors of a visit are done, ``units/STEP/VISIT.json`` takes their place. A un
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from skysub.campaign.places import parsed, read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Hashable, Iterable, Mapping
 
     from skysub.campaign.places import Place
 
@@ -97,8 +100,10 @@ class Markers:
         """Marker of one detector, None where it is not done."""
         record: dict[str, Any] | None = read_json(self.detector_path(visit, detector))
         if record is None:
-            gathered = read_json(self.visit_path(visit))
-            record = None if gathered is None else gathered["detectors"].get(str(detector))
+            place = self.visit_path(visit)
+            with suppress(FileNotFoundError):
+                # what is kept stays as it was read, whatever is done to the record
+                record = copy.deepcopy(_gathered(place, place.made()).get(str(detector)))
         return record
 
     def done(self, visit: int, detectors: Iterable[int]) -> set[int]:
@@ -134,6 +139,13 @@ class Markers:
             path.put(_json(record), durable=self.durable)
             return True
         return False
+
+
+@functools.lru_cache(maxsize=2)
+def _gathered(place: Place, _made: Hashable) -> dict[str, dict[str, Any]]:
+    """Markers in a visit's marker, by detector; kept, as readers ask for one after the other."""
+    record = read_json(place)
+    return {} if record is None else record["detectors"]
 
 
 def _number(name: str) -> int | None:
