@@ -43,6 +43,9 @@ BEAT = 5.0
 STALE = 30.0
 """Seconds after which a lock that was not renewed is its owner's no more."""
 
+_HELD: set[str] = set()
+"""Tokens of the locks that this process holds."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
@@ -67,9 +70,11 @@ def locked(lock: S3Place, folder: S3Place) -> Iterator[Hold]:
     owner.take()
     beating = threading.Thread(target=owner.beat, daemon=True)
     beating.start()
+    _HELD.add(owner.token)
     try:
         yield owner.hold
     finally:
+        _HELD.discard(owner.token)
         owner.over.set()
         beating.join()
         # the output may be out of reach by now; then the lock becomes stale
@@ -81,12 +86,13 @@ class _Owner:
     def __init__(self, lock: S3Place, folder: S3Place) -> None:
         self.hold = Hold()
         self.over = threading.Event()
+        self.token = uuid.uuid4().hex
         self._lock = lock
         self._folder = folder
         self._tag = ""
         self._beats = 0
         self._content = {
-            "token": uuid.uuid4().hex,
+            "token": self.token,
             "holder": holder(),
             "machine": _machine(),
             "process": os.getpid(),
@@ -149,14 +155,14 @@ class _Owner:
         OutputInUseError
             When the owner is alive.
         """
-        alive = _is_alive(seen.content)
-        if alive or (alive is None and seen.age < STALE and seen.tag != first.tag):
+        alive = _is_alive(seen.content) if seen.age < STALE else False
+        if alive or (alive is None and seen.tag != first.tag):
             who = seen.content.get("holder", "another process")
             raise OutputInUseError(
                 f"{self._folder} is in use by {who}, heard of {seen.age:.0f} s ago: wait for it, stop it, or "
                 "choose another output"
             )
-        if alive is None and seen.age < STALE:
+        if alive is None:
             return None
         _LOG.warning("%s: taking over from %s, which is gone", self._folder, seen.content.get("holder"))
         return self._lock.put_if(self._data(), IfMatch=seen.tag)
@@ -181,7 +187,7 @@ class _Owner:
         return seen.tag if self._is_mine(seen) else None
 
     def _is_mine(self, seen: _Seen) -> bool:
-        return bool(seen.content.get("token") == self._content["token"])
+        return bool(seen.content.get("token") == self.token)
 
     def _data(self) -> bytes:
         return json.dumps({**self._content, "beats": self._beats}).encode()
@@ -205,6 +211,9 @@ def _is_alive(content: dict[str, Any]) -> bool | None:
     """Whether the owner's process lives; None where it runs on another machine."""
     if not content.get("machine") or content["machine"] != _machine():
         return None
+    if content["process"] == os.getpid():
+        # one that could not be given back, as the server was away
+        return content["token"] in _HELD
     try:
         owner = psutil.Process(content["process"])
         # numbers of processes are used again

@@ -1,8 +1,11 @@
 """A server on this machine that speaks S3, which can be stopped and started, and counts what it is asked."""
 
+import socket
 import threading
+import weakref
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import ClassVar
 
 from moto import settings
 from moto.moto_server.werkzeug_app import (
@@ -36,7 +39,7 @@ class Server:
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         self.asked[method] += 1
         if self.before is not None and self.before(method, path):
-            environ["wsgi.input"].read()
+            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             start_response("503 Slow Down", [("Content-Type", "application/xml")])
             return [b"<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"]
         if self.deaf:
@@ -65,9 +68,19 @@ class Server:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+        # connections that are kept alive go as well
+        for each in list(Quiet.connections):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
 
 
 class Quiet(MotoRequestHandler):
+    connections: ClassVar = weakref.WeakSet()
+
+    def setup(self):
+        super().setup()
+        self.connections.add(self.connection)
+
     def log_request(self, *args):
         pass
 
