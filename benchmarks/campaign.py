@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import json
 import os
 import shutil
 import statistics
@@ -50,7 +51,12 @@ def _nothing(visit_image, config):
     from skysub.campaign.steps import StepResult
 
     del config
-    return StepResult(visit_image=visit_image, background=_some_layers())
+    clock = time.perf_counter()
+    layers = _some_layers()
+    # what the first unit of a worker compiles is its own work
+    return StepResult(
+        visit_image=visit_image, background=layers, timings={"nothing": time.perf_counter() - clock}
+    )
 
 
 def _nothing_step():
@@ -115,54 +121,56 @@ def recipe_of(folder: Path, table: Path, step: str, *settings: str):
 
 
 def codecs(data: Path, scratch: Path) -> None:
-    """Write and read one detector's planes, one core, by codec and chunk."""
+    """Write and read one detector's planes as a campaign does, by codec and chunk; cases take turns."""
     import zarr
     from zarr.codecs import BloscCodec
 
+    from skysub.campaign.arrays import create_images, read_plane, write_plane
+    from skysub.campaign.places import place_at
     from skysub.visit.fits.read import read_visit_image
 
     visit_image = read_visit_image(full_size(data)[0])
-    print("| plane | codec | chunk | write ms | read ms | MiB |\n| --- | --- | --- | --- | --- | --- |")
+    ny, nx = visit_image.shape
+    store = place_at(scratch / "codecs.zarr")
+    one = {"visits": [1], "detectors": [0], "shape": (ny, nx), "compression": "lz4", "unit": "electron"}
+    create_images(store, "own", planes=["image"], **one)
+    root = zarr.open_group(scratch / "codecs.zarr")
+    own = root["own/image"].chunks[2:]
     kinds = {
         "none": None,
         "lz4 shuffle": BloscCodec(cname="lz4", clevel=1, shuffle="shuffle"),
         "lz4 bitshuffle": BloscCodec(cname="lz4", clevel=1, shuffle="bitshuffle"),
         "zstd bitshuffle": BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"),
     }
-    cases = [("image", kind, 1024) for kind in kinds]
-    cases += [("image", "lz4 bitshuffle", chunk) for chunk in (256, 512, 2048)]
-    cases += [("mask", kind, 1024) for kind in kinds] + [("variance", kind, 1024) for kind in kinds]
-    for plane, kind, chunk in cases:
-        pixels = getattr(visit_image, plane)
-        shard = tuple(-(-n // chunk) * chunk for n in pixels.shape)
-        writes, reads = [], []
-        for _ in range(5):
-            shutil.rmtree(scratch / "a.zarr", ignore_errors=True)
-            array = zarr.create_array(
-                scratch / "a.zarr",
-                shape=pixels.shape,
-                dtype=pixels.dtype,
-                chunks=(chunk, chunk),
-                shards=shard,
-                compressors=kinds[kind],
-                fill_value=float("nan") if pixels.dtype.kind == "f" else 0,
-            )
-            clock = time.perf_counter()
-            array[:] = pixels
-            writes.append(time.perf_counter() - clock)
-            clock = time.perf_counter()
-            array[:]
-            reads.append(time.perf_counter() - clock)
-        size = sum(path.stat().st_size for path in (scratch / "a.zarr").rglob("*") if path.is_file()) / 2**20
-        row = (
-            plane,
-            kind,
-            str(chunk),
-            f"{1e3 * _median(writes):.0f}",
-            f"{1e3 * _median(reads):.0f}",
-            f"{size:.1f}",
+    cases = [("image", kind, own) for kind in kinds]
+    cases += [("image", "lz4 bitshuffle", (edge, edge)) for edge in (256, 512, 1024, 2048)]
+    cases += [("image", "lz4 bitshuffle", (own[0], nx))]
+    cases += [(plane, kind, own) for plane in ("mask", "variance") for kind in kinds]
+    for number, (plane, kind, chunk) in enumerate(cases):
+        root.create_array(
+            f"case{number}/{plane}",
+            shape=(1, 1, ny, nx),
+            dtype=getattr(visit_image, plane).dtype,
+            chunks=(1, 1, *chunk),
+            shards=(1, 1, *(-(-n // edge) * edge for n, edge in zip((ny, nx), chunk, strict=True))),
+            compressors=kinds[kind],
+            fill_value=0 if plane == "mask" else float("nan"),
         )
-        print("| " + " | ".join(row) + " |")
+    taken, sizes = [[] for _ in cases], {}
+    for _ in range(7):
+        for number, (plane, _, _) in enumerate(cases):
+            pixels = getattr(visit_image, plane)
+            clocks = [(time.perf_counter(), time.process_time())]
+            sizes[number] = write_plane(store, f"case{number}", plane, (0, 0), pixels)["bytes"]
+            clocks.append((time.perf_counter(), time.process_time()))
+            read_plane(store, f"case{number}", plane, (0, 0), (ny, nx))
+            clocks.append((time.perf_counter(), time.process_time()))
+            taken[number].append(np.diff(clocks, axis=0).ravel())
+    heads = ("plane", "codec", "chunk", "write ms", "its CPU", "read ms", "its CPU", "MiB")
+    print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")
+    for number, (plane, kind, (cy, cx)) in enumerate(cases):
+        times = " | ".join(f"{1e3 * seconds:.0f}" for seconds in np.median(taken[number][1:], axis=0))
+        print(f"| {plane} | {kind} | {cy} x {cx} | {times} | {sizes[number] / 2**20:.1f} |")
 
 
 def stages(data: Path, scratch: Path) -> None:
@@ -249,6 +257,7 @@ def dask_cost(data: Path, scratch: Path) -> None:
 
 def overhead(scratch: Path) -> None:
     """Cost of a unit beyond its own work in a whole campaign, and memory of the coordinator by its length."""
+    seconds = {}
     for units in (1000, 20000):
         out = scratch / f"flat-{units}"
         program = (
@@ -257,7 +266,11 @@ def overhead(scratch: Path) -> None:
         )
         environment = {**os.environ, "PYTHONPATH": str(HERE)}
         subprocess.run([sys.executable, "-c", program], check=True, env=environment)
+        seconds[units] = json.loads((scratch / "beyond.json").read_text())
         shutil.rmtree(out, ignore_errors=True)
+    (few, begun), (many, ended) = seconds.items()
+    # what workers do once, as they start, falls out
+    print(f"each further unit: {1e3 * (ended - begun) / (many - few):.2f} ms of a worker beyond its own work")
 
 
 def measure_flatness(scratch: str, units: int) -> None:
@@ -287,11 +300,12 @@ def measure_flatness(scratch: str, units: int) -> None:
     seconds = time.perf_counter() - clock
     over.set()
     assert outcome.done == units, outcome
-    own = sum(unit_seconds(out))
+    beyond = 2 * outcome.seconds - sum(unit_seconds(out))
+    (folder / "beyond.json").write_text(json.dumps(beyond))
     late = [rss for when, rss in memory if when > memory[0][0] + 0.9 * (memory[-1][0] - memory[0][0])]
     print(
         f"{units} units: {seconds:.1f} s with plan and start, {units / outcome.seconds:.0f}/s; "
-        f"beyond own work {1e3 * (2 * outcome.seconds - own) / units:.2f} ms of a worker per unit; "
+        f"beyond own work {1e3 * beyond / units:.2f} ms of a worker per unit, its start included; "
         f"coordinator and scheduler {_median(late):.1f} MiB near the end, "
         f"{max(rss for _, rss in memory):.1f} at most",
         flush=True,
