@@ -78,10 +78,21 @@ def model_row(c, out):
 
 @_inner
 def residual_row(pixels, flag, ignored, c, out):
-    """One row of image - model, 0 where a pixel has a bit of ``ignored`` or is not finite."""
-    model_row(c, out)
+    """Image - model along a row, 0 where a pixel has a bit of ``ignored`` or is not finite."""
+    n = len(out)
     zero, most = np.float32(0), np.float32(1e30)
-    for x in range(len(out)):
+    if len(c) == FEW:
+        # the usual order, as in `model_row`, without a row of models in between
+        step, first = np.float32(2.0 / n), np.float32((1.0 - n) / n)
+        c0, c1, c2, c3, c4, c5, c6 = c[0], c[1], c[2], c[3], c[4], c[5], c[6]
+        for x in range(n):
+            u = fma(np.float32(np.int32(x)), step, first)
+            r = pixels[x] - fma(fma(fma(fma(fma(fma(c6, u, c5), u, c4), u, c3), u, c2), u, c1), u, c0)
+            good = ((flag[x] & ignored) == 0) & (abs(r) <= most)
+            out[x] = r if good else zero
+        return
+    model_row(c, out)
+    for x in range(n):
         r = pixels[x] - out[x]
         good = ((flag[x] & ignored) == 0) & (abs(r) <= most)
         out[x] = r if good else zero

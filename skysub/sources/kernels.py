@@ -24,19 +24,25 @@ def flag_pixels(mask, ignored, saturated, flags):
 def count_flagged(flags, bits, y_edges, x_edges, out):
     """Pixels of each superpixel that have any of ``bits``, into ``out`` (gy, gx) int64."""
     bits = np.uint8(bits)
-    nx = flags.shape[1]
-    columns = np.empty(nx, np.int32)
+    columns = np.empty(flags.shape[1], np.uint8)
+    most = 255
+    out[:] = 0
     for j in range(len(y_edges) - 1):
-        columns[:] = 0
-        for y in range(y_edges[j], y_edges[j + 1]):
-            row = flags[y]
-            for x in range(nx):
-                columns[x] += np.int32((row[x] & bits) != 0)
-        for i in range(len(x_edges) - 1):
-            n = 0
-            for x in range(x_edges[i], x_edges[i + 1]):
-                n += columns[x]
-            out[j, i] = n
+        for top in range(y_edges[j], y_edges[j + 1], most):
+            columns[:] = 0
+            for y in range(top, min(top + most, y_edges[j + 1])):
+                _count_row(flags[y], bits, columns)
+            for i in range(len(x_edges) - 1):
+                n = 0
+                for x in range(x_edges[i], x_edges[i + 1]):
+                    n += columns[x]
+                out[j, i] += n
+
+
+@njit(nogil=True)
+def _count_row(flag, bits, columns):
+    for x in range(len(columns)):
+        columns[x] += np.uint8((flag[x] & bits) != 0)
 
 
 @njit(nogil=True, cache=True)

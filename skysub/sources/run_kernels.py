@@ -180,9 +180,8 @@ def measure_footprints(image, flags, power, run_y, run_a, run_b, labels, table, 
                 some |= flag[x] & np.uint8(2)
         flux, peak, saturated = np.float32(0), np.float32(-np.inf), 0
         for x in range(a, b):
-            r = residual[x]
-            flux += r
-            peak = max(peak, r)
+            flux += residual[x]
+            peak = max(peak, residual[x])
         if some:
             for x in range(a, b):
                 saturated += flag[x] >> 1 & 1
