@@ -44,9 +44,11 @@ def open_dataset(run: Run, product: str) -> xarray.Dataset:
     detector_at = {int(detector): i for i, detector in enumerate(detectors)}
     done = np.zeros((len(visits), len(detectors)), bool)
     bands = [""] * len(visits)
+    gathered = run.markers.gathered()
     for visit, units in run.visits():
         bands[visit_at[visit]] = units[0].band
-        for detector in run.markers.done(visit, [unit.detector for unit in units]):
+        detectors_of = [unit.detector for unit in units]
+        for detector in detectors_of if visit in gathered else run.markers.done(visit, detectors_of):
             done[visit_at[visit], detector_at[detector]] = True
     opened: xarray.Dataset = dataset.assign_coords(
         band=("visit", np.array(bands, dtype=str)),

@@ -41,6 +41,7 @@ class History:
         self._next = next(self._ahead, None)
         self._planned: dict[int, list[tuple[str, Unit]]] = {}
         self._done: dict[str, set[int]] = {}
+        self._gathered: dict[str, set[int]] = {}
 
     def turn_to(self, visit: int) -> None:
         """Look at a visit; they are to be looked at in rising order."""
@@ -67,6 +68,7 @@ class History:
             elif self._verify and not _is_sound(run, unit):
                 run.markers.forget(unit.visit, unit.detector)
                 self._done.pop(run.name, None)
+                self._gathered[run.name].discard(unit.visit)
             else:
                 holder = {
                     "held_by": run.name,
@@ -86,8 +88,13 @@ class History:
         return same and not unit.held_by and self._has_pixels(self._runs[self._last])
 
     def _is_done(self, run: Run, unit: Unit) -> bool:
+        if run.name not in self._gathered:
+            self._gathered[run.name] = run.markers.gathered()
         if run.name not in self._done:
-            self._done[run.name] = run.markers.done(unit.visit, self._planned)
+            gathered = unit.visit in self._gathered[run.name]
+            self._done[run.name] = (
+                set(self._planned) if gathered else run.markers.done(unit.visit, self._planned)
+            )
         return unit.detector in self._done[run.name]
 
     def _has_pixels(self, run: Run) -> bool:

@@ -119,6 +119,15 @@ class Markers:
         """Whether a visit's marker stands for all of its detectors."""
         return bool(self.visit_path(visit).size())
 
+    def gathered(self) -> set[int]:
+        """Visits whose markers stand for all of their detectors, by one look at all."""
+        sizes = self.folder.sizes()
+        return {number for name, size in sizes.items() if size and (number := _number(name)) is not None}
+
+    def begun(self) -> set[int]:
+        """Visits with markers of single detectors, done or failed, by one look at all."""
+        return {int(name) for name in self.folder.names() if name.lstrip("-").isdigit()}
+
     def failures(self, visit: int) -> dict[int, dict[str, Any]]:
         """Why detectors of a visit failed, by detector; finished ones are not among them."""
         if self.is_gathered(visit):

@@ -211,12 +211,14 @@ class _Coordinator:
         markers = self._run.markers
         names: list[tuple[int, int]] = []
         task: list[str] = []
+        gathered, begun = markers.gathered(), markers.begun()
         for visit, units in self._run.visits():
-            if markers.is_gathered(visit):
-                # what a coordinator killed between marker and clean-up left behind
-                markers.clear_visit(visit)
+            if visit in gathered:
+                if visit in begun:
+                    # what a coordinator killed between marker and clean-up left behind
+                    markers.clear_visit(visit)
                 continue
-            done = markers.done(visit, [unit.detector for unit in units])
+            done = markers.done(visit, [unit.detector for unit in units]) if visit in begun else set()
             lines = [unit.to_json() for unit in units]
             left = [
                 (unit, line) for unit, line in zip(units, lines, strict=True) if unit.detector not in done

@@ -152,6 +152,8 @@ def request(act: Callable[[Any], Any], url: str, doing: str) -> Any:
             why = " ".join(str(error).split())
             away = time.monotonic() - began
             if away > (PATIENCE if _Server.answered else min(PATIENCE, _FIRST_PATIENCE)):
+                # whatever else is asked of it need not wait as long
+                _Server.answered = False
                 raise OutputError(
                     f"{url} cannot be {doing}: {_endpoint()} has not answered for {away:.0f} s ({why}). "
                     "Check the network and the address (AWS_ENDPOINT_URL). What is done is safe: start the "

@@ -91,9 +91,12 @@ def read_status(output: str | os.PathLike[str] | Place) -> Status:
     detectors: dict[tuple[str, int], list[int]] = {}
     for unit, run in planned.values():
         detectors.setdefault((run.name, unit.visit), []).append(unit.detector)
+    gathered = {run.name: run.markers.gathered() for run in runs}
     for _, (unit, run) in sorted(planned.items()):
         place = (run.name, unit.visit)
-        if place not in looked:
+        if place not in looked and unit.visit in gathered[run.name]:
+            looked[place] = set(detectors[place]), {}
+        elif place not in looked:
             looked[place] = (
                 run.markers.done(unit.visit, detectors[place]),
                 run.markers.failures(unit.visit),
