@@ -27,3 +27,14 @@ def test_too_little_memory_is_said_before_anything_starts():
     profile = load_profile({"profile": "local", "workers": 1, "memory": "1 GiB"})
     with pytest.raises(NotEnoughMemoryError), connected(profile, need=2**34, units=1):
         pass
+
+
+def test_a_scheduler_keeps_nothing_of_tasks_that_are_over():
+    """A survey has millions of them."""
+    with connected(load_profile({"profile": "threads", "workers": 1}), need=2**20, units=1) as workers:
+        for number in range(10):
+            assert workers.client.submit(abs, -number, pure=False).result() == number
+        scheduler = workers.client.cluster.scheduler
+        spans = scheduler.extensions["spans"].spans.values()
+        assert spans
+        assert not any(span.metadata["collections"] for span in spans)
