@@ -17,7 +17,16 @@ from skysub.pipeline.sky import Sky, find_sky, first_guess
 from skysub.pipeline.summary import summarise
 from skysub.pipeline.timing import Stopwatch
 from skysub.sources.detect import find_footprints, pixel_noise, smoothed_noise, smoothing_kernel
-from skysub.sources.flags import COSMIC_RAY, EXTENDED, IGNORED, SATURATED, SOURCE, working_flags
+from skysub.sources.flags import (
+    COSMIC_RAY,
+    EXTENDED,
+    IGNORED,
+    SATURATED,
+    SOURCE,
+    count_pixels,
+    mark_planes,
+    working_flags,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -157,14 +166,15 @@ class _Work:
                     f"{self.image.shape}"
                 )
             self.image = self.image * ratio.astype(np.float32, copy=False)
+        self.grid = SuperpixelGrid.over(visit_image.shape, config.sky.background)
         with self.stopwatch("flags"):
             self.flags = self._flagged(config.ignored_planes)
-            if "VIGNETTED" in config.ignored_planes and np.mean((self.flags & IGNORED) == 0) < _LEAST_LIT:
+            lit = 1 - count_pixels(self.flags, IGNORED, self.grid).sum() / self.flags.size
+            if "VIGNETTED" in config.ignored_planes and lit < _LEAST_LIT:
                 self.flags = self._flagged(tuple(n for n in config.ignored_planes if n != "VIGNETTED"))
                 self.said["vignetted"] = (
                     "Nearly all pixels are vignetted; the background was measured on them nevertheless."
                 )
-        self.grid = SuperpixelGrid.over(visit_image.shape, config.sky.background)
         with self.stopwatch("noise"):
             self.noise = pixel_noise(self.image, self.flags, self.grid)
         self._check_variance()
@@ -255,17 +265,16 @@ class _Work:
             if self.ratio is not None:
                 image /= self.ratio
         with self.stopwatch("mask planes"):
-            from skysub.sources import paint_kernels as kernels
-
             planes = self.visit_image.planes.with_plane("CR", "INTRP", "DETECTED")
-            given = self.visit_image.mask
-            mask = given.astype(planes.dtype, copy=not (self.overwrite and given.flags.writeable))
-            detected = mask.dtype.type(planes.bits("DETECTED"))
-            mask &= ~detected
-            kernels.set_bits(self.flags, SOURCE | EXTENDED, detected, mask)
+            mask = given = self.visit_image.mask
+            if not (self.overwrite and given.flags.writeable and given.dtype == planes.dtype):
+                mask = np.empty(given.shape, planes.dtype)
+            marks = {SOURCE | EXTENDED: planes.bits("DETECTED")}
             if self.config.cosmic_rays is not None:
                 names = ("CR", "INTRP") if self.config.cosmic_rays.interpolate else ("CR",)
-                kernels.set_bits(self.flags, COSMIC_RAY, mask.dtype.type(planes.bits(*names)), mask)
+                marks[COSMIC_RAY] = planes.bits(*names)
+            cleared = planes.bits("DETECTED")
+            mark_planes(given, self.flags, marks, cleared=cleared, out=mask, threads=self.threads)
         return self.visit_image.replace(image=image, mask=mask, planes=planes)
 
     def characterise(self, preliminary: VisitImage) -> Character | None:

@@ -88,17 +88,28 @@ def _clipped(
     """Mean and standard deviation, clipped at 3 sigma about the median first, from a sample of the pixels."""
     step = max(1, math.isqrt(image.size // _SAMPLE))
     sample, planes = image[::step, ::step], mask[::step, ::step]
-    good = sample[((planes & bits) == 0) & np.isfinite(sample)].astype(np.float64)
+    # in order, so that quartiles and clips are slices
+    good = np.sort(sample[((planes & bits) == 0) & np.isfinite(sample)])
     if not good.size:
         return math.nan, math.nan
-    low, middle, high = np.quantile(good, (0.25, 0.5, 0.75))
+    low, middle, high = (_at_rank(good, q * (good.size - 1)) for q in (0.25, 0.5, 0.75))
     half = 3 * IQR_TO_SIGMA * (high - low)
+    values = good.astype(np.float64)
     for _ in range(passes):
-        kept = good[np.abs(good - middle) <= half]
+        kept = values[
+            np.searchsorted(values, middle - half) : np.searchsorted(values, middle + half, side="right")
+        ]
         if not kept.size:
             break
-        middle, half = kept.mean(), 3 * kept.std()
-    return float(middle), float(half / 3)
+        middle, half = float(kept.mean()), 3 * float(kept.std())
+    return middle, half / 3
+
+
+def _at_rank(ordered: NDArray[np.float32], rank: float) -> float:
+    """Value at a rank that may lie between two."""
+    k = min(int(rank), ordered.size - 2) if ordered.size > 1 else 0
+    low, high = float(ordered[k]), float(ordered[min(k + 1, ordered.size - 1)])
+    return low + (rank - k) * (high - low)
 
 
 def _places(visit_image: VisitImage) -> dict[str, float]:

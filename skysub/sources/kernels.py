@@ -70,10 +70,37 @@ def pixel_noise(image, flags, ignored, y_edges, x_edges, rows, pairs, quantile, 
                         n += 1
             out[j, i] = np.nan
             if n >= 16:
-                good = np.sort(values[:n])
                 at = quantile * (n - 1)
                 k = int(at)
-                out[j, i] = good[k] + (at - k) * (good[min(k + 1, n - 1)] - good[k])
+                _select(values[:n], k)
+                following = values[k]
+                if k + 1 < n:
+                    following = values[k + 1]
+                    for t in range(k + 2, n):
+                        following = min(following, values[t])
+                out[j, i] = values[k] + (at - k) * (following - values[k])
+
+
+@njit(nogil=True)
+def _select(values, k):
+    """Put the k-th smallest value in its place, smaller ones before it and larger ones behind (Hoare)."""
+    low, high = 0, len(values) - 1
+    while low < high:
+        pivot = values[k]
+        i, j = low, high
+        while i <= j:
+            while values[i] < pivot:
+                i += 1
+            while pivot < values[j]:
+                j -= 1
+            if i <= j:
+                values[i], values[j] = values[j], values[i]
+                i += 1
+                j -= 1
+        if j < k:
+            low = i
+        if k < i:
+            high = j
 
 
 @njit(nogil=True, cache=True)

@@ -12,7 +12,7 @@ from skysub.errors import ConfigError
 from skysub.sources.dark import keep_darkest
 from skysub.sources.detect import find_footprints, no_bits, smoothed_noise, smoothing_kernel
 from skysub.sources.extended import ExtendedConfig, find_extended
-from skysub.sources.flags import EXTENDED, IGNORED, NOT_SKY, SATURATED, SOURCE
+from skysub.sources.flags import EXTENDED, IGNORED, NOT_SKY, SATURATED, SOURCE, count_pixels
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,7 +36,7 @@ _ROUND_ENOUGH = 0.55
 _CELL = 128
 """Edge of the cells that the budget counts where superpixels are smaller, and in each of which the darkest
 pixels are chosen, pixel."""
-_CHAIN = 0.3
+_CHAIN = 0.15
 """Share of it below which a footprint grows by less than its area suggests."""
 
 
@@ -206,11 +206,8 @@ def _no_finer(grid: SuperpixelGrid, size: int) -> SuperpixelGrid:
 
 
 def _pixels_without(bits: int, flags: NDArray[np.uint8], grid: SuperpixelGrid) -> NDArray[np.int64]:
-    from skysub.sources import kernels
-
-    flagged = np.empty(grid.shape, np.int64)
-    kernels.count_flagged(flags, bits, grid.y_edges, grid.x_edges, flagged)
-    good: NDArray[np.int64] = np.outer(np.diff(grid.y_edges), np.diff(grid.x_edges)) - flagged
+    size = np.outer(np.diff(grid.y_edges), np.diff(grid.x_edges))
+    good: NDArray[np.int64] = size - count_pixels(flags, bits, grid)
     return good
 
 

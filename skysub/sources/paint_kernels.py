@@ -120,11 +120,11 @@ def paint_blocks(blocks, size, value, flags):
 
 
 @_compiled
-def set_bits(flags, flag, bits, mask):
-    """Set ``bits`` in the mask wherever ``flag`` is in the flags."""
+def set_bits(flags, flag, bits, kept, mask):
+    """Keep the bits ``kept`` of the mask, and set ``bits`` wherever any of ``flag`` is in the flags."""
     flag = np.uint8(flag)
     none = bits ^ bits
     for y in range(mask.shape[0]):
         row, marks = mask[y], flags[y]
         for x in range(mask.shape[1]):
-            row[x] |= bits if (marks[x] & flag) != 0 else none
+            row[x] = (row[x] & kept) | (bits if (marks[x] & flag) != 0 else none)
