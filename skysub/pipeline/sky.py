@@ -34,8 +34,10 @@ _LEAST_ROWS = 16
 """but at no fewer than these in a superpixel."""
 _NEAR = 2
 """Superpixels on each side over which structure below the model is averaged,"""
-_CLEAR_OF_NOISE = 4.0
+_CLEAR_OF_NOISE = 8.0
 """beyond this many times the variance that noise alone would show."""
+_RUNS_AWAY = 0.3
+"""Share of the pixels by which a mask does not grow from one turn to the next of itself."""
 _CLIPS = ((3.0, 3), (2.0, 6))
 """Half-width and passes of the two clips whose levels the first guess extrapolates,"""
 _EXTRAPOLATION = 2.0
@@ -121,13 +123,21 @@ def find_sky(
                 power_coefficients(model.coefficients, model.order),
                 noise,
                 grid,
-                config=config.mask,
+                config=sources,
                 fwhm=fwhm,
                 structure=np.hypot(guess.scatter, _darker(fit)),
                 rung=rung,
                 threads=threads,
             )
 
+    def structure() -> float:
+        with stopwatch("structure"):
+            model = fit.background
+            power = power_coefficients(model.coefficients, model.order)
+            return structure_left(image, flags, power, level, threads=threads)
+
+    level = float(np.nanmedian(noise)) if np.isfinite(noise).any() else np.nan
+    sources = config.mask
     before, fit = guess, guess
     mask = masked(guess, 0)
     turns, moved, ran_away = 1, np.inf, False
@@ -138,12 +148,21 @@ def find_sky(
         if moved < config.tolerance or turns == config.passes:
             break
         next_mask = masked(fit, mask.rung)
-        if next_mask.rung > mask.rung:
-            # a mask that comes to leave no sky as the sky falls to what it leaves has run away
-            mask, ran_away = masked(before, mask.rung), True
-            break
+        # a mask that comes to leave no sky as the sky falls to what it leaves has run away
+        dry = next_mask.rung > mask.rung
+        if dry or next_mask.masked > mask.masked + _RUNS_AWAY:
+            mask = masked(before, mask.rung)
+            if sources.extended is not None and structure() > 0:
+                sources = dataclasses.replace(sources, extended=None)
+                mask, ran_away, fit = masked(guess, mask.rung), True, guess
+            elif dry:
+                ran_away = True
+                break
+            else:
+                mask = masked(fit, mask.rung)
+            turns += 1
+            continue
         mask, turns = next_mask, turns + 1
-    level = float(np.nanmedian(noise)) if np.isfinite(noise).any() else np.nan
     corrections = find_corrections(
         mask,
         background,
@@ -154,22 +173,17 @@ def find_sky(
         fwhm=fwhm,
         crowded=mask.rung == DARKEST,
     )
-    structure = 0.0
-    if config.structure:
-        with stopwatch("structure"):
-            model = fit.background
-            power = power_coefficients(model.coefficients, model.order)
-            structure = structure_left(image, flags, power, level, threads=threads)
+    left = structure() if config.structure else 0.0
     return Sky(
-        background=corrected(fit.background, corrections, structure=structure),
+        background=corrected(fit.background, corrections, structure=left),
         fit=fit,
         corrections=corrections,
-        structure=structure,
+        structure=left,
         mask=mask,
         noise=noise,
         passes=turns,
         moved=moved,
-        flags=_worth_saying(fit, mask, noise, config, moved=moved, ran_away=ran_away, structure=structure),
+        flags=_worth_saying(fit, mask, noise, config, moved=moved, ran_away=ran_away, structure=left),
     )
 
 

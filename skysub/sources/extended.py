@@ -31,8 +31,11 @@ _STRUCTURE_BLOCK = 16
 """Edge of the blocks between which structure of the sky is looked for, pixel."""
 _STRUCTURE_COVERAGE = 0.25
 """Share of its pixels that such a block must have left;"""
-_STRUCTURE_LEAST = 0.012
-"""Structure below this share of the noise per pixel is what undetected sources leave anywhere."""
+_STRUCTURE_LEAST = (0.024, 0.012)
+"""Structure, in units of the noise per pixel, above what undetected sources have in common one and two blocks
+apart,"""
+_STRUCTURE_SURE = 5.0
+"""and it must be so many times what chance gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +126,9 @@ def structure_left(
     """Rms of what the sky has and the model does not: fringes, ghosts, steps, cirrus.
 
     The residual is averaged over blocks of 16 pixels in every other row of blocks. What neighbouring blocks
-    have in common is no noise. It counts when blocks 32 pixels apart, away from all that is masked, have more
-    in common than undetected sources leave; its size is then taken from where faint extended light was masked
-    as well, because such structure is taken for that.
+    have in common is no noise. It counts when blocks away from all that is masked have more in common than
+    undetected sources and chance give; its size is then taken from where faint extended light was masked as
+    well, because such structure is taken for that.
 
     Parameters
     ----------
@@ -141,11 +144,14 @@ def structure_left(
     """
     if not (noise > 0 and image.shape[1] > 2 * _STRUCTURE_BLOCK):
         return 0.0
-    sky_alone = _in_common(image, flags, power, ignored=NOT_SKY, apart=2, threads=threads)
-    if sky_alone <= (_STRUCTURE_LEAST * noise) ** 2:
+    sky_alone = _in_common(image, flags, power, ignored=NOT_SKY, threads=threads)
+    if not any(
+        product > noise**2 * max(least**2, _STRUCTURE_SURE * chance)
+        for (product, chance), least in zip(sky_alone, _STRUCTURE_LEAST, strict=True)
+    ):
         return 0.0
-    ignored = NOT_SKY & ~EXTENDED
-    return math.sqrt(max(0.0, _in_common(image, flags, power, ignored=ignored, apart=1, threads=threads)))
+    light_and_sky = _in_common(image, flags, power, ignored=NOT_SKY & ~EXTENDED, threads=threads)
+    return math.sqrt(max(0.0, light_and_sky[0][0]))
 
 
 def _in_common(
@@ -154,10 +160,9 @@ def _in_common(
     power: NDArray[np.float64],
     *,
     ignored: int,
-    apart: int,
     threads: int,
-) -> float:
-    """Mean product of the residuals of blocks some columns apart."""
+) -> list[tuple[float, float]]:
+    """Mean product of residuals of blocks one and two columns apart, and its deviation for noise of 1."""
     from skysub.sources import block_kernels as kernels
 
     size = _STRUCTURE_BLOCK
@@ -173,8 +178,14 @@ def _in_common(
     total, count = total[::2].astype(np.float64), count[::2].astype(np.float64)
     seen = count > _STRUCTURE_COVERAGE * size * size
     mean = np.where(seen, total / np.maximum(count, 1), 0.0)
-    pairs = int(np.sum(seen[:, apart:] & seen[:, :-apart]))
-    return float(np.sum(mean[:, apart:] * mean[:, :-apart])) / max(1, pairs)
+    variance = np.where(seen, 1 / np.maximum(count, 1), 0.0)
+    found = []
+    for apart in (1, 2):
+        pairs = max(1, int(np.sum(seen[:, apart:] & seen[:, :-apart])))
+        product = float(np.sum(mean[:, apart:] * mean[:, :-apart])) / pairs
+        chance = math.sqrt(float(np.sum(variance[:, apart:] * variance[:, :-apart]))) / pairs
+        found.append((product, chance))
+    return found
 
 
 def _region(
