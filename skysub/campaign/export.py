@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from skysub.campaign.campaign import open_campaign
-from skysub.campaign.places import writing
+from skysub.campaign.places import place_at, writing
 from skysub.errors import NotDoneError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
 __all__ = ["Exported", "export_products"]
@@ -29,7 +30,7 @@ class Exported:
 
 def export_products(
     output: str | os.PathLike[str],
-    folder: Path,
+    folder: str | os.PathLike[str],
     *,
     products: Collection[str] | None = None,
     visits: Collection[int] | None = None,
@@ -40,6 +41,8 @@ def export_products(
 
     Parameters
     ----------
+    folder
+        A local one, or an ``s3://`` address.
     products
         Names, as `Campaign.products` has them; all by default.
     visits, detectors
@@ -54,7 +57,7 @@ def export_products(
     """
     import skysub
 
-    campaign = open_campaign(output)
+    campaign, target = open_campaign(output), place_at(folder)
     pixels, background = campaign.products
     chosen = list(campaign.products if products is None else products)
     for product in chosen:
@@ -75,14 +78,18 @@ def export_products(
             missing.append(str(error))
             continue
         for product in chosen:
-            path = folder / product / str(visit) / f"{product}_{visit}_{detector}.fits"
-            with writing(folder):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                if product == pixels:
-                    skysub.write_visit_image(
-                        campaign.visit_image(visit, detector), path, compression=compression
-                    )
-                else:
-                    skysub.write_background(campaign.background(product, visit, detector), path)
+            write: Callable[[Path], object]
+            if product == pixels:
+                write = functools.partial(
+                    skysub.write_visit_image,
+                    campaign.visit_image(visit, detector),
+                    compression=compression,
+                )
+            else:
+                write = functools.partial(
+                    skysub.write_background, campaign.background(product, visit, detector)
+                )
+            with writing(target):
+                (target / product / str(visit) / f"{product}_{visit}_{detector}.fits").put_by(write)
             written += 1
     return Exported(written, tuple(missing))

@@ -19,7 +19,7 @@ from skysub.campaign.places import Hold, Place, writing
 from skysub.errors import OutputError, OutputInUseError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 __all__ = ["LocalPlace", "checksum", "holder", "locked", "put", "put_if_absent", "sync"]
 
@@ -97,6 +97,10 @@ class LocalPlace(Place):
             for line in lines:
                 file.write(line + "\n")
         sync(self.path)
+
+    def put_by(self, write: Callable[[Path], object]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write(self.path)
 
     def names(self) -> list[str]:
         try:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from skysub.errors import OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Iterator
+    from collections.abc import Callable, Hashable, Iterable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
     from typing import Self
@@ -94,6 +94,10 @@ class Place(ABC):
     @abstractmethod
     def put_lines(self, lines: Iterable[str]) -> None:
         """Write a file line by line, to stay; it may be seen before it is complete."""
+
+    @abstractmethod
+    def put_by(self, write: Callable[[Path], object]) -> None:
+        """Write a file by a function that needs a local path."""
 
     @abstractmethod
     def names(self) -> list[str]:

@@ -160,6 +160,12 @@ class S3Place(Place):
 
             self._ask("written", send)
 
+    def put_by(self, write: Callable[[Path], object]) -> None:
+        with TemporaryDirectory(prefix="skysub-") as folder:
+            local = Path(folder) / self.name
+            write(local)
+            self._put(local.read_bytes())
+
     def names(self) -> list[str]:
         files, folders = self._listed()
         return [*files, *folders]

@@ -30,7 +30,6 @@ _PASSING = {
     "InternalError",
     "OperationAborted",
     "RequestTimeout",
-    "RequestTimeTooSkewed",
     "ServiceUnavailable",
     "SlowDown",
     "Throttling",

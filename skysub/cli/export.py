@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skysub.campaign.export import export_products
@@ -16,7 +15,9 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the verb takes."""
     parser.add_argument("output", metavar="OUT", help="folder of the campaign, or s3://BUCKET/PREFIX")
-    parser.add_argument("--to", metavar="FOLDER", type=Path, required=True, help="where the FITS files go")
+    parser.add_argument(
+        "--to", metavar="FOLDER", required=True, help="where the FITS files go; s3:// as well"
+    )
     parser.add_argument(
         "--product",
         metavar="NAME",

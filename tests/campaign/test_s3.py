@@ -54,6 +54,9 @@ def test_all_verbs(raw, tmp_path, url, capsys, monkeypatch):
     with fits.open(f"fits/{name}/11/{name}_11_2.fits") as file:
         stored = skysub.open_campaign(url).visit_image(11, 2)
         np.testing.assert_array_equal(file["IMAGE"].data, stored.image)
+    assert main(["export", url, "--to", f"{url}/fits", "--visit", "12", "--detector", "0"]) == 0
+    again = skysub.read_visit_image(f"{url}/fits/{name}/12/{name}_12_0.fits")
+    np.testing.assert_array_equal(again.image, skysub.open_campaign(url).visit_image(12, 0).image)
     assert main(["report", url]) == 0
     text = Path("report.html").read_text()
     assert url in text
