@@ -2,6 +2,7 @@
 
     python benchmarks/quality.py                                       # full size, writes docs/quality.md
     python benchmarks/quality.py --shape 1000x1024 --seeds 1 --scenes quiet,ghosts --output /tmp/quality.md
+    python benchmarks/quality.py --corrections --seeds 1,2,3               # what each correction does to M2
 
 A method is a function of a `VisitImage` that returns a model and its uncertainty (or None), electron per
 pixel; add one to METHODS.
@@ -114,12 +115,15 @@ METHODS: dict[str, Callable[[VisitImage], Answer]] = {
     "default uncorrected": functools.partial(
         calibrated, name="default", clip_skew=False, noise_peaks=False, faint_counts=False
     ),
+    "only clip_skew": functools.partial(calibrated, name="default", noise_peaks=False, faint_counts=False),
+    "only noise_peaks": functools.partial(calibrated, name="default", clip_skew=False, faint_counts=False),
+    "only faint_counts": functools.partial(calibrated, name="default", clip_skew=False, noise_peaks=False),
     "lsst": functools.partial(calibrated, name="lsst"),
     "skysub plain fit": plain,
     "sep": with_sep,
     "photutils": with_photutils,
 }
-"""Name in the table -> method."""
+"""Name in the table -> method; those that switch on one correction only when they are asked for."""
 
 
 def score_scene(
@@ -199,16 +203,30 @@ def markdown(results: dict[str, dict[str, Scores]], setting: str, pictures: str 
     return "\n".join(lines)
 
 
+def print_corrections(seeds: list[int], shape: tuple[int, int]) -> None:
+    """M2 against the sky alone, with each correction of the level alone."""
+    methods = ["default uncorrected", "only clip_skew", "only noise_peaks", "only faint_counts", "default"]
+    print("| scene | " + " | ".join(methods) + " |\n|" + " --- |" * (len(methods) + 1))
+    for name in ("quiet", "moonlit", "crowded:30"):
+        scores = score_scene(name, methods, seeds=seeds, detectors=1, shape=shape, pictures=None)
+        print(f"| {name} | " + " | ".join(f"{scores[m].bias_sky:+.3f}" for m in methods) + " |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--scenes", default=",".join(SCENES))
-    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--methods", default=",".join(m for m in METHODS if not m.startswith("only ")))
     parser.add_argument("--seeds", default="1", help="comma-separated")
     parser.add_argument("--detectors", type=int, default=2, help="neighbours, for M7")
     parser.add_argument("--shape", default="4000x4072")
     parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "docs" / "quality.md")
+    parser.add_argument(
+        "--corrections",
+        action="store_true",
+        help="print M2 with each correction alone, and stop",
+    )
     parser.add_argument("--pictures", type=Path, help="folder for a picture per scene")
     options = parser.parse_args()
     rows, columns = options.shape.split("x")
@@ -216,6 +234,9 @@ def main() -> None:
     methods = options.methods.split(",")
     if options.pictures is not None:
         options.pictures.mkdir(parents=True, exist_ok=True)
+    if options.corrections:
+        print_corrections(seeds, (int(rows), int(columns)))
+        return
     results = {}
     for name in options.scenes.split(","):
         began = time.perf_counter()
