@@ -83,7 +83,7 @@ class NotEnoughMemoryError(SkysubError, MemoryError):
 
 
 class OutputError(SkysubError, OSError):
-    """An output folder cannot be written: it is full, read-only, or is no folder."""
+    """An output cannot be written or reached: a folder or bucket that is full, read-only, away, or none."""
 
 
 class OutputInUseError(OutputError, BlockingIOError):
