@@ -96,21 +96,24 @@ def full_size_units(data: Path, scratch: Path, rounds: int) -> None:
         requests.made.clear()
         runs[name] = planned(recipe, output)
     print(f"planning makes {requests} requests")
-    whole, writing = {"folder": [], "bucket": []}, {"folder": [], "bucket": []}
+    whole, writing, cpu = ({"folder": [], "bucket": []} for _ in range(3))
     for number in range(rounds + 1):
         for name, (run, units) in runs.items():
             (run.folder / "units").remove_tree()
             requests.made.clear()
-            began = time.perf_counter()
+            began, began_cpu = time.perf_counter(), time.process_time()
             (receipt,) = process_units(str(run.folder), [units[0].to_json()])
             if number:
+                cpu[name].append(time.process_time() - began_cpu)
                 whole[name].append(time.perf_counter() - began)
                 writing[name].append(dict(receipt.timings)["write"])
             assert receipt.state == "done", receipt.message
     print(f"a unit makes {requests} requests")
-    print("one full-size detector, background, all products, ms: all of it, writing alone")
+    print("one full-size detector, background, all products, ms: all of it, its CPU here, writing alone")
     for name in runs:
-        print(f"  {name:<8}{median_ms(whole[name])}{median_ms(writing[name])}")
+        print(f"  {name:<8}{median_ms(whole[name])}{median_ms(cpu[name])}{median_ms(writing[name])}")
+    ratios = [there / here for there, here in zip(whole["bucket"], whole["folder"], strict=True)]
+    print(f"  ratio of neighbours: {statistics.median(ratios):.2f}")
     run, units = runs["bucket"]
     marker = run.markers.of_detector(units[0].visit, units[0].detector)
     sizes = [shard["bytes"] for shard in marker["shards"].values()]

@@ -91,7 +91,7 @@ class BucketStore(Store):
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
         """Go through the keys that begin with ``prefix``."""
-        start = len(self._folder.key) + 1
+        start = len((self._folder / "x").key) - 1
         for key in await asyncio.to_thread(lambda: list(self._folder.all_keys())):
             if key[start:].startswith(prefix):
                 yield key[start:]
