@@ -16,6 +16,7 @@ from skysub.pipeline.lsst_sky import LSST_DETECTIONS, find_sky_as_lsst
 from skysub.pipeline.sky import Sky, find_sky, first_guess
 from skysub.pipeline.summary import summarise
 from skysub.pipeline.timing import Stopwatch
+from skysub.sources.compilation import compile_once
 from skysub.sources.detect import find_footprints, pixel_noise, smoothed_noise, smoothing_kernel
 from skysub.sources.flags import (
     COSMIC_RAY,
@@ -167,6 +168,7 @@ class _Work:
                 )
             self.image = self.image * ratio.astype(np.float32, copy=False)
         self.grid = SuperpixelGrid.over(visit_image.shape, config.sky.background)
+        compile_once(visit_image.mask.dtype)
         with self.stopwatch("flags"):
             self.flags = self._flagged(config.ignored_planes)
             lit = 1 - count_pixels(self.flags, IGNORED, self.grid).sum() / self.flags.size

@@ -88,7 +88,7 @@ def find_sky_as_lsst(
         with stopwatch("statistics and fit"):
             layer = fit_background(residual, (flags, NOT_SKY), background, threads=threads)
         layers.append(layer)
-        residual = np.asarray(layer.subtract_from(residual, threads=threads), np.float32)
+        layer.subtract_from(residual, threads=threads, out=residual)
     return LsstSky(layers=BackgroundList(layers), detected=detected, edge=edge)
 
 

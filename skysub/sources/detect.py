@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from skysub.background.compiled import plain
 from skysub.background.threads import in_threads
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def pixel_noise(
     from skysub.sources import kernels
 
     raw = np.empty(grid.shape)
-    kernels.pixel_noise(image, flags, 15, grid.y_edges, grid.x_edges, *_SAMPLE, _QUANTILE, raw)
+    kernels.pixel_noise(plain(image), flags, 15, grid.y_edges, grid.x_edges, *_SAMPLE, _QUANTILE, raw)
     raw /= np.sqrt(2) * _QUANTILE_OF_NORMAL
     raw[raw <= 0] = np.nan
     padded = np.pad(raw, 1, constant_values=np.nan)
@@ -198,6 +199,7 @@ def find_footprints(
     """
     from skysub.sources import detection_kernels, run_kernels
 
+    image = plain(image)
     with np.errstate(divide="ignore", invalid="ignore"):
         per_noise = np.nan_to_num(1 / noise, nan=0.0, posinf=0.0).astype(np.float32)
     low, high = no_bits(image.shape), no_bits(image.shape)
@@ -270,12 +272,12 @@ def connected_runs(low: NDArray[np.uint64], high: NDArray[np.uint64]) -> Runs:
     return Runs(y=y, start=start, stop=stop, label=label, footprints=footprints)
 
 
-def runs_above(values: NDArray[np.float32], low: float, high: float) -> Runs:
-    """Connected runs of values of at least ``low``, (ny, nx) float32, where one of ``high`` is among them."""
+def runs_above(values: NDArray[np.floating], low: float, high: float) -> Runs:
+    """Connected runs of values, (ny, nx), of at least ``low``, where one of ``high`` is among them."""
     from skysub.sources import run_kernels as kernels
 
     low_bits, high_bits = no_bits(values.shape), no_bits(values.shape)
-    kernels.mark_above(values, low, high, low_bits, high_bits)
+    kernels.mark_above(values.astype(np.float32, copy=False), low, high, low_bits, high_bits)
     return connected_runs(low_bits, high_bits)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from skysub.background.compiled import plain
 from skysub.errors import ConfigError
 from skysub.sources.dark import keep_darkest
 from skysub.sources.detect import find_footprints, no_bits, smoothed_noise, smoothing_kernel
@@ -143,6 +144,7 @@ def mask_sources(
     """
     from skysub.sources import paint_kernels as kernels
 
+    image = plain(image)
     before = _pixels_without(IGNORED | SATURATED, flags, grid)
     had_sky = _with_sky(before, grid, config)
     cells = _no_finer(grid, _CELL)
