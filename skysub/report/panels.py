@@ -140,7 +140,9 @@ class _Sky:
     def plane(self, visit: int, drawn: set[int], without: set[int]) -> FocalPlane:
         """Arrange detectors of a visit, those without pictures where other visits of the camera have them."""
         known, own = self._known.get(visit, {}), self._shapes[visit]
-        others = [other for other in self._known if other != visit and self._alike(visit, other)]
+        others: list[int] = []
+        if (drawn | without) - known.keys():
+            others = [other for other in self._known if other != visit and self._alike(visit, other)]
         usual = next(iter(own.values()))
         shapes = {
             number: own.get(number)

@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 from astropy.wcs import WCS
 
+import skysub
 from skysub.report.focal_plane import arrange, borrowed, footprint
+from skysub.report.panels import common_scales, visit_cards
+from skysub.report.rows import rows_of
+from skysub.report.views import views_of
 
 SHAPE = (200, 300)
 
@@ -121,3 +125,26 @@ def test_a_place_is_borrowed_from_another_visit(mirrored):
     pixel = np.radians(1e-4)
     for name in ("centre", "right", "top"):
         np.testing.assert_allclose(getattr(found, name), getattr(truth, name), atol=0.05 * pixel)
+
+
+def test_a_failed_detector_has_a_place_where_another_visit_knows_it(out):
+    campaign = skysub.open_campaign(out)
+    failures = campaign.status().failures
+
+    def card(*visits):
+        rows = [row for row in rows_of(campaign) if row.visit in visits]
+        views = list(views_of(campaign, [(row.visit, row.detector) for row in rows], 32))
+        made = visit_cards(rows, views, failures, common_scales(views))
+        return {each.number: each for each in made}[12]
+
+    together, alone = card(11, 12), card(12)
+    (absence,) = together.absences
+    assert absence.words.startswith("detector 1 failed: ")
+    assert absence.target == "#failures"
+    assert not together.troubles
+    assert not alone.absences
+    assert alone.troubles == (absence.words,)
+    # those that are done lie where they do in either case
+    assert "1 failed" in alone.words
+    assert alone.words == together.words
+    assert "wide" in alone.words
