@@ -207,17 +207,19 @@ def _region(
     judged = weight > _LEAST_COVERAGE * count.max(initial=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         significance = np.where(judged & (variance > 0), light / np.sqrt(variance), 0)
-    values = significance[judged]
-    if values.size < 16:
+    chosen = np.flatnonzero(judged)
+    if chosen.size < 16:
         return np.zeros(total.shape, bool)
     # from the lower side alone, which light does not touch, and from every few: neighbours are alike
-    low, middle = np.quantile(values[:: max(1, values.size // 20000)], _LOWER)
-    scatter = float(middle - low) / (_LOWER_NORMAL[1] - _LOWER_NORMAL[0])
+    values = significance.ravel()[chosen[:: max(1, chosen.size // 20000)]]
+    low, middle = (float(value) for value in np.quantile(values, _LOWER))
+    scatter = (middle - low) / (_LOWER_NORMAL[1] - _LOWER_NORMAL[0])
     # measured from the level: a pedestal of faint sources everywhere is no extended source
-    middle = middle - _LOWER_NORMAL[1] * scatter
+    middle -= _LOWER_NORMAL[1] * scatter
     bar = max(1.0, scatter)
-    above = (significance - middle) / bar
-
+    above = significance
+    above -= np.float32(middle)
+    above /= np.float32(bar)
     runs = runs_above(above, config.edge_threshold, config.peak_threshold)
     area = np.bincount(runs.label, weights=runs.stop - runs.start, minlength=runs.footprints)
     return grown(runs, np.maximum(1, config.growth * np.sqrt(area / np.pi)), above.shape)
