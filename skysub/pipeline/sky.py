@@ -183,7 +183,16 @@ def find_sky(
         noise=noise,
         passes=turns,
         moved=moved,
-        flags=_worth_saying(fit, mask, noise, config, moved=moved, ran_away=ran_away, structure=left),
+        flags=_worth_saying(
+            fit,
+            mask,
+            noise,
+            config,
+            moved=moved,
+            ran_away=ran_away,
+            bare=sources.extended is None,
+            structure=left,
+        ),
     )
 
 
@@ -274,6 +283,7 @@ def _worth_saying(
     *,
     moved: float,
     ran_away: bool,
+    bare: bool,
     structure: float,
 ) -> dict[str, str]:
     said = {}
@@ -312,7 +322,8 @@ def _worth_saying(
     if ran_away:
         said["mask_ran_away"] = (
             "From turn to turn the source mask grew until it left no sky, as it does where the sky has "
-            "structure that the background does not follow; the last mask that left some was kept."
+            "structure that the background does not follow; "
+            + ("faint extended light is not masked." if bare else "the last mask that left some was kept.")
         )
     elif moved >= config.tolerance:
         said["background_not_converged"] = (
