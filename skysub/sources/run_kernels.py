@@ -106,8 +106,6 @@ def label_runs(run_y, run_a, run_b, kept, labels):
     """
     n = len(run_y)
     parent = np.empty(n, np.int32)
-    for i in range(n):
-        parent[i] = i
     above = 0
     for i in range(n):
         y, a, b = run_y[i], run_a[i], run_b[i]
@@ -115,26 +113,30 @@ def label_runs(run_y, run_a, run_b, kept, labels):
             above += 1
         j = above
         mine = i
-        while run_y[j] == y - 1 and run_a[j] <= b:
-            other = _root(parent, j)
-            if other != mine:
-                low, high = min(mine, other), max(mine, other)
-                parent[high] = low
-                kept[low] |= kept[high]
-                mine = low
+        if run_y[j] == y - 1 and run_a[j] <= b:
+            # mostly there is one run above, which needs no search among this one's
+            mine = _root(parent, j)
+            kept[mine] |= kept[i]
             j += 1
+            while run_y[j] == y - 1 and run_a[j] <= b:
+                other = _root(parent, j)
+                if other != mine:
+                    low, high = min(mine, other), max(mine, other)
+                    parent[high] = low
+                    kept[low] |= kept[high]
+                    mine = low
+                j += 1
+        parent[i] = mine
     count = 0
     for i in range(n):
-        # of a set, the first run is the root
-        root = parent[i]
-        if root == i:
+        # a parent comes first, and of a set the first run is the root
+        if parent[i] == i:
             labels[i] = -1
             if kept[i]:
                 labels[i] = count
                 count += 1
         else:
-            parent[i] = parent[root]
-            labels[i] = labels[root]
+            labels[i] = labels[parent[i]]
     return count
 
 
