@@ -112,7 +112,7 @@ class SkyConfig:
 
         Superpixels are halved, down to 32 pixels, until there are two and a half times as many of them
         along the shorter axis as the polynomial has degrees: a few large ones, most of them partly masked,
-        tell neither structure of the sky from light nor one degree from another. Images of less than 1900
+        tell neither structure of the sky from light nor one degree from another. Images of up to 1792
         pixels are concerned.
         """
         background = self.background
