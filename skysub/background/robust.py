@@ -9,6 +9,7 @@ and the posterior covariance says how much is not known there.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -202,6 +203,7 @@ def _solve(
     normal = np.einsum("ki,kj->ij", weighted, matrix)
     right = np.einsum("ki,k->i", weighted, values)
     tau = tau.copy()
+    members = np.bincount(degree)[1:]
     for _ in range(_PRIOR_STEPS if learn else 1):
         precision = np.where(degree > 0, 1 / np.maximum(tau[degree], 1e-6) ** 2, 1e-12)
         if not learn:
@@ -211,8 +213,7 @@ def _solve(
         coefficients = covariance @ right
         if learn:
             power = coefficients**2 + np.diag(covariance)
-            for n in range(1, len(tau)):
-                tau[n] = math.sqrt(float(np.mean(power[degree == n])))
+            tau[1:] = np.sqrt(np.bincount(degree, weights=power)[1:] / members)
     freedom = float(np.trace(covariance @ normal))
     return _Solution(coefficients, covariance, tau, freedom)
 
@@ -247,6 +248,7 @@ def _bisquare(pulls: NDArray[np.float64], robust: RobustConfig) -> NDArray[np.fl
     return weights
 
 
+@functools.lru_cache(maxsize=16)
 def _shift(robust: RobustConfig) -> float:
     """Where the asymmetric weights put the centre of normal noise of 1: z of E[w(z) z] = 0."""
     z = np.linspace(-6, 6, 1201)
