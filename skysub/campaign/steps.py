@@ -283,7 +283,8 @@ STEPS = {
         single_fit=SingleFit(
             settings=lambda config: (config.fit, config.ignored), findings=_background_findings
         ),
-        memory_images=5.0,
+        # measured: 611 MiB, libraries included, on 4000 x 4072
+        memory_images=6.0,
     ),
     "calibrate_image": Step(
         name="calibrate_image",
@@ -291,8 +292,8 @@ STEPS = {
         configuration=CalibrateImageConfig,
         work=_calibrate_image,
         layout=_calibrate_image_layout,
-        # measured with cosmic rays and PSF: 894 MiB, libraries included, on 4000 x 4072
-        memory_images=11.0,
+        # measured with cosmic rays and PSF: 642 MiB; the rest is for fields with more sources
+        memory_images=7.5,
         presets=_calibrate_image_preset,
         seconds_per_megapixel=0.1,
     ),
