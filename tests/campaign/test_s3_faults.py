@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import random
+import signal
 import subprocess
 import sys
 import threading
@@ -77,6 +79,43 @@ def test_killed_worker_and_coordinator(recipe, tmp_path, command, fingerprint, u
     assert sum(begun(tmp_path).values()) - 6 <= 4
     run_campaign(made, tmp_path / "undisturbed")
     assert fingerprint(url) == fingerprint(tmp_path / "undisturbed")
+
+
+@pytest.mark.long
+def test_killed_ten_times(recipe, raw, tmp_path, command, fingerprint, make_visit, url):
+    for visit in range(20, 30):
+        for detector in (0, 1, 2):
+            make_visit(raw / f"v{visit}_d{detector}.fits", visit, detector)
+    run_campaign(load_recipe(str(recipe), cluster="threads"), tmp_path / "undisturbed")
+    (tmp_path / "ledger").unlink()
+    reference = fingerprint(tmp_path / "undisturbed")
+    rng = random.Random(3)
+    arguments = "run", recipe, "--output", url, "--set", "cluster.workers=2"
+    process = command(*arguments)
+    for number in range(10):
+        seen = begun(tmp_path).total()
+        wait_for(lambda n=seen, p=process: begun(tmp_path).total() > n or p.poll() is not None)
+        time.sleep(rng.random() * 0.5)
+        if number % 3 == 0:
+            children = psutil.Process(process.pid).children(recursive=True)
+            workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+            for child in rng.sample(workers, min(1, len(workers))):
+                child.kill()
+            continue
+        if number % 3 == 1:
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=60)
+        if place_at(f"{url}/runs/0001/run.json").exists():
+            assert fingerprint(url).items() <= reference.items()
+        process = command(*arguments)
+    text, _ = process.communicate(timeout=300)
+    if process.returncode:
+        # the last kill may have taken workers until Dask gave a unit up: one more start
+        text, _ = command(*arguments).communicate(timeout=300)
+    assert fingerprint(url) == reference, text
+    assert begun(tmp_path).total() - len(reference) <= 20
 
 
 def test_a_server_that_is_away_for_a_while(recipe, raw, tmp_path, server, url, fingerprint, caplog):
