@@ -217,12 +217,14 @@ def _process(run: Run, unit: Unit) -> dict[str, float]:
     found, made = result.without_pixels(), result.visit_image
     mask, planes = narrow_mask(made.mask, made.planes)
     image, pixels_crc = described(made, planes), None
-    arrays: dict[str, Any] = {"mask": mask}
+    # each array is let go of once it is written, and the mask, which compresses to nothing, comes first:
+    # compressing another takes as much again
+    arrays: dict[str, Any] = {}
     if run.record["products"]["pixels"] == "stored":
-        arrays |= {"variance": made.variance, "image": made.image}
+        arrays = {"image": made.image, "variance": made.variance}
     else:
         pixels_crc = pixels_checksum(made.image)
-    # let go of each array once it is written: compressing one takes as much again
+    arrays["mask"] = mask
     del result, made, mask
     shards = {}
     while arrays:

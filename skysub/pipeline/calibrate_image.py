@@ -202,12 +202,12 @@ class _Work:
             return
         from skysub.pipeline.cosmic_rays import find_cosmic_rays
 
-        model = self.guess.background.evaluate()
+        sky = self.guess.background
         with self.stopwatch("cosmic rays"):
             try:
                 self.image = find_cosmic_rays(
                     self.image,
-                    model,
+                    sky,
                     self.flags,
                     config,
                     noise=float(np.nanmedian(self.noise)),

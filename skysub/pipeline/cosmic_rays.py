@@ -14,11 +14,15 @@ from skysub.sources.flags import COSMIC_RAY, IGNORED, SATURATED
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from skysub.background.model import Background
+
 __all__ = ["CosmicRayConfig", "find_cosmic_rays"]
 _BLOCK = 64
 """The library is slow: it sees only blocks of so many pixels that hold a pixel sharper than a star,"""
 _MARGIN = 12
 """with so many pixels around them."""
+_STRIP = 512
+"""Rows for which the sky is evaluated at once."""
 _LEAST_CONTRAST = 0.3
 
 
@@ -53,7 +57,7 @@ class CosmicRayConfig:
 
 def find_cosmic_rays(
     image: NDArray[np.float32],
-    model: NDArray[np.float32],
+    sky: Background,
     flags: NDArray[np.uint8],
     config: CosmicRayConfig,
     *,
@@ -64,8 +68,10 @@ def find_cosmic_rays(
 
     Parameters
     ----------
-    image, model
-        (ny, nx) float32: pixels with their sky, and the sky.
+    image
+        (ny, nx) float32: pixels with their sky.
+    sky
+        About what the sky is.
     flags
         (ny, nx) uint8 of `skysub.sources.flags`: what is IGNORED or SATURATED is not judged; hit pixels get
         IGNORED and COSMIC_RAY in place.
@@ -82,9 +88,10 @@ def find_cosmic_rays(
     Raises
     ------
     ImportError
-        When astroscrappy is not installed.
+        When astroscrappy or threadpoolctl is not installed.
     """
     import astroscrappy
+    from threadpoolctl import threadpool_limits
 
     from skysub.sources import kernels
 
@@ -93,41 +100,59 @@ def find_cosmic_rays(
     # a star is no sharper than this against its neighbours
     contrast = max(_LEAST_CONTRAST, 1.3 * (1 - math.exp(-4 * math.log(2) / fwhm**2)))
     unusable = IGNORED | SATURATED
-    kernels.sharp_blocks(image, model, flags, unusable, noise, config.sigma, contrast, _BLOCK, blocks)
+    for start in range(0, ny, _STRIP):
+        rows = slice(max(0, start - 1), min(ny, start + _STRIP + 1))
+        kernels.sharp_blocks(
+            image[rows],
+            sky.evaluate(y=rows),
+            flags[rows],
+            unusable,
+            noise,
+            config.sigma,
+            contrast,
+            _BLOCK,
+            rows.start,
+            blocks,
+        )
     clean = image.copy() if config.interpolate else image
     found: list[tuple[tuple[slice, slice], NDArray[np.bool_]]] = []
-    for j, i in np.argwhere(blocks):
-        inner = (slice(j * _BLOCK, (j + 1) * _BLOCK), slice(i * _BLOCK, (i + 1) * _BLOCK))
-        outer = tuple(slice(max(0, cut.start - _MARGIN), cut.stop + _MARGIN) for cut in inner)
-        sky = model[outer]
-        masked = ((flags[outer] & unusable) != 0) | ~np.isfinite(image[outer])
-        judged = np.where(masked, sky, image[outer])
-        rays, cleaned = astroscrappy.detect_cosmics(
-            judged,
-            inmask=masked,
-            inbkg=np.ascontiguousarray(sky),
-            # noise of sky and of sources; the unit of the image serves as electrons
-            invar=np.float32(noise) ** 2 + np.maximum(judged - sky, 0),
-            sigclip=config.sigma,
-            sigfrac=config.neighbours,
-            objlim=config.contrast,
-            gain=1.0,
-            readnoise=max(noise / 4, 1e-3),
-            satlevel=np.inf,
-            niter=config.iterations,
-            cleantype="medmask",
-            fsmode="convolve",
-            psfmodel="gauss",
-            psffwhm=fwhm,
-        )
-        # the margin only tells the inside what lies around it
-        here = tuple(
-            slice(a.start - b.start, a.start - b.start + _BLOCK) for a, b in zip(inner, outer, strict=True)
-        )
-        new = rays.astype(bool)[here] & ~masked[here]
-        found.append((inner, new))
-        if config.interpolate:
-            clean[inner][new] = cleaned[here][new]
+    with threadpool_limits(1, user_api="openmp"):
+        for j, i in np.argwhere(blocks):
+            inner = (slice(j * _BLOCK, (j + 1) * _BLOCK), slice(i * _BLOCK, (i + 1) * _BLOCK))
+            outer = tuple(
+                slice(max(0, cut.start - _MARGIN), min(length, cut.stop + _MARGIN))
+                for cut, length in zip(inner, image.shape, strict=True)
+            )
+            level = sky.evaluate(y=outer[0], x=outer[1])
+            masked = ((flags[outer] & unusable) != 0) | ~np.isfinite(image[outer])
+            judged = np.where(masked, level, image[outer])
+            rays, cleaned = astroscrappy.detect_cosmics(
+                judged,
+                inmask=masked,
+                inbkg=level,
+                # noise of sky and of sources; the unit of the image serves as electrons
+                invar=np.float32(noise) ** 2 + np.maximum(judged - level, 0),
+                sigclip=config.sigma,
+                sigfrac=config.neighbours,
+                objlim=config.contrast,
+                gain=1.0,
+                readnoise=max(noise / 4, 1e-3),
+                satlevel=np.inf,
+                niter=config.iterations,
+                cleantype="medmask",
+                fsmode="convolve",
+                psfmodel="gauss",
+                psffwhm=fwhm,
+            )
+            # the margin only tells the inside what lies around it
+            here = tuple(
+                slice(a.start - b.start, a.start - b.start + _BLOCK)
+                for a, b in zip(inner, outer, strict=True)
+            )
+            new = rays.astype(bool)[here] & ~masked[here]
+            found.append((inner, new))
+            if config.interpolate:
+                clean[inner][new] = cleaned[here][new]
     # only now: blocks see each other's margins as they were
     for inner, new in found:
         flags[inner][new] |= IGNORED | COSMIC_RAY

@@ -104,11 +104,12 @@ def _select(values, k):
 
 
 @njit(nogil=True, cache=True)
-def sharp_blocks(image, model, flags, unusable, noise, threshold, contrast, size, blocks):
+def sharp_blocks(image, model, flags, unusable, noise, threshold, contrast, size, first, blocks):
     """Mark blocks, (by, bx) bool, with a pixel that stands out of its four neighbours' mean.
 
     It does by more than ``threshold`` of the noise per pixel and more than ``contrast`` of its own light, and
-    has none of the flags ``unusable``.
+    has none of the flags ``unusable``. ``first`` is the row of the blocks' image that the first row given is;
+    the outermost rows and columns are not judged.
     """
     ny, nx = image.shape
     above = np.zeros(nx, np.float32)
@@ -132,4 +133,4 @@ def sharp_blocks(image, model, flags, unusable, noise, threshold, contrast, size
             if r > least:
                 out = r - quarter * (here[x - 1] + here[x + 1] + above[x] + below[x])
                 if out > least and out > contrast * r and not flags[y, x] & unusable:
-                    blocks[y // size, x // size] = True
+                    blocks[(first + y) // size, x // size] = True
