@@ -16,7 +16,15 @@ from skysub.sources.detect import (
     smoothed_noise,
     smoothing_kernel,
 )
-from skysub.sources.flags import IGNORED, SATURATED, working_flags
+from skysub.sources.flags import (
+    EXTENDED,
+    IGNORED,
+    SATURATED,
+    SOURCE,
+    count_pixels,
+    mark_planes,
+    working_flags,
+)
 
 SHAPE = (200, 237)
 LEVEL, NOISE = 500.0, 10.0
@@ -32,7 +40,7 @@ def found(image, flags=None, *, power=None, threads=1, peak=5.0, edge=2.5, fwhm=
     grid = SuperpixelGrid.over(image.shape, BackgroundConfig(superpixel=64))
     kernel = smoothing_kernel(fwhm)
     return find_footprints(
-        image.astype(np.float32),
+        image.astype(np.float32, copy=False),
         np.zeros(image.shape, np.uint8) if flags is None else flags,
         np.full((1, 1), LEVEL) if power is None else power,
         np.full(grid.shape, NOISE * smoothed_noise(kernel)),
@@ -211,3 +219,49 @@ def test_working_flags_take_planes_apart():
     np.testing.assert_array_equal(flags, [[0, IGNORED, SATURATED, IGNORED | SATURATED, 0]])
     wide = mask.astype(np.int64) << 40
     np.testing.assert_array_equal(working_flags(wide, ignored=1 << 40, saturated=2 << 40, threads=2), flags)
+
+
+def test_sign_bits_of_masks_are_bits_like_others():
+    mask = np.array([[-(2**31), 1, 0]], np.int32)
+    np.testing.assert_array_equal(
+        working_flags(mask, ignored=1 << 31, saturated=1), [[IGNORED, SATURATED, 0]]
+    )
+
+
+@pytest.mark.parametrize("shape", [(600, 70), (31, 130)])
+def test_flagged_pixels_are_counted_by_superpixel(shape):
+    flags = np.random.default_rng(4).integers(0, 16, shape).astype(np.uint8)
+    flags[: shape[0] // 2] |= SOURCE
+    grid = SuperpixelGrid.of_counts(shape, gy=2, gx=3)
+    counted = count_pixels(flags, SOURCE | EXTENDED, grid)
+    for j in range(2):
+        for i in range(3):
+            cut = flags[grid.y_edges[j] : grid.y_edges[j + 1], grid.x_edges[i] : grid.x_edges[i + 1]]
+            assert counted[j, i] == ((cut & (SOURCE | EXTENDED)) != 0).sum()
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_planes_are_marked_where_flags_say(dtype):
+    rng = np.random.default_rng(5)
+    mask = rng.integers(0, 64, (150, 33)).astype(dtype)
+    flags = rng.integers(0, 32, mask.shape).astype(np.uint8)
+    expected = mask & ~32
+    expected[(flags & (SOURCE | EXTENDED)) != 0] |= 32
+    expected[(flags & IGNORED) != 0] |= 8
+    marks = {SOURCE | EXTENDED: 32, IGNORED: 8}
+    out, given = np.empty_like(mask), mask.copy()
+    mark_planes(mask, flags, marks, cleared=32, out=out, threads=2)
+    np.testing.assert_array_equal(out, expected)
+    np.testing.assert_array_equal(mask, given)
+    mark_planes(mask, flags, marks, cleared=32, out=mask)
+    np.testing.assert_array_equal(mask, expected)
+
+
+def test_images_that_cannot_be_written_or_lie_apart_are_searched(field):
+    image = field.astype(np.float32)
+    expected = found(image)
+    apart = np.empty((2 * SHAPE[0], SHAPE[1]), np.float32)
+    apart[::2] = image
+    image.flags.writeable = False
+    for given in (image, apart[::2]):
+        np.testing.assert_array_equal(found(given).flux, expected.flux)
