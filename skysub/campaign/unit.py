@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
+import functools
 import os
 import platform
 import resource
@@ -66,9 +69,21 @@ def process_units(folder: str, lines: Sequence[str]) -> list[Receipt]:
     receipts: list[Receipt] = []
     for line in lines:
         receipts.append(guarded(folder, line, _process))
+        _settle()
         if receipts[-1].state == "stopped":
             break
     return receipts
+
+
+@functools.cache
+def _settle() -> None:
+    """Give free memory back to the system, once: after the first unit.
+
+    Workers keep what a unit frees for the next one. What the first unit leaves for good (libraries, compiled
+    code) lies scattered in it, and arrays that no longer fit between would need as much again.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def guarded(folder: str, line: str, work: Callable[[Run, Unit], dict[str, float]]) -> Receipt:
