@@ -34,8 +34,10 @@ _LEAST_ROWS = 16
 """but at no fewer than these in a superpixel."""
 _NEAR = 2
 """Superpixels on each side over which structure below the model is averaged,"""
-_CLEAR_OF_NOISE = 8.0
+_CLEAR_OF_NOISE = 12.0
 """beyond this many times the variance that noise alone would show."""
+_CLEAR = 0.6
+"""Share of the pixels that a mask leaves in an open field."""
 _RUNS_AWAY = 0.3
 """Share of the pixels by which a mask does not grow from one turn to the next of itself."""
 _CLIPS = ((3.0, 3), (2.0, 6))
@@ -134,7 +136,9 @@ def find_sky(
         with stopwatch("structure"):
             model = fit.background
             power = power_coefficients(model.coefficients, model.order)
-            return structure_left(image, flags, power, level, threads=threads)
+            # the more is masked the more sources are too faint or too close to be masked
+            crowding = max(1.0, _CLEAR / max(1e-3, 1 - mask.masked))
+            return structure_left(image, flags, power, level, crowding=crowding, threads=threads)
 
     level = float(np.nanmedian(noise)) if np.isfinite(noise).any() else np.nan
     sources = config.mask

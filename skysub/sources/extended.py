@@ -121,6 +121,7 @@ def structure_left(
     power: NDArray[np.float64],
     noise: float,
     *,
+    crowding: float = 1.0,
     threads: int = 1,
 ) -> float:
     """Rms of what the sky has and the model does not: fringes, ghosts, steps, cirrus.
@@ -136,6 +137,8 @@ def structure_left(
         As for `skysub.sources.detect.find_footprints`, the flags with SOURCE and EXTENDED set.
     noise
         Per pixel, unit of the image.
+    crowding
+        How many times the light of undetected sources varies more than in an open field.
 
     Returns
     -------
@@ -146,7 +149,7 @@ def structure_left(
         return 0.0
     sky_alone = _in_common(image, flags, power, ignored=NOT_SKY, threads=threads)
     if not any(
-        product > noise**2 * max(least**2, _STRUCTURE_SURE * chance)
+        product > noise**2 * max((crowding * least) ** 2, _STRUCTURE_SURE * chance)
         for (product, chance), least in zip(sky_alone, _STRUCTURE_LEAST, strict=True)
     ):
         return 0.0

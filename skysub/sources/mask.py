@@ -37,6 +37,8 @@ _ROUND_ENOUGH = 0.55
 _CELL = 128
 """Edge of the cells that the budget counts where superpixels are smaller, and in each of which the darkest
 pixels are chosen, pixel."""
+_LEAST_LEFT = 0.05
+"""Share of all pixels that a mask with its full growth must leave."""
 _CHAIN = 0.15
 """Share of it below which a footprint grows by less than its area suggests."""
 
@@ -178,7 +180,8 @@ def mask_sources(
                 kernels.paint_blocks(blocks, config.extended.block, EXTENDED, flags)
         good = _pixels_without(NOT_SKY, flags, grid)
         cells_good = good if cells is grid else _pixels_without(NOT_SKY, flags, cells)
-        if _with_sky(cells_good, cells, config).sum() >= asked or rung == DARKEST:
+        enough = rung > 0 or good.sum() >= _LEAST_LEFT * before.sum()
+        if (enough and _with_sky(cells_good, cells, config).sum() >= asked) or rung == DARKEST:
             break
         rung += 1
     left = had_sky & _with_sky(good, grid, config)
