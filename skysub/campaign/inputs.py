@@ -122,6 +122,9 @@ def _paths(source: Source) -> Iterator[tuple[str, dict[str, Any]]]:
     if source.table:
         yield from _table_rows(source.table)
         return
+    for each in (source.pattern or "", *source.files):
+        if "://" in each:
+            raise InputsError(f"{each}: inputs are local files; fetch them, or mount what they lie in")
     if source.pattern:
         wanted, search = _compiled(source.pattern)
         matches = [(path, search.fullmatch(path)) for path in _globbed(wanted)]

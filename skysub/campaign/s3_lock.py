@@ -109,8 +109,11 @@ class _Owner:
                 if seen is None:
                     # given back a moment ago
                     continue
-                first = first or seen
-                tag = self._tag_of_mine(seen) or self._succeed(seen, first)
+                tag = self._tag_of_mine(seen) or self._succeed(seen, first or seen)
+                if tag is None and first is None:
+                    first = seen
+                    who = seen.content.get("holder", "another process")
+                    _LOG.warning("%s: waiting to see whether %s is alive", self._folder, who)
             if tag is not None:
                 self._tag = tag
                 self._check_conditions()

@@ -88,6 +88,12 @@ def test_a_mapping_is_checked():
         found(files="a", ingest={"detektor": 3})
 
 
+@pytest.mark.parametrize("source", ["files", "pattern"])
+def test_inputs_are_local(source):
+    with pytest.raises(InputsError, match=r"^s3://night/.*: inputs are local files"):
+        found(**{source: "s3://night/{visit}_{detector}.fits"})
+
+
 def test_nothing_matches(raw):
     with pytest.raises(InputsError, match=r"no file matches '.*x_\*\.fits': .*raw holds 6 files and folders"):
         found(files=f"{raw}/x_*.fits")
