@@ -20,20 +20,20 @@ _SEVEN = np.uint64(7)
 
 
 @_inner
-def _paint(row, a, b):
-    """Set the bits from a to b - 1 of a row of words; nothing where b <= a."""
+def _paint(bits, y, a, b):
+    """Set the bits of columns a to b - 1 of a row; nothing where b <= a."""
     if b <= a:
         return
     first, last = a >> 6, (b - 1) >> 6
     head = _ALL << (np.uint64(a) & _LAST)
     tail = _ALL >> (_LAST - (np.uint64(b - 1) & _LAST))
     if first == last:
-        row[first] |= head & tail
+        bits[y, first] |= head & tail
         return
-    row[first] |= head
+    bits[y, first] |= head
     for w in range(first + 1, last):
-        row[w] = _ALL
-    row[last] |= tail
+        bits[y, w] = _ALL
+    bits[y, last] |= tail
 
 
 @_compiled
@@ -50,7 +50,7 @@ def paint_runs(run_y, run_a, run_b, labels, radius, nx, bits):
             y = run_y[i] + dy
             if 0 <= y < ny:
                 w = int(np.sqrt(r * r - dy * dy))
-                _paint(bits[y], max(0, run_a[i] - w), min(nx, run_b[i] + w))
+                _paint(bits, y, max(0, run_a[i] - w), min(nx, run_b[i] + w))
 
 
 @_compiled
@@ -70,7 +70,7 @@ def paint_ellipses(centre_x, centre_y, xx, xy, yy, nx, bits):
             if inside < 0:
                 continue
             w = np.sqrt(inside)
-            _paint(bits[y], max(0, int(np.ceil(middle - w))), min(nx - 1, int(np.floor(middle + w))) + 1)
+            _paint(bits, y, max(0, int(np.ceil(middle - w))), min(nx - 1, int(np.floor(middle + w))) + 1)
 
 
 @_inner

@@ -78,15 +78,15 @@ def any_bits(bits, run_y, run_a, run_b, found):
     """Whether any bit is set in each run."""
     for i in range(len(run_y)):
         first, last = run_a[i] >> 6, (run_b[i] - 1) >> 6
-        row = bits[run_y[i]]
+        y = run_y[i]
         head = _ALL << (np.uint64(run_a[i]) & _LAST)
         tail = _ALL >> (_LAST - (np.uint64(run_b[i] - 1) & _LAST))
         if first == last:
-            found[i] = (row[first] & head & tail) != 0
+            found[i] = (bits[y, first] & head & tail) != 0
         else:
-            seen = (row[first] & head) | (row[last] & tail)
+            seen = (bits[y, first] & head) | (bits[y, last] & tail)
             for w in range(first + 1, last):
-                seen |= row[w]
+                seen |= bits[y, w]
             found[i] = seen != 0
 
 
@@ -196,16 +196,15 @@ def measure_footprints(image, flags, power, run_y, run_a, run_b, labels, table, 
         da, dy = float(a - start[k, 0]), float(y - start[k, 1])
         last = da + n - 1
         sx = n * (da + last) / 2
-        sums = table[k]
-        sums[0] += n
-        sums[1] += flux
-        sums[2] = max(sums[2], peak)
-        sums[3] += saturated
-        sums[4] += sx
-        sums[5] += n * dy
-        sums[6] += _squares(last) - _squares(da - 1)
-        sums[7] += sx * dy
-        sums[8] += n * dy * dy
+        table[k, 0] += n
+        table[k, 1] += flux
+        table[k, 2] = max(table[k, 2], peak)
+        table[k, 3] += saturated
+        table[k, 4] += sx
+        table[k, 5] += n * dy
+        table[k, 6] += _squares(last) - _squares(da - 1)
+        table[k, 7] += sx * dy
+        table[k, 8] += n * dy * dy
 
 
 @_inner
