@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from skysub.background.model import Background
 
 __all__ = ["CosmicRayConfig", "find_cosmic_rays"]
-_BLOCK = 64
+_BLOCK = 32
 """The library is slow: it sees only blocks of so many pixels that hold a pixel sharper than a star,"""
-_MARGIN = 12
-"""with so many pixels around them."""
+_REACH = 4
+"""with so many around them, for tracks that run on from there,"""
+_MARGIN = 8
+"""and so many more that only tell these what lies around them."""
 _STRIP = 512
 """Rows for which the sky is evaluated at once."""
 _LEAST_CONTRAST = 0.3
@@ -115,14 +117,11 @@ def find_cosmic_rays(
             blocks,
         )
     clean = image.copy() if config.interpolate else image
-    found: list[tuple[tuple[slice, slice], NDArray[np.bool_]]] = []
+    found: list[tuple[tuple[slice, ...], NDArray[np.bool_]]] = []
     with threadpool_limits(1, user_api="openmp"):
         for j, i in np.argwhere(blocks):
-            inner = (slice(j * _BLOCK, (j + 1) * _BLOCK), slice(i * _BLOCK, (i + 1) * _BLOCK))
-            outer = tuple(
-                slice(max(0, cut.start - _MARGIN), min(length, cut.stop + _MARGIN))
-                for cut, length in zip(inner, image.shape, strict=True)
-            )
+            inner = _window(j, i, _REACH, image.shape)
+            outer = _window(j, i, _REACH + _MARGIN, image.shape)
             level = sky.evaluate(y=outer[0], x=outer[1])
             masked = ((flags[outer] & unusable) != 0) | ~np.isfinite(image[outer])
             judged = np.where(masked, level, image[outer])
@@ -144,10 +143,8 @@ def find_cosmic_rays(
                 psfmodel="gauss",
                 psffwhm=fwhm,
             )
-            # the margin only tells the inside what lies around it
             here = tuple(
-                slice(a.start - b.start, a.start - b.start + _BLOCK)
-                for a, b in zip(inner, outer, strict=True)
+                slice(a.start - b.start, a.stop - b.start) for a, b in zip(inner, outer, strict=True)
             )
             new = rays.astype(bool)[here] & ~masked[here]
             found.append((inner, new))
@@ -157,3 +154,11 @@ def find_cosmic_rays(
     for inner, new in found:
         flags[inner][new] |= IGNORED | COSMIC_RAY
     return clean
+
+
+def _window(j: int, i: int, around: int, shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """Block (j, i) with some pixels around it, within the image."""
+    return tuple(
+        slice(max(0, n * _BLOCK - around), min(length, (n + 1) * _BLOCK + around))
+        for n, length in zip((j, i), shape, strict=True)
+    )
