@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, overload
@@ -154,7 +155,7 @@ class Background:
         kernel(y0, x0, *self.shape, power, out)
         return out
 
-    @property
+    @functools.cached_property
     def _power(self) -> NDArray[np.float64]:
         return power_coefficients(self.coefficients, self.order)
 
