@@ -288,7 +288,7 @@ STEPS = {
     ),
     "calibrate_image": Step(
         name="calibrate_image",
-        version=1,
+        version=2,
         configuration=CalibrateImageConfig,
         work=_calibrate_image,
         layout=_calibrate_image_layout,
