@@ -29,6 +29,8 @@ def compile_once(dtype: np.dtype[Any]) -> None:
 
 
 def _work_on_little(dtype: np.dtype[Any]) -> None:
+    from skysub.sources import kernels
+
     image = _star_on_noise()
     planes = np.zeros(_SHAPE, dtype)
     flags = working_flags(planes, ignored=1, saturated=2)
@@ -36,6 +38,8 @@ def _work_on_little(dtype: np.dtype[Any]) -> None:
     noise, level = pixel_noise(image, flags, grid), np.zeros((1, 1))
     for rung in (0, DARKEST):
         mask_sources(image, flags, level, noise, grid, config=SourceMaskConfig(), fwhm=4.0, rung=rung)
+    blocks = np.zeros((1, 1), bool)
+    kernels.sharp_blocks(image, image, flags, 1, 1.0, 5.0, 0.5, max(_SHAPE), 0, blocks)
     detect_as_lsst(image, np.ones(_SHAPE, np.float32), flags, threshold=5.0, multiplier=1.0, fwhm=4.0)
     mark_planes(planes, flags, {SOURCE: 4}, cleared=4, out=np.empty_like(planes))
 

@@ -23,7 +23,7 @@ def calibrate(_):
     visit_image = VisitImage(image=image, mask=mask, planes=AFW_PLANES, visit=1, detector=0)
     for name in ("default", "lsst"):
         config = skysub.CalibrateImageConfig.named(name)
-        skysub.calibrate_image(visit_image, dataclasses.replace(config, cosmic_rays=None, psf=None))
+        skysub.calibrate_image(visit_image, dataclasses.replace(config, psf=None))
     counted = {}
     for name in MODULES:
         module = importlib.import_module(f"skysub.sources.{name}")
