@@ -57,7 +57,7 @@ class Requests:
     """Counts what the client of this process asks."""
 
     def __init__(self) -> None:
-        from skysub.campaign.s3_client import client
+        from skysub.campaign.store.s3_client import client
 
         self.made: Counter[str] = Counter()
         client().meta.events.register("before-send.s3", self._count)
@@ -84,8 +84,8 @@ def full_size_units(data: Path, scratch: Path, rounds: int) -> None:
     sys.path.insert(0, str(HERE))
     from campaign import full_size
 
-    from skysub.campaign.places import place_at
     from skysub.campaign.recipe import load_recipe
+    from skysub.campaign.store.address import place_at
     from skysub.campaign.unit import process_units
 
     inputs = [str(path) for path in full_size(data)[:1]]
@@ -185,7 +185,7 @@ def main() -> None:
     try:
         with tempfile.TemporaryDirectory() as folder:
             scratch = Path(folder)
-            from skysub.campaign.s3_client import client
+            from skysub.campaign.store.s3_client import client
 
             client().create_bucket(Bucket="night")
             full_size_units(options.data or scratch, scratch, options.rounds)

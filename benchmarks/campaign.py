@@ -125,8 +125,8 @@ def codecs(data: Path, scratch: Path) -> None:
     import zarr
     from zarr.codecs import BloscCodec
 
-    from skysub.campaign.arrays import create_images, read_plane, write_plane
-    from skysub.campaign.places import place_at
+    from skysub.campaign.store.address import place_at
+    from skysub.campaign.store.arrays import create_images, read_plane, write_plane
     from skysub.visit.fits.read import read_visit_image
 
     visit_image = read_visit_image(full_size(data)[0])
@@ -175,10 +175,10 @@ def codecs(data: Path, scratch: Path) -> None:
 
 def stages(data: Path, scratch: Path) -> None:
     """One full-size detector, all products out, warm: time per stage, against reading and writing alone."""
-    from skysub.campaign.arrays import write_plane
     from skysub.campaign.context import run_at
     from skysub.campaign.plan import make_plan
     from skysub.campaign.recipe import load_recipe
+    from skysub.campaign.store.arrays import write_plane
     from skysub.campaign.unit import process_units, read_input
 
     for compression in ("none", "lossless"):

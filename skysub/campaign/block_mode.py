@@ -16,8 +16,8 @@ import numpy as np
 from skysub.background.superpixels import candidate_grids
 from skysub.campaign.context import configured_step, run_at
 from skysub.campaign.inputs import content_checksum, stamp
-from skysub.campaign.records import described, narrow_mask, pixels_checksum
-from skysub.campaign.runs import Run, Unit
+from skysub.campaign.store.records import described, narrow_mask, pixels_checksum
+from skysub.campaign.store.runs import Run, Unit
 from skysub.campaign.unit import Receipt, commit, guarded, now, read_input, write_product
 from skysub.errors import InputChangedError
 

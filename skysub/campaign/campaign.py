@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skysub.campaign.arrays import read_plane
-from skysub.campaign.backgrounds import unpacked
 from skysub.campaign.context import configured_step
 from skysub.campaign.gather import stored_background
-from skysub.campaign.objects import object_of
-from skysub.campaign.places import place_at
-from skysub.campaign.records import pixels_checksum, visit_image_fields
-from skysub.campaign.runs import existing_runs
 from skysub.campaign.status import current_units, read_status
 from skysub.campaign.steps import find_step
+from skysub.campaign.store.address import place_at
+from skysub.campaign.store.arrays import read_plane
+from skysub.campaign.store.backgrounds import unpacked
+from skysub.campaign.store.objects import object_of
+from skysub.campaign.store.records import pixels_checksum, visit_image_fields
+from skysub.campaign.store.runs import existing_runs
 from skysub.campaign.unit import read_input
 from skysub.errors import NotDoneError
 from skysub.visit.image import VisitImage
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from astropy.table import QTable
 
     from skysub.background.model import BackgroundList
-    from skysub.campaign.places import Place
-    from skysub.campaign.runs import Run, Unit
     from skysub.campaign.status import Status
     from skysub.campaign.steps import Step
+    from skysub.campaign.store.place import Place
+    from skysub.campaign.store.runs import Run, Unit
 
 __all__ = ["Campaign", "open_campaign"]
 

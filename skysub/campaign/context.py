@@ -6,10 +6,10 @@ import functools
 import json
 from typing import TYPE_CHECKING, Any
 
-from skysub.campaign.places import place_at
 from skysub.campaign.recipe import built
-from skysub.campaign.runs import Run
 from skysub.campaign.steps import find_step
+from skysub.campaign.store.address import place_at
+from skysub.campaign.store.runs import Run
 from skysub.visit.ingest import IngestMap
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from skysub.errors import NotDoneError
 if TYPE_CHECKING:
     import xarray
 
-    from skysub.campaign.runs import Run
+    from skysub.campaign.store.runs import Run
 
 __all__ = ["open_dataset"]
 

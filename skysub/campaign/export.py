@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from skysub.campaign.campaign import open_campaign
-from skysub.campaign.places import place_at, writing
+from skysub.campaign.store.address import place_at
+from skysub.campaign.store.place import writing
 from skysub.errors import NotDoneError
 
 if TYPE_CHECKING:

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from skysub.background.model import BackgroundList
-from skysub.campaign.arrays import background_rows, remove_partial, write_background_rows
-from skysub.campaign.backgrounds import FIELDS, as_arrays, from_arrays, outline
 from skysub.campaign.context import configured_step, run_at
-from skysub.campaign.places import writing
-from skysub.campaign.runs import Unit
 from skysub.campaign.steps import find_step
+from skysub.campaign.store.arrays import background_rows, remove_partial, write_background_rows
+from skysub.campaign.store.backgrounds import FIELDS, as_arrays, from_arrays, outline
+from skysub.campaign.store.place import writing
+from skysub.campaign.store.runs import Unit
 from skysub.errors import OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from skysub.campaign.runs import Run
+    from skysub.campaign.store.runs import Run
 
 __all__ = ["gather_visit", "stored_background"]
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import heapq
 from typing import TYPE_CHECKING, Any
 
-from skysub.campaign.arrays import shard_place
 from skysub.campaign.inputs import is_unchanged
 from skysub.campaign.steps import find_step
+from skysub.campaign.store.arrays import shard_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from skysub.campaign.runs import Run, Unit
+    from skysub.campaign.store.runs import Run, Unit
 
 __all__ = ["History"]
 

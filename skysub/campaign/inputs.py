@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skysub.campaign.files import checksum
 from skysub.campaign.recipe import built
-from skysub.campaign.runs import Unit
+from skysub.campaign.store.local import checksum
+from skysub.campaign.store.runs import Unit
 from skysub.errors import InputChangedError, InputsError, SkysubError
 from skysub.visit.ingest import IngestMap
 
@@ -50,7 +50,8 @@ def found_inputs(sources: Sequence[Source]) -> Iterator[Unit | Unreadable]:
     Raises
     ------
     InputsError
-        When a source matches no file, a table has no column ``path``, or there is no source at all.
+        When a source matches no file or names an address, a table has no column ``path``, or there is no
+        source at all.
     """
     if not sources:
         raise InputsError("the recipe names no inputs: give --inputs 'raw/*.fits', or inputs: in the recipe")
@@ -119,12 +120,11 @@ def _files(path: str) -> list[str]:
 
 
 def _paths(source: Source) -> Iterator[tuple[str, dict[str, Any]]]:
+    for each in (source.table or "", source.pattern or "", *source.files):
+        _check_local(each)
     if source.table:
         yield from _table_rows(source.table)
         return
-    for each in (source.pattern or "", *source.files):
-        if "://" in each:
-            raise InputsError(f"{each}: inputs are local files; fetch them, or mount what they lie in")
     if source.pattern:
         wanted, search = _compiled(source.pattern)
         matches = [(path, search.fullmatch(path)) for path in _globbed(wanted)]
@@ -144,6 +144,11 @@ def _paths(source: Source) -> Iterator[tuple[str, dict[str, Any]]]:
             if path not in seen:
                 seen.add(path)
                 yield path, {}
+
+
+def _check_local(text: str, where: str = "") -> None:
+    if "://" in text:
+        raise InputsError(f"{where}{text}: inputs are local files; fetch them, or mount what they lie in")
 
 
 def _globbed(text: str) -> list[str]:
@@ -200,6 +205,7 @@ def _table_rows(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
                 if "path" not in row
                 else f"{path}, row {number}: the path is missing"
             )
+        _check_local(row["path"], f"{path}, row {number}: ")
         file = Path(row["path"]).expanduser()
         file = file if file.is_absolute() else path.absolute().parent / file
         known: dict[str, Any] = {}

@@ -13,24 +13,25 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from skysub._version import __version__
-from skysub.campaign.arrays import create_backgrounds, create_images
 from skysub.campaign.history import History
 from skysub.campaign.inputs import Unreadable, found_inputs, ingest_maps
-from skysub.campaign.places import place_at, writing
 from skysub.campaign.recipe import plain, short_hash
-from skysub.campaign.runs import Run, freeze, next_name, open_runs
 from skysub.campaign.sorting import SortedUnits
 from skysub.campaign.steps import find_step
+from skysub.campaign.store.address import place_at
+from skysub.campaign.store.arrays import create_backgrounds, create_images
+from skysub.campaign.store.place import writing
+from skysub.campaign.store.runs import Run, freeze, next_name, open_runs
 from skysub.errors import InputsError
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from skysub.campaign.places import Place
     from skysub.campaign.recipe import Recipe
-    from skysub.campaign.runs import Unit
     from skysub.campaign.steps import Layout, Step
+    from skysub.campaign.store.place import Place
+    from skysub.campaign.store.runs import Unit
     from skysub.visit.ingest import IngestMap
 
 __all__ = ["LIBRARIES", "Plan", "make_plan"]

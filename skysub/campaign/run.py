@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 from skysub._version import __version__
 from skysub.campaign.block_mode import process_units_in_blocks
 from skysub.campaign.gather import gather_visit
-from skysub.campaign.places import place_at, writing
 from skysub.campaign.plan import make_plan
 from skysub.campaign.progress import LOG, Progress, logged
-from skysub.campaign.runs import Unit, remove_unplanned
 from skysub.campaign.steps import find_step
+from skysub.campaign.store.address import place_at
+from skysub.campaign.store.place import writing
+from skysub.campaign.store.runs import Unit, remove_unplanned
 from skysub.campaign.unit import Receipt, failure_record, process_units
 from skysub.campaign.window import Job, Window
 from skysub.cluster import ALL_CORES, connected, expected_slots, load_profile
@@ -30,10 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from skysub.campaign.inputs import Unreadable
-    from skysub.campaign.places import Hold, Place
     from skysub.campaign.plan import Plan
     from skysub.campaign.recipe import Recipe
-    from skysub.campaign.runs import Run
+    from skysub.campaign.store.place import Hold, Place
+    from skysub.campaign.store.runs import Run
     from skysub.campaign.window import Finished
     from skysub.cluster import Profile, Workers
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skysub.campaign.runs import Unit
+from skysub.campaign.store.runs import Unit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,15 +6,16 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from skysub.campaign.places import place_at, read_json
-from skysub.campaign.runs import existing_runs
+from skysub.campaign.store.address import place_at
+from skysub.campaign.store.place import read_json
+from skysub.campaign.store.runs import existing_runs
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator
 
-    from skysub.campaign.places import Place
-    from skysub.campaign.runs import Run, Unit
+    from skysub.campaign.store.place import Place
+    from skysub.campaign.store.runs import Run, Unit
 
 __all__ = ["Failure", "Status", "current_units", "lines", "read_status"]
 

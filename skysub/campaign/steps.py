@@ -49,7 +49,7 @@ class Findings:
     maps: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     """Small arrays over the detector, such as the noise of each superpixel, by name."""
     objects: Mapping[str, Any] = field(default_factory=dict)
-    """What `skysub.campaign.objects` can keep, such as the PSF, by name."""
+    """What `skysub.campaign.store.objects` can keep, such as the PSF, by name."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from skysub._version import __version__
-from skysub.campaign.arrays import write_plane
-from skysub.campaign.backgrounds import inline, packed
 from skysub.campaign.context import configured_step, ingest_of, run_at
 from skysub.campaign.inputs import content_checksum, is_unchanged, known_ingest, stamp
-from skysub.campaign.objects import text_of
-from skysub.campaign.places import writing
-from skysub.campaign.records import described, narrow_mask, numbers, pixels_checksum
-from skysub.campaign.runs import Unit
+from skysub.campaign.store.arrays import write_plane
+from skysub.campaign.store.backgrounds import inline, packed
+from skysub.campaign.store.objects import text_of
+from skysub.campaign.store.place import writing
+from skysub.campaign.store.records import described, narrow_mask, numbers, pixels_checksum
+from skysub.campaign.store.runs import Unit
 from skysub.errors import InputChangedError, OutputError
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from skysub.campaign.runs import Run
     from skysub.campaign.steps import Findings
+    from skysub.campaign.store.runs import Run
     from skysub.visit.image import VisitImage
 
 __all__ = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import webbrowser
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skysub.cli.progress import Progress
@@ -18,7 +17,7 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the verb takes."""
     parser.add_argument("campaign", metavar="OUT", help="folder of the campaign, or s3://BUCKET/PREFIX")
-    parser.add_argument("--output", metavar="FILE", type=Path, help="default: report.html in OUT, or here")
+    parser.add_argument("--output", metavar="FILE", help="a local file; default: report.html in OUT, or here")
     parser.add_argument("--open", action="store_true", help="show it in the browser")
 
 

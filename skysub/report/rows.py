@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skysub.campaign.backgrounds import unpacked
+from skysub.campaign.store.backgrounds import unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

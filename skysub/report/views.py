@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skysub.background.superpixels import SuperpixelGrid
-from skysub.campaign.backgrounds import unpacked
+from skysub.campaign.store.backgrounds import unpacked
 from skysub.errors import SkysubError
 from skysub.pipeline.config import IGNORED_PLANES, SATURATED_PLANES
 from skysub.report.focal_plane import Footprint, footprint

@@ -19,7 +19,7 @@ import numpy as np
 
 from skysub._version import __version__
 from skysub.campaign.campaign import open_campaign
-from skysub.campaign.places import place_at
+from skysub.campaign.store.address import place_at
 from skysub.errors import OutputError
 from skysub.report.charts import Chart, Point, distribution, short, through_campaign
 from skysub.report.outliers import DEVIATIONS, FEWEST, find_outliers
@@ -92,8 +92,13 @@ def write_report(
     CampaignNotFoundError
         When there is no campaign.
     OutputError
-        When the file cannot be written.
+        When the file cannot be written, or is an address.
     """
+    if path is not None and "://" in os.fspath(path):
+        raise OutputError(
+            f"the report {os.fspath(path)} cannot be written: a report is written to a local file. "
+            "Choose a path on this machine, and copy it from there"
+        )
     campaign = open_campaign(output)
     status = campaign.status()
     rows = list(rows_of(campaign))

@@ -1,4 +1,4 @@
-"""A visit image as astropy's CCDData."""
+"""Pixels, mask and variance as astropy's CCDData."""
 
 from __future__ import annotations
 
@@ -8,26 +8,34 @@ from astropy.io.fits import Header
 from astropy.nddata import CCDData, VarianceUncertainty
 
 if TYPE_CHECKING:
-    from skysub.visit.image import VisitImage
+    from collections.abc import Mapping
+
+    import numpy as np
+    from astropy.wcs import WCS
+    from numpy.typing import NDArray
 
 __all__ = ["as_ccddata"]
 
 
-def as_ccddata(visit_image: VisitImage, *, ignore: tuple[str, ...]) -> CCDData:
-    """See `VisitImage.to_ccddata`."""
-    masking = visit_image.bits(*(name for name in visit_image.planes if name not in ignore))
-    meta = Header() if visit_image.header is None else visit_image.header.copy()
-    meta["VISIT"] = visit_image.visit
-    meta["DETECTOR"] = visit_image.detector
-    if visit_image.band:
-        meta["BAND"] = visit_image.band
-    variance = visit_image.variance
+def as_ccddata(
+    image: NDArray[np.float32],
+    masked: NDArray[np.bool],
+    *,
+    variance: NDArray[np.float32] | None,
+    unit: str,
+    wcs: WCS | None,
+    header: Header | None,
+    cards: Mapping[str, int | str],
+) -> CCDData:
+    """Return arrays (ny, nx) as CCDData that shares them; ``cards`` are added to a copy of the header."""
+    meta = Header() if header is None else header.copy()
+    meta.update(cards)
     return CCDData(
-        visit_image.image,
-        unit=visit_image.unit,
-        mask=(visit_image.mask & masking) != 0,
+        image,
+        unit=unit,
+        mask=masked,
         uncertainty=None if variance is None else VarianceUncertainty(variance, copy=False),
-        wcs=visit_image.wcs,
+        wcs=wcs,
         meta=meta,
         copy=False,
     )

@@ -116,7 +116,19 @@ class VisitImage:
         """
         from skysub.visit.ccddata import as_ccddata
 
-        return as_ccddata(self, ignore=ignore)
+        masking = self.bits(*(name for name in self.planes if name not in ignore))
+        cards: dict[str, int | str] = {"VISIT": self.visit, "DETECTOR": self.detector}
+        if self.band:
+            cards["BAND"] = self.band
+        return as_ccddata(
+            self.image,
+            (self.mask & masking) != 0,
+            variance=self.variance,
+            unit=self.unit,
+            wcs=self.wcs,
+            header=self.header,
+            cards=cards,
+        )
 
     def _who(self) -> str:
         where = f"{self.path}: " if self.path else ""

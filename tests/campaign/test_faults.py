@@ -7,7 +7,6 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -17,9 +16,9 @@ import psutil
 import pytest
 
 import skysub
-from skysub.campaign import files
 from skysub.campaign.recipe import load_recipe
 from skysub.campaign.run import run_campaign
+from skysub.campaign.store.local import locked
 from skysub.errors import InputChangedError, OutputError, OutputInUseError, StoreVersionError
 
 WORKERS = 2
@@ -266,24 +265,11 @@ def test_pixels_on_demand_of_an_input_that_changed(raw, tmp_path, start, make_vi
 
 def test_a_second_run_on_an_output_in_use(raw, tmp_path, start):
     with (
-        files.locked(tmp_path / "out"),
+        locked(tmp_path / "out"),
         pytest.raises(OutputInUseError, match=rf"process {os.getpid()} on .* since"),
     ):
         start(raw, tmp_path / "out")
     assert start(raw, tmp_path / "out").done == 6
-
-
-def test_the_lock_dies_with_its_process(tmp_path):
-    hold = "import sys, time; from pathlib import Path; from skysub.campaign.files import locked\n"
-    hold += "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
-    process = subprocess.Popen([sys.executable, "-c", hold, str(tmp_path / "out")], stdout=subprocess.PIPE)
-    process.stdout.readline()
-    with pytest.raises(OutputInUseError), files.locked(tmp_path / "out"):
-        pass
-    process.kill()
-    process.communicate()
-    with files.locked(tmp_path / "out"):
-        pass
 
 
 def test_a_store_from_a_newer_version(raw, tmp_path, start):

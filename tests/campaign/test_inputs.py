@@ -88,10 +88,17 @@ def test_a_mapping_is_checked():
         found(files="a", ingest={"detektor": 3})
 
 
-@pytest.mark.parametrize("source", ["files", "pattern"])
+@pytest.mark.parametrize("source", ["files", "pattern", "table"])
 def test_inputs_are_local(source):
     with pytest.raises(InputsError, match=r"^s3://night/.*: inputs are local files"):
         found(**{source: "s3://night/{visit}_{detector}.fits"})
+
+
+def test_inputs_in_a_table_are_local(raw, tmp_path):
+    table = tmp_path / "list.csv"
+    table.write_text(f"path\n{raw}/v11_d0.fits\ns3://night/v11_d1.fits\n")
+    with pytest.raises(InputsError, match=r"list\.csv, row 2: s3://night/v11_d1\.fits: inputs are local"):
+        found(table=str(table))
 
 
 def test_nothing_matches(raw):

@@ -2,8 +2,8 @@
 
 import random
 
-from skysub.campaign.runs import Unit
 from skysub.campaign.sorting import SortedUnits
+from skysub.campaign.store.runs import Unit
 
 
 def unit(visit, detector, path):

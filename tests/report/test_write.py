@@ -153,6 +153,12 @@ def test_an_output_that_cannot_be_written(out, tmp_path):
         write_report(out, tmp_path / "none" / "report.html")
 
 
+def test_a_report_is_a_local_file(out, capsys):
+    assert main(["report", str(out), "--output", "s3://night/report.html"]) == 1
+    said = capsys.readouterr().err
+    assert "s3://night/report.html cannot be written: a report is written to a local file" in said
+
+
 def test_beyond_the_budget_visits_in_trouble_have_pictures_first(out, tmp_path, monkeypatch):
     monkeypatch.setattr(views_module, "BUDGET", 3 * views_module._elements(16))
     text = write_report(out, tmp_path / "few.html").read_text()

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from skysub.campaign.backgrounds import packed, unpacked
+from skysub.campaign.store.backgrounds import packed, unpacked
 from skysub.errors import NotDoneError
 
 __all__ = ["object_of", "text_of"]

@@ -1,4 +1,4 @@
-"""Where a campaign is kept: a folder of this machine or a bucket, behind one set of operations.
+"""What a place to keep a campaign in can do, whether it is a folder of this machine or a bucket.
 
 Each file is written whole or not at all, and can be written on condition that it is not there yet. That is
 all that plan, run, markers and readers rely on, so none of them asks which kind of place it has.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import socket
+import time
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
-__all__ = ["Hold", "Place", "parsed", "place_at", "read_json", "writing"]
+__all__ = ["Hold", "Place", "holder", "parsed", "read_json", "writing"]
 
 _STOPPING = {
     errno.ENOSPC: "there is no space left",
@@ -42,7 +44,7 @@ class Hold:
 
 
 class Place(ABC):
-    """A file or folder of a campaign's output. ``str`` gives the path or address that `place_at` takes."""
+    """A file or folder of a campaign's output. ``str`` gives its path or address."""
 
     @property
     @abstractmethod
@@ -156,31 +158,6 @@ class Place(ABC):
         return self.size() is not None
 
 
-def place_at(where: str | os.PathLike[str] | Place) -> Place:
-    """Return the place of a path, or of an ``s3://bucket/prefix`` address.
-
-    Raises
-    ------
-    OutputError
-        When it is an address of another kind, or the packages for it are not installed.
-    """
-    if isinstance(where, Place):
-        return where
-    text = os.fspath(where)
-    kind, separator, _ = text.partition("://")
-    if not separator:
-        from skysub.campaign.files import LocalPlace
-
-        return LocalPlace(text)
-    if kind != "s3":
-        raise OutputError(
-            f"{text}: a campaign is kept in a folder or at s3://BUCKET/PREFIX, not at {kind}://"
-        )
-    from skysub.campaign.s3 import S3Place
-
-    return S3Place.at(text)
-
-
 def read_json(place: Place) -> Any:
     """Content of a JSON file; None where it is absent or not whole (as after a power failure)."""
     return parsed(place.read())
@@ -206,3 +183,9 @@ def writing(place: Place | Path) -> Iterator[None]:
             f"{place} cannot be written: {_STOPPING[error.errno]}. What is done is safe: "
             "mend it and start the same command again"
         ) from None
+
+
+def holder() -> str:
+    """Who holds a lock, for people: this process."""
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return f"process {os.getpid()} on {socket.gethostname()} since {since}"

@@ -11,8 +11,8 @@ import pytest
 from astropy.io import fits
 
 import skysub
-from skysub.campaign import s3_client
-from skysub.campaign.places import place_at
+from skysub.campaign.store import s3_client
+from skysub.campaign.store.address import place_at
 from skysub.cli import main
 from skysub.errors import CampaignNotFoundError, OutputError
 

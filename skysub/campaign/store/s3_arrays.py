@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest
     from zarr.core.buffer import Buffer, BufferPrototype
 
-    from skysub.campaign.s3 import S3Place
+    from skysub.campaign.store.s3_object import S3Object
 
 __all__ = ["BucketStore"]
 
@@ -33,7 +33,7 @@ class BucketStore(Store):
     supports_deletes = True
     supports_listing = True
 
-    def __init__(self, folder: S3Place, *, read_only: bool = False) -> None:
+    def __init__(self, folder: S3Object, *, read_only: bool = False) -> None:
         super().__init__(read_only=read_only)
         self._folder = folder
 
@@ -72,7 +72,7 @@ class BucketStore(Store):
 
     async def exists(self, key: str) -> bool:
         """Whether there is an object."""
-        return await asyncio.to_thread((self._folder / key).exists)
+        return await asyncio.to_thread((self._folder / key).size) is not None
 
     async def set(self, key: str, value: Buffer) -> None:
         """Write an object."""

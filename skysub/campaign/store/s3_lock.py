@@ -23,15 +23,14 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from skysub.campaign.files import holder
-from skysub.campaign.places import Hold, parsed
-from skysub.campaign.s3_client import AbsentError
+from skysub.campaign.store.place import Hold, holder, parsed
+from skysub.campaign.store.s3_client import AbsentError
 from skysub.errors import OutputError, OutputInUseError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from skysub.campaign.s3 import S3Place
+    from skysub.campaign.store.s3_object import S3Object
 
 __all__ = ["locked"]
 
@@ -56,7 +55,7 @@ class _Seen:
 
 
 @contextmanager
-def locked(lock: S3Place, folder: S3Place) -> Iterator[Hold]:
+def locked(lock: S3Object, folder: S3Object) -> Iterator[Hold]:
     """Hold a campaign's output for one coordinator; it is renewed until the end of the block.
 
     Raises
@@ -83,7 +82,7 @@ def locked(lock: S3Place, folder: S3Place) -> Iterator[Hold]:
 
 
 class _Owner:
-    def __init__(self, lock: S3Place, folder: S3Place) -> None:
+    def __init__(self, lock: S3Object, folder: S3Object) -> None:
         self.hold = Hold()
         self.over = threading.Event()
         self.token = uuid.uuid4().hex
@@ -196,7 +195,7 @@ class _Owner:
         return json.dumps({**self._content, "beats": self._beats}).encode()
 
 
-def _look(lock: S3Place) -> _Seen | None:
+def _look(lock: S3Object) -> _Seen | None:
     try:
         answer = lock.get()
     except AbsentError:

@@ -6,8 +6,6 @@ import errno
 import fcntl
 import os
 import shutil
-import socket
-import time
 import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,13 +13,13 @@ from typing import TYPE_CHECKING
 
 import google_crc32c
 
-from skysub.campaign.places import Hold, Place, writing
+from skysub.campaign.store.place import Hold, Place, holder, writing
 from skysub.errors import OutputError, OutputInUseError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["LocalPlace", "checksum", "holder", "locked", "put", "put_if_absent", "sync"]
+__all__ = ["LocalPlace", "checksum", "locked", "put", "put_if_absent", "sync"]
 
 
 class LocalPlace(Place):
@@ -201,11 +199,6 @@ def sync(path: Path) -> None:
             os.close(handle)
 
 
-def holder() -> str:
-    """Who holds a lock, for people: this process."""
-    return f"process {os.getpid()} on {socket.gethostname()} since {_now()}"
-
-
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold a campaign's output for one coordinator; the lock dies with the process, however it dies.
@@ -261,7 +254,3 @@ def _held_by(path: Path) -> str:
         if text:
             return text
     return "another process"
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

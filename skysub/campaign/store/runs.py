@@ -8,14 +8,14 @@ from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from skysub.campaign.markers import Markers
-from skysub.campaign.places import read_json, writing
+from skysub.campaign.store.markers import Markers
+from skysub.campaign.store.place import read_json, writing
 from skysub.errors import CampaignNotFoundError, StoreVersionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from skysub.campaign.places import Place
+    from skysub.campaign.store.place import Place
 
 __all__ = ["FORMAT", "Run", "Unit", "existing_runs", "freeze", "next_name", "open_runs", "remove_unplanned"]
 

@@ -14,12 +14,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from skysub.campaign.places import parsed, read_json
+from skysub.campaign.store.place import parsed, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping
 
-    from skysub.campaign.places import Place
+    from skysub.campaign.store.place import Place
 
 __all__ = ["Markers"]
 

@@ -11,15 +11,15 @@ import zarr
 from zarr.codecs import BloscCodec
 from zarr.storage import MemoryStore, StorePath
 
-from skysub.campaign.backgrounds import FIELDS
-from skysub.campaign.records import pixels_checksum
+from skysub.campaign.store.backgrounds import FIELDS
+from skysub.campaign.store.records import pixels_checksum
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
     from numpy.typing import NDArray
 
-    from skysub.campaign.places import Place
+    from skysub.campaign.store.place import Place
 
 __all__ = [
     "CHUNK",

@@ -15,10 +15,10 @@ import psutil
 import pytest
 
 import skysub
-from skysub.campaign import s3_client, s3_lock
-from skysub.campaign.places import place_at
 from skysub.campaign.recipe import load_recipe
 from skysub.campaign.run import run_campaign
+from skysub.campaign.store import s3_client, s3_lock
+from skysub.campaign.store.address import place_at
 from skysub.errors import OutputError, OutputInUseError
 
 
@@ -175,7 +175,7 @@ def test_a_second_run_on_an_output_in_use(raw, start, url):
 
 
 def test_the_lock_of_a_killed_process_is_taken_over_at_once(url):
-    hold = "import sys, time; from skysub.campaign.places import place_at\n"
+    hold = "import sys, time; from skysub.campaign.store.address import place_at\n"
     hold += "with place_at(sys.argv[1]).locked(): print('held', flush=True); time.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", hold, url], stdout=subprocess.PIPE)
     process.stdout.readline()

@@ -1,0 +1,1 @@
+"""How a campaign is kept: places, runs and their markers, arrays, and what a marker says in words."""

@@ -1,0 +1,170 @@
+"""Requests on one object of a bucket, or on the objects below one address."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from skysub.campaign.store.s3_client import AbsentError, ChangedError, request
+from skysub.errors import OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Self
+
+__all__ = ["S3Object"]
+
+
+@dataclass(frozen=True, slots=True)
+class S3Object:
+    """An object, or all objects whose keys begin alike; ``key`` is empty for a whole bucket."""
+
+    bucket: str
+    key: str
+
+    @classmethod
+    def at(cls, url: str) -> Self:
+        """Return the object or folder of an ``s3://BUCKET/KEY`` address.
+
+        Raises
+        ------
+        OutputError
+            When it names no bucket.
+        """
+        bucket, _, key = url.removeprefix("s3://").partition("/")
+        if not bucket:
+            raise OutputError(f"{url} names no bucket: write s3://BUCKET/PREFIX")
+        return cls(bucket, "/".join(part for part in key.split("/") if part))
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.key}" if self.key else f"s3://{self.bucket}"
+
+    def __truediv__(self, name: str) -> Self:
+        return type(self)(self.bucket, f"{self.key}/{name}" if self.key else name)
+
+    @property
+    def name(self) -> str:
+        """Last part of the key, or the bucket."""
+        return self.key.rpartition("/")[2] or self.bucket
+
+    def read(self) -> bytes | None:
+        """Bytes of the object; None where there is none."""
+        return self.read_range(None)
+
+    def read_range(self, span: str | None) -> bytes | None:
+        """Part of the object's bytes by HTTP's words, such as "bytes=0-99"; None where there is no object."""
+        more = {} if span is None else {"Range": span}
+        try:
+            data: bytes = self.ask("read", lambda s3, at: s3.get_object(**at, **more)["Body"].read())
+        except AbsentError:
+            return None
+        return data
+
+    def get(self) -> dict[str, Any]:
+        """Return the server's answer about the object, its ``Body`` read.
+
+        Raises
+        ------
+        AbsentError
+            When there is no object.
+        """
+
+        def fetch(s3: Any, at: dict[str, str]) -> dict[str, Any]:
+            answer = s3.get_object(**at)
+            return {**answer, "Body": answer["Body"].read()}
+
+        found: dict[str, Any] = self.ask("read", fetch)
+        return found
+
+    def size(self) -> int | None:
+        """Number of bytes; None where there is no object."""
+        try:
+            return int(self.head()["ContentLength"])
+        except AbsentError:
+            return None
+
+    def put(self, data: bytes | memoryview) -> None:
+        """Write the object, in place of any that is there."""
+        self._put(data)
+
+    def put_if(self, data: bytes, **condition: str) -> str | None:
+        """Write the object where the condition (IfNoneMatch, IfMatch) holds; returns its tag, or None.
+
+        None may also mean that a first attempt, whose answer was lost, has written it.
+        """
+        try:
+            return self._put(data, **condition)
+        except (ChangedError, AbsentError):
+            return None
+
+    def remove(self) -> None:
+        """Remove the object, if it is there."""
+        # a server that says so where there is none
+        with suppress(AbsentError):
+            self.ask("written", lambda s3, at: s3.delete_object(**at))
+
+    def names(self) -> list[str]:
+        """Names of objects and folders in the folder."""
+        files, folders = self._listed()
+        return [*files, *folders]
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the objects in the folder, by name."""
+        return self._listed()[0]
+
+    def all_keys(self) -> Iterator[str]:
+        """Go through the keys of all objects in the folder, however deep."""
+        for page in self._pages():
+            yield from (each["Key"] for each in page.get("Contents", ()))
+
+    def ask(self, doing: str, act: Callable[..., Any]) -> Any:
+        """Make a request, as `skysub.campaign.store.s3_client.request` does.
+
+        ``act`` takes the client, and bucket and key by the names that its methods have for them.
+        """
+        at = {"Bucket": self.bucket, "Key": self.key}
+        return request(lambda s3: act(s3, at), str(self), doing)
+
+    def head(self) -> Any:
+        """Return what the server says of the object without its bytes.
+
+        Raises
+        ------
+        AbsentError
+            When there is no object.
+        """
+        return self.ask("read", lambda s3, at: s3.head_object(**at))
+
+    def _put(self, data: bytes | memoryview, **more: str) -> str:
+        body = bytes(data)
+        return str(self.ask("written", lambda s3, at: s3.put_object(**at, Body=body, **more)["ETag"]))
+
+    def _listed(self) -> tuple[dict[str, int], list[str]]:
+        """Files in the folder with their bytes, and folders in it."""
+        files: dict[str, int] = {}
+        folders: list[str] = []
+        start = len(self._prefix)
+        for page in self._pages(Delimiter="/"):
+            files.update({each["Key"][start:]: each["Size"] for each in page.get("Contents", ())})
+            folders += [each["Prefix"][start:-1] for each in page.get("CommonPrefixes", ())]
+        # consoles mark a folder by an empty object of its name
+        files.pop("", None)
+        return files, folders
+
+    @property
+    def _prefix(self) -> str:
+        return f"{self.key}/" if self.key else ""
+
+    def _pages(self, **more: str) -> Iterator[Any]:
+        while True:
+            page = self.ask(
+                "read",
+                lambda s3, at, more=dict(more): s3.list_objects_v2(
+                    Bucket=at["Bucket"], Prefix=self._prefix, **more
+                ),
+            )
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            more["ContinuationToken"] = page["NextContinuationToken"]
