@@ -26,7 +26,9 @@ _FEWEST = 20
 _CLEAR = 0.6
 """Share of the pixels that a mask leaves in a field without crowding."""
 _CROWDED = 0.9
-"""Share masked beyond which what is left is not known to be sky."""
+"""Share masked beyond which what is left is not known to be sky,"""
+_BLENDED = 0.5
+"""and share that footprints cover before they grow."""
 _STARLIGHT = 0.2
 """Light left in the darkest pixels of a crowded field, in units of the noise per pixel: not known better."""
 
@@ -84,7 +86,8 @@ def find_corrections(
         # the more is masked the more sources are blends, and their counts are trusted the less
         trust = max(1.0, _CLEAR / max(1e-3, 1 - mask.masked))
         uncertainty = config.faint_magnitudes * math.hypot(error, config.faint_uncertainty * light * trust)
-        crowded = mask.masked > _CROWDED or (light == 0 and mask.rung > 0)
+        blended = float(np.sum(mask.footprints.area)) > _BLENDED * mask.area
+        crowded = blended or mask.masked > _CROWDED or (light == 0 and mask.rung > 0)
     if crowded:
         uncertainty = _STARLIGHT * noise
     return Corrections(clip_skew=skew, noise_peaks=peaks, faint_counts=faint, uncertainty=uncertainty)

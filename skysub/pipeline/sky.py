@@ -14,7 +14,7 @@ from skysub.background.robust import RobustFit, fit_robust
 from skysub.background.superpixels import SuperpixelGrid, SuperpixelStatistics
 from skysub.pipeline.corrections import Corrections, corrected, find_corrections
 from skysub.sources.extended import structure_left
-from skysub.sources.flags import NOT_SKY
+from skysub.sources.flags import NOT_SKY, SOURCE
 from skysub.sources.mask import DARKEST, RUNGS, SourceMask, mask_sources
 
 if TYPE_CHECKING:
@@ -37,7 +37,9 @@ _NEAR = 2
 _CLEAR_OF_NOISE = 12.0
 """beyond this many times the variance that noise alone would show."""
 _CLEAR = 0.6
-"""Share of the pixels that a mask leaves in an open field."""
+"""Share of the pixels that sources leave in an open field,"""
+_SAMPLE = 16
+"""judged by every so many rows."""
 _RUNS_AWAY = 0.3
 """Share of the pixels by which a mask does not grow from one turn to the next of itself."""
 _CLIPS = ((3.0, 3), (2.0, 6))
@@ -136,8 +138,9 @@ def find_sky(
         with stopwatch("structure"):
             model = fit.background
             power = power_coefficients(model.coefficients, model.order)
-            # the more is masked the more sources are too faint or too close to be masked
-            crowding = max(1.0, _CLEAR / max(1e-3, 1 - mask.masked))
+            # the more pixels sources take the more of them are too faint or too close to be masked
+            sources_take = float(np.mean((flags[::_SAMPLE] & SOURCE) != 0))
+            crowding = max(1.0, _CLEAR / max(1e-3, 1 - sources_take))
             return structure_left(image, flags, power, level, crowding=crowding, threads=threads)
 
     level = float(np.nanmedian(noise)) if np.isfinite(noise).any() else np.nan

@@ -1,5 +1,7 @@
 """Corrections of the level, each against a simulation of what it corrects."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -85,3 +87,29 @@ def test_without_sources_noise_or_gain_nothing_is_added():
     crowded = find_corrections(mask, BackgroundConfig(), noise=30.0, **(settings | {"crowded": True}))
     assert crowded.faint_counts == 0
     assert crowded.uncertainty > 1
+
+
+def test_footprints_that_cover_half_of_the_field_leave_the_level_uncertain():
+    rng = np.random.default_rng(2)
+    yy, xx = np.mgrid[-12:13, -12:13]
+    image = rng.normal(0, 30, (600, 600))
+    for x, y in rng.integers(13, 587, (60, 2)):
+        image[y - 12 : y + 13, x - 12 : x + 13] += 3600 / (2 * np.pi * 2.89) * np.exp(-(xx**2 + yy**2) / 5.78)
+    mask, _ = mask_of(image, 30.0, SourceMaskConfig())
+    taken = int(mask.footprints.area.sum())
+    uncertainty = []
+    for covered in (0.4, 0.6):
+        found = find_corrections(
+            dataclasses.replace(mask, area=int(taken / covered)),
+            BackgroundConfig(),
+            config=CorrectionsConfig(),
+            sources=SourceMaskConfig(),
+            noise=30.0,
+            gain=1.0,
+            fwhm=4.0,
+            crowded=False,
+        )
+        uncertainty.append(found.uncertainty / 30.0)
+    # what starlight the darkest pixels hold is not known better than to a fifth of the noise
+    assert uncertainty[1] == pytest.approx(0.2)
+    assert uncertainty[0] != pytest.approx(0.2, rel=0.1)
