@@ -18,7 +18,7 @@ from skysub.campaign.lookup import closest, merged
 from skysub.campaign.recipe import built, plain
 from skysub.errors import RecipeError
 from skysub.pipeline.config import CalibrateImageConfig
-from skysub.visit.planes import BACKGROUND_IGNORED
+from skysub.visit.planes import BACKGROUND_IGNORED, check_plane_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -152,6 +152,9 @@ class BackgroundStep:
 
     fit: BackgroundConfig = field(default_factory=BackgroundConfig)
     ignored: tuple[str, ...] = BACKGROUND_IGNORED
+
+    def __post_init__(self) -> None:
+        check_plane_names("ignored", self.ignored)
 
 
 def find_step(name: str) -> Step:

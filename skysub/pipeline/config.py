@@ -13,6 +13,7 @@ from skysub.errors import ConfigError
 from skysub.pipeline.characterise import PsfConfig
 from skysub.pipeline.cosmic_rays import CosmicRayConfig
 from skysub.sources.mask import SourceMaskConfig
+from skysub.visit.planes import check_plane_names
 
 __all__ = ["IGNORED_PLANES", "SATURATED_PLANES", "CalibrateImageConfig", "CorrectionsConfig", "SkyConfig"]
 
@@ -158,6 +159,8 @@ class CalibrateImageConfig:
             raise ConfigError(f"flow must be default or lsst, not {self.flow!r}")
         if not (math.isfinite(self.fwhm) and self.fwhm > 0):
             raise ConfigError(f"fwhm must be a positive number of pixels, not {self.fwhm!r}")
+        check_plane_names("ignored_planes", self.ignored_planes)
+        check_plane_names("saturated_planes", self.saturated_planes)
 
     @classmethod
     def named(cls, name: str) -> CalibrateImageConfig:

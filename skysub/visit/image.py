@@ -93,8 +93,16 @@ class VisitImage:
         return self.image.shape[0], self.image.shape[1]
 
     def bits(self, *names: str) -> int:
-        """Value to test the mask against for any of the named planes; names of no plane are passed over."""
-        return self.planes.bits(*(name for name in names if name in self.planes))
+        """Value to test the mask against for any of the named planes.
+
+        Planes that only files of another layout have are passed over: see `skysub.visit.planes.KNOWN_PLANES`.
+
+        Raises
+        ------
+        MaskPlaneError
+            When neither this image nor any layout has a plane of a name, with the nearest one.
+        """
+        return self.planes.bits_where_present(*names)
 
     def replace(self, **changes: Any) -> VisitImage:
         """Return the same visit image with some fields changed; arrays that are not changed are shared."""
@@ -113,9 +121,15 @@ class VisitImage:
         ccd
             ``data``, ``mask`` (True: any plane but the ignored ones is set), ``uncertainty`` (variance),
             ``unit``, ``wcs`` and ``meta``; pixels are shared, not copied.
+
+        Raises
+        ------
+        MaskPlaneError
+            When a name in ``ignore`` is no plane of any layout.
         """
         from skysub.visit.ccddata import as_ccddata
 
+        self.bits(*ignore)
         masking = self.bits(*(name for name in self.planes if name not in ignore))
         cards: dict[str, int | str] = {"VISIT": self.visit, "DETECTOR": self.detector}
         if self.band:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from skysub.errors import InvalidImageError, MaskPlaneError
+from skysub.errors import ConfigError, InvalidImageError, MaskPlaneError
 
-__all__ = ["AFW_PLANES", "BACKGROUND_IGNORED", "MAX_BIT", "MaskPlanes"]
+__all__ = [
+    "AFW_NAMES",
+    "AFW_PLANES",
+    "BACKGROUND_IGNORED",
+    "KNOWN_PLANES",
+    "MAX_BIT",
+    "MaskPlanes",
+    "check_plane_names",
+]
 
 MAX_BIT = 62
 """Highest bit of a plane: the sign of a 64-bit mask is never one."""
@@ -89,15 +97,33 @@ class MaskPlanes(Mapping[str, int]):
         Raises
         ------
         MaskPlaneError
-            When there is no plane of a name; `VisitImage.bits` passes over such names.
+            When there is no plane of a name; `bits_where_present` passes over such names.
         """
         total = 0
         for name in names:
             if name not in self._bit_of:
                 known = ", ".join(self.names) or "none"
-                raise MaskPlaneError(f"there is no mask plane {name}; the planes are: {known}")
+                raise MaskPlaneError(
+                    f"there is no mask plane {name}{_nearest(name, self)}; the planes are: {known}"
+                )
             total |= 1 << self._bit_of[name]
         return total
+
+    def bits_where_present(self, *names: str) -> int:
+        """Like `bits`, but planes that files of another layout have and these do not are passed over.
+
+        Raises
+        ------
+        MaskPlaneError
+            When a name is neither one of these planes nor in `KNOWN_PLANES`: it is misspelt.
+        """
+        for name in names:
+            if name not in self._bit_of and name not in KNOWN_PLANES:
+                raise MaskPlaneError(
+                    f"no file has a mask plane {name}{_nearest(name, {*self._bit_of, *KNOWN_PLANES})}; "
+                    f"the planes here are: {', '.join(self.names) or 'none'}"
+                )
+        return self.bits(*(name for name in names if name in self._bit_of))
 
     def with_plane(self, *names: str) -> MaskPlanes:
         """Return the same planes and, for each new name, one more at the lowest free bit.
@@ -131,3 +157,66 @@ AFW_PLANES = MaskPlanes(
     }
 )
 """The planes that LSST's afw starts from; files add more, at bits of their own."""
+
+AFW_NAMES = {
+    "SATURATED": "SAT",
+    "INTERPOLATED": "INTRP",
+    "COSMIC_RAY": "CR",
+    "DETECTION_EDGE": "EDGE",
+    "UNMASKED_NAN": "UNMASKEDNAN",
+}
+"""What lsst.images calls a plane, and what afw and this package do."""
+
+KNOWN_PLANES = frozenset(AFW_PLANES) | {
+    # further ones of LSST's pipelines
+    "BRIGHT_OBJECT",
+    "CLIPPED",
+    "CROSSTALK",
+    "FAKE",
+    "HIGH_VARIANCE",
+    "INEXACT_PSF",
+    "INJECTED",
+    "INJECTED_CORE",
+    "INJECTED_TEMPLATE",
+    "ITL_DIP",
+    "NOT_DEBLENDED",
+    "PARTLY_VIGNETTED",
+    "REJECTED",
+    "SAT_TEMPLATE",
+    "SENSOR_EDGE",
+    "SPIKE",
+    "UNMASKEDNAN",
+    # DECam
+    "BLEED",
+}
+"""Planes that files of some layout have; an image without one of them has no such pixels."""
+
+
+def check_plane_names(setting: str, names: Iterable[str]) -> None:
+    """Refuse names that are `KNOWN_PLANES` misspelt, before any file is read.
+
+    Names that are near none of them may be planes of a file's own: `MaskPlanes.bits_where_present` judges
+    those when it has the file's.
+
+    Raises
+    ------
+    ConfigError
+        With the name that was probably meant.
+    """
+    if isinstance(names, str):
+        raise ConfigError(f"{setting} must be a list of mask planes, not the word {names!r}")
+    for name in names:
+        # BAD2 is a numbered plane of its own rather than a slip
+        numbered = any(letter.isdigit() for letter in name)
+        hint = "" if name in KNOWN_PLANES or numbered else _nearest(name, KNOWN_PLANES, cutoff=0.8)
+        if hint:
+            raise ConfigError(f"{setting}: there is no mask plane {name}{hint}")
+
+
+def _nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """``"; did you mean X?"`` where a known name is near, else nothing."""
+    import difflib
+
+    ours = AFW_NAMES.get(name.upper())
+    near = [ours] if ours else difflib.get_close_matches(name.upper(), sorted(known), n=1, cutoff=cutoff)
+    return f"; did you mean {near[0]}?" if near else ""

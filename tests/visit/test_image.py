@@ -1,11 +1,12 @@
 import pickle
+import re
 
 import numpy as np
 import pytest
 
-from skysub.errors import InvalidImageError
+from skysub.errors import InvalidImageError, MaskPlaneError
 from skysub.visit.image import VisitImage
-from skysub.visit.planes import AFW_PLANES
+from skysub.visit.planes import AFW_PLANES, MaskPlanes
 
 
 def visit_image(**changes):
@@ -37,7 +38,27 @@ def test_arrays_that_disagree_are_refused_naming_the_detector(field, wrong):
 
 
 def test_missing_planes_are_passed_over():
-    assert visit_image().bits("BAD", "NOT_THERE") == AFW_PLANES.bits("BAD")
+    assert visit_image().bits("BAD", "BLEED") == AFW_PLANES.bits("BAD")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("DETCTED", "DETECTED"), ("bad", "BAD"), ("SATURATED", "SAT"), ("XYZ", None)]
+)
+def test_names_that_no_layout_has_are_refused(name, meant):
+    given = visit_image()
+    hint = f"; did you mean {meant}?" if meant else ""
+    message = re.escape(f"no file has a mask plane {name}{hint}; the planes here are: BAD, SAT")
+    with pytest.raises(MaskPlaneError, match=message):
+        given.bits("BAD", name)
+    with pytest.raises(MaskPlaneError, match=message):
+        given.to_ccddata(ignore=(name,))
+
+
+def test_planes_of_ones_own_are_known():
+    own = visit_image(planes=MaskPlanes({"BDA": 0}))
+    assert own.bits("BDA", "BAD") == 1
+    with pytest.raises(MaskPlaneError, match="BDB; did you mean BDA"):
+        own.bits("BDB")
 
 
 def test_replace_shares_what_does_not_change():

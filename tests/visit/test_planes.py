@@ -3,8 +3,12 @@ import pickle
 import numpy as np
 import pytest
 
-from skysub.errors import InvalidImageError, MaskPlaneError
-from skysub.visit.planes import AFW_PLANES, MaskPlanes
+import skysub
+from skysub.campaign.steps import BackgroundStep
+from skysub.errors import ConfigError, InvalidImageError, MaskPlaneError
+from skysub.pipeline.config import IGNORED_PLANES, SATURATED_PLANES
+from skysub.visit.fits import decam
+from skysub.visit.planes import AFW_NAMES, AFW_PLANES, BACKGROUND_IGNORED, KNOWN_PLANES, MaskPlanes
 
 
 def test_bits_are_asked_for_by_name():
@@ -53,3 +57,27 @@ def test_planes_never_change_and_travel():
         planes.anything = 1
     assert pickle.loads(pickle.dumps(planes)) == planes
     assert hash(pickle.loads(pickle.dumps(planes))) == hash(planes)
+
+
+def test_what_readers_and_defaults_name_is_known():
+    named = {*decam.PLANES, *AFW_NAMES.values(), *BACKGROUND_IGNORED, *IGNORED_PLANES, *SATURATED_PLANES}
+    assert named <= KNOWN_PLANES
+
+
+@pytest.mark.parametrize(("name", "meant"), [("BADD", "BAD"), ("detected", "DETECTED"), ("SATURATED", "SAT")])
+def test_settings_with_a_misspelt_plane_are_refused(name, meant):
+    message = f"there is no mask plane {name}; did you mean {meant}"
+    with pytest.raises(ConfigError, match=f"^ignored: {message}"):
+        BackgroundStep(ignored=("BAD", name))
+    for setting in ("ignored_planes", "saturated_planes"):
+        with pytest.raises(ConfigError, match=f"^{setting}: {message}"):
+            skysub.CalibrateImageConfig(**{setting: (name,)})
+
+
+def test_settings_may_name_planes_of_ones_own():
+    assert BackgroundStep(ignored=("BDA", "BAD2", "GLINT")).ignored == ("BDA", "BAD2", "GLINT")
+
+
+def test_settings_take_no_word_for_a_list():
+    with pytest.raises(ConfigError, match="not the word 'BAD'"):
+        BackgroundStep(ignored="BAD")

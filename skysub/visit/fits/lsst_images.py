@@ -12,7 +12,7 @@ from skysub.visit.fits.afw import only
 from skysub.visit.fits.assemble import PLANES_PER_HDU, assemble, visit_header
 from skysub.visit.fits.psf import GaussianPsf
 from skysub.visit.fits.row import read_row
-from skysub.visit.planes import MAX_BIT, MaskPlanes
+from skysub.visit.planes import AFW_NAMES, MAX_BIT, MaskPlanes
 
 if TYPE_CHECKING:
     from skysub.visit.fits.file import FitsFile
@@ -20,18 +20,9 @@ if TYPE_CHECKING:
     from skysub.visit.image import VisitImage
     from skysub.visit.ingest import IngestMap
 
-__all__ = ["AFW_NAMES", "NAME", "headers", "read", "recognise"]
+__all__ = ["NAME", "headers", "read", "recognise"]
 
 NAME = "lsst.images VisitImage"
-
-AFW_NAMES = {
-    "SATURATED": "SAT",
-    "INTERPOLATED": "INTRP",
-    "COSMIC_RAY": "CR",
-    "DETECTION_EDGE": "EDGE",
-    "UNMASKED_NAN": "UNMASKEDNAN",
-}
-"""What lsst.images calls a plane, and what afw and this package do."""
 
 _MAX_TREE = 64 * 2**20
 

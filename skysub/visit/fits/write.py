@@ -23,8 +23,8 @@ from skysub.visit.fits.emit import (
     write_blocks,
 )
 from skysub.visit.fits.header import find_wcs, wcs_cards
-from skysub.visit.fits.lsst_images import AFW_NAMES
 from skysub.visit.fits.psf import psf_blocks, psf_cards
+from skysub.visit.planes import AFW_NAMES
 
 if TYPE_CHECKING:
     import os
