@@ -7,6 +7,7 @@ import math
 import signal
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import psutil
@@ -160,20 +161,35 @@ def _local(profile: Profile, need: int, units: int) -> Iterator[Workers]:
     from distributed import Client, LocalCluster
 
     count, limit = _local_workers(profile, need, units)
-    with (
-        _started(
-            lambda: LocalCluster(
+
+    def start() -> LocalCluster:
+        with _shielded():
+            return LocalCluster(
                 n_workers=count,
                 threads_per_worker=profile.threads,
                 processes=True,
                 memory_limit=limit,
                 **_dashboard(profile),
             )
-        ) as cluster,
+
+    with (
+        _started(start) as cluster,
         Client(cluster) as client,
     ):
         threads = "" if profile.threads == 1 else f" of {profile.threads} threads"
         yield Workers(client, count * profile.threads, f"{count} worker processes{threads} on this machine")
+
+
+@contextmanager
+def _shielded() -> Iterator[None]:
+    """Hold Ctrl-C back until the block is left; processes that are started in it never see one."""
+    # starting it later would let signals through again
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _manners(log: Path | None) -> Any:
@@ -262,7 +278,7 @@ def _local_workers(profile: Profile, need: int, units: int) -> tuple[int, int]:
     from dask.system import CPU_COUNT
 
     room = _memory_here()
-    each = need * profile.threads
+    each = max(1, need * profile.threads)
     limit = _bytes(profile.memory)
     if profile.workers == "auto":
         wanted = min(CPU_COUNT, math.ceil(units / profile.threads))
@@ -280,7 +296,11 @@ def _thread_count(profile: Profile, need: int, units: int) -> int:
     from dask.system import CPU_COUNT
 
     room = _bytes(profile.memory) or _memory_here()
-    count = max(1, min(CPU_COUNT, units, int(room // need))) if profile.workers == "auto" else profile.workers
+    count = (
+        max(1, min(CPU_COUNT, units, int(room // max(1, need))))
+        if profile.workers == "auto"
+        else profile.workers
+    )
     if room < need * count:
         _refuse(f"this process with {count} threads", int(room), need * count, "--set cluster.workers=1")
     return count

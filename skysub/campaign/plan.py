@@ -155,6 +155,8 @@ def make_plan(recipe: Recipe, output: str | os.PathLike[str] | Place, *, verify:
 
     Raises
     ------
+    OutputError
+        When the output is a file.
     InputsError
         When the inputs match no file, or two files claim to be the same detector of one visit.
     RecipeError
@@ -163,6 +165,7 @@ def make_plan(recipe: Recipe, output: str | os.PathLike[str] | Place, *, verify:
         When the output was written by a newer skysub.
     """
     output = place_at(output)
+    output.check_folder()
     step = find_step(recipe.step)
     config = step.configured(recipe.settings)
     ingests = ingest_maps(recipe.inputs)

@@ -365,6 +365,9 @@ def _interruptible(stream: TextIO | None) -> Iterator[threading.Event]:
 
     def asked(number: int, _frame: Any) -> None:
         if stop.is_set():
+            # the workers are sent away in peace
+            for each in before:
+                signal.signal(each, signal.SIG_IGN)
             raise KeyboardInterrupt
         stop.set()
         if stream is not None:

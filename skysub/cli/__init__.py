@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -28,8 +29,30 @@ _VERBS: dict[str, str] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit code. Our own errors are one line on standard error, and code 1."""
+    """Run one verb; returns the exit code.
+
+    Our own errors are one line on standard error, and code 1. As shells have it, 130 stands for Ctrl-C, and
+    141 for a reader of the output that left (``skysub plan ... | head``).
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    verb = next((each for each in given if each in _VERBS), "")
+    try:
+        code = _run(given)
+        sys.stdout.flush()
+    except SkysubError as error:
+        print(f"skysub {verb}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\nskysub {verb}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # what Python still has to say when it ends goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return code
+
+
+def _run(given: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="skysub", description="Sky background of survey visits.")
     parser.add_argument("--version", action="version", version=f"skysub {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
@@ -38,8 +61,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if verb in given:
             importlib.import_module(f"skysub.cli.{verb}").add_arguments(verb_parser)
     options = parser.parse_args(given)
-    try:
-        return int(importlib.import_module(f"skysub.cli.{options.verb}").run(options))
-    except SkysubError as error:
-        print(f"skysub {options.verb}: {error}", file=sys.stderr)
-        return 1
+    return int(importlib.import_module(f"skysub.cli.{options.verb}").run(options))

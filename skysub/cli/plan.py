@@ -13,6 +13,9 @@ from skysub.cluster import expected_slots, load_profile
 if TYPE_CHECKING:
     import argparse
 
+    from skysub.campaign.plan import Plan
+    from skysub.cluster import Profile
+
 __all__ = ["add_arguments", "run"]
 
 
@@ -30,23 +33,32 @@ def run(options: argparse.Namespace) -> int:
     plan = make_plan(recipe, options.output)
     shapes = plan.shapes
     bands = [band or "unknown" for band in plan.bands]
+    # what cannot be had is refused before anything is said
+    slots = expected_slots(profile, need=plan.memory, units=plan.left)
     print(f"step       {recipe.step} (settings {plan.record['settings_hash']})")
     count = plan.left + plan.done
     print(f"inputs     {count} detectors of {plan.visits} visits, bands {', '.join(bands) or 'none'}")
     print(
         f"shapes     {', '.join(f'{ny} x {nx}' for ny, nx in shapes[:4])}{' ...' if len(shapes) > 4 else ''}"
     )
-    print(f"run        {plan.run.name}, {'continued' if plan.resumes else 'new'}, in {options.output}")
+    if plan.left:
+        _say_work(plan, profile, slots, options.output)
+    else:
+        print(f"to do      nothing: {plan.done} units are done in {options.output}")
+    for each in plan.unreadable:
+        print(f"input unreadable, left out: {each.path}: {each.reason}")
+    return 1 if plan.unreadable else 0
+
+
+def _say_work(plan: Plan, profile: Profile, slots: int, output: str) -> None:
+    print(f"run        {plan.run.name}, {'continued' if plan.resumes else 'new'}, in {output}")
     print(f"to do      {plan.left} units; {plan.done} are done already")
     if plan.changed:
         print(f"           {len(plan.changed)} of them again because their input changed")
     if plan.outdated:
         print(f"           {plan.outdated} of them again because settings changed")
-    slots = expected_slots(profile, need=plan.memory, units=plan.left)
     print(f"storage    {plan.storage / 1e9:.2f} GB to be written")
     print(f"memory     {plan.memory / 2**30:.2f} GiB for the largest unit")
     where = f"{profile.kind}, {slots} at once" if slots else f"{profile.kind}, {profile.address}"
-    print(f"time       {span(plan.core_seconds / max(1, slots))} expected on {where}")
-    for each in plan.unreadable:
-        print(f"cannot be read, left out: {each.path}: {each.reason}")
-    return 1 if plan.unreadable else 0
+    time = span(plan.core_seconds / max(1, slots))
+    print(f"time       {time} expected on {where}, without the start of workers and first compilation")

@@ -154,6 +154,17 @@ def test_ctrl_c_stops_cleanly_and_a_second_start_continues(tampered, tmp_path, c
     assert fingerprint(output).keys() == reference.keys()
 
 
+def test_ctrl_c_while_workers_start(tampered, tmp_path, command):
+    recipe, _ = tampered
+    process = command("run", recipe, "--output", tmp_path / "out", "--set", "cluster.workers=1")
+    while not workers_of(process):
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode in {2, 130}, text
+    assert "Traceback" not in text
+
+
 def test_a_detector_that_raises(tampered, tmp_path):
     recipe, ledger = tampered
     given = ["steps.campaign_steps:tampered.bad=[1]"]

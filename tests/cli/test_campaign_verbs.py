@@ -1,6 +1,9 @@
 """The verbs of campaigns: plan, run, status, export; what they print and how they exit."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -82,7 +85,7 @@ def test_exit_codes(raw, tmp_path, capsys):
     (raw / "bad.fits").write_bytes(b"nonsense")
     common = ["background", "--inputs", f"{raw}/*.fits", "--output", out, *QUICK]
     assert main(["plan", *common]) == 1
-    assert "cannot be read, left out" in capsys.readouterr().out
+    assert "unreadable, left out" in capsys.readouterr().out
     assert main(["run", *common]) == 1
     assert "skysub status" in capsys.readouterr().out
     assert main(["status", out]) == 1
@@ -126,3 +129,50 @@ def test_export_names_what_is_there(raw, tmp_path, capsys):
     assert "no such visit or detector" in capsys.readouterr().err
     assert main(["export", out, "--to", str(tmp_path / "x"), "--detector", "5"]) == 0
     assert "2 files" in capsys.readouterr().out
+
+
+def test_a_plan_with_nothing_to_do_says_so(raw, tmp_path, capsys):
+    out = str(tmp_path / "out")
+    common = ["background", "--inputs", f"{raw}/*.fits", "--output", out, *QUICK]
+    main(["run", *common])
+    capsys.readouterr()
+    for profile in ("threads", "local"):
+        assert main(["plan", *common, "--cluster", profile]) == 0
+        said = capsys.readouterr().out
+        assert "nothing: 2 units are done in" in said
+        assert "new" not in said
+
+
+def test_an_output_that_cannot_be_made_is_one_line(raw, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    inputs = ["background", "--inputs", f"{raw}/*.fits", *QUICK]
+    for verb in ("plan", "run"):
+        assert main([verb, *inputs, "--output", str(tmp_path / "file")]) == 1
+        assert "is a file, not a folder" in capsys.readouterr().err
+    assert main(["run", *inputs, "--output", "/proc/nowhere"]) == 1
+    assert "cannot be made there" in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_early_is_no_error(raw, tmp_path):
+    program = "from skysub.cli import main; raise SystemExit(main())"
+    inputs = ["background", "--inputs", f"{raw}/*.fits", "--output", str(tmp_path / "out"), *QUICK]
+    read, write = os.pipe()
+    os.close(read)
+    plan = subprocess.run(
+        [sys.executable, "-c", program, "plan", *inputs],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(write)
+    assert (plan.returncode, plan.stderr) == (141, "")
+
+
+def test_an_interrupt_is_one_line(monkeypatch, capsys):
+    def interrupted(_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("skysub.cli.status.run", interrupted)
+    assert main(["status", "out"]) == 130
+    assert capsys.readouterr().err.strip() == "skysub status: interrupted"

@@ -133,6 +133,9 @@ class LocalPlace(Place):
             for name in names:
                 sync(Path(folder, name))
 
+    def check_folder(self) -> None:
+        _check_folder(self.path)
+
     def remove_partial(self) -> None:
         for leftover in self.path.glob("*.partial"):
             leftover.unlink(missing_ok=True)
@@ -212,9 +215,11 @@ def locked(folder: Path) -> Iterator[None]:
     """
     path = folder / "lock"
     with writing(folder):
-        if folder.exists() and not folder.is_dir():
-            raise OutputError(f"{folder} is a file, not a folder: choose another output")
-        folder.mkdir(parents=True, exist_ok=True)
+        _check_folder(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError:
+            raise OutputError(f"{folder} cannot be made there: choose another output") from None
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         try:
@@ -231,6 +236,11 @@ def locked(folder: Path) -> Iterator[None]:
             os.ftruncate(handle, 0)
     finally:
         os.close(handle)
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} is a file, not a folder: choose another output")
 
 
 def _temporary(path: Path, data: bytes | memoryview, *, durable: bool) -> Path:

@@ -153,6 +153,15 @@ class Place(ABC):
     def nearby(self) -> Path:
         """Local folder for what people look at: this one, or the current one where this is elsewhere."""
 
+    def check_folder(self) -> None:  # noqa: B027 - only a folder of a machine can turn out to be a file
+        """Refuse a file where a folder is meant.
+
+        Raises
+        ------
+        OutputError
+            When the place is a file.
+        """
+
     def exists(self) -> bool:
         """Whether there is a file."""
         return self.size() is not None
