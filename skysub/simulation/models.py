@@ -32,7 +32,7 @@ class Model:
 
 
 def find_models(paths: Iterable[str | Path]) -> list[Path]:
-    """Files with models among ``paths``: files as they are, and all that a folder holds.
+    """Files with models among ``paths``: files as they are, and all that a folder and its subfolders hold.
 
     Raises
     ------
@@ -42,9 +42,12 @@ def find_models(paths: Iterable[str | Path]) -> list[Path]:
     found: list[Path] = []
     for given in map(Path, paths):
         if given.is_dir():
-            inside = sorted(path for path in given.iterdir() if _kind(path))
+            # `skysub export` writes PRODUCT/VISIT/PRODUCT_VISIT_DETECTOR.fits
+            inside = sorted(path for path in given.rglob("*") if _kind(path) and path.is_file())
             if not inside:
-                raise ModelFileError(f"{given}: holds no model (.fits, .fits.gz, .fits.fz, .npy or .npz)")
+                raise ModelFileError(
+                    f"{given}: holds no model (.fits, .fits.gz, .fits.fz, .npy or .npz), nor do its subfolders"
+                )
             found += inside
         elif given.is_file():
             found.append(given)

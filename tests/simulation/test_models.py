@@ -48,6 +48,13 @@ def test_folders_are_searched(tmp_path):
     assert [path.name for path in find_models([tmp_path])] == ["a_1_0.npy", "b_1_1.npy"]
 
 
+def test_folders_are_searched_as_export_writes_them(tmp_path):
+    for visit in ("1", "2"):
+        (tmp_path / "product" / visit).mkdir(parents=True)
+        np.save(tmp_path / "product" / visit / f"product_{visit}_0.npy", MODEL)
+    assert [path.name for path in find_models([tmp_path])] == ["product_1_0.npy", "product_2_0.npy"]
+
+
 def test_bad_files_are_named(tmp_path):
     with pytest.raises(ModelFileError, match="no such file"):
         find_models([tmp_path / "none.npy"])
