@@ -9,6 +9,7 @@ __all__ = [
     "InvalidImageError",
     "LayoutError",
     "MaskPlaneError",
+    "MissingPackageError",
     "ModelFileError",
     "NoUsableSuperpixelsError",
     "NotDoneError",
@@ -23,6 +24,7 @@ __all__ = [
     "UndersampledError",
     "VisitFileError",
     "VisitFileNotFoundError",
+    "how_to_install",
 ]
 
 
@@ -64,6 +66,10 @@ class MaskPlaneError(SkysubError, KeyError):
     def __str__(self) -> str:
         # KeyError would print the message in quotes
         return str(self.args[0])
+
+
+class MissingPackageError(SkysubError, ImportError):
+    """A package that only some work needs is not installed; the message says how to install it."""
 
 
 class ModelFileError(SkysubError, ValueError):
@@ -116,3 +122,8 @@ class VisitFileError(SkysubError, OSError):
 
 class VisitFileNotFoundError(VisitFileError, FileNotFoundError):
     """There is no file at a path."""
+
+
+def how_to_install(extra: str) -> str:
+    """What to do where a package of an optional extra is missing."""
+    return f"install skysub with the extra {extra}: pip install '.[{extra}]' in its folder"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skysub.campaign.steps import find_step
-from skysub.errors import NotDoneError
+from skysub.errors import MissingPackageError, NotDoneError, how_to_install
 
 if TYPE_CHECKING:
     import xarray
@@ -24,8 +24,15 @@ def open_dataset(run: Run, product: str) -> xarray.Dataset:
     ------
     NotDoneError
         When the run makes no such product.
+    MissingPackageError
+        When xarray is not installed.
     """
-    import xarray as xr
+    try:
+        import xarray as xr
+    except ImportError as error:
+        raise MissingPackageError(
+            f"opening a product by name needs xarray; {how_to_install('xarray')}"
+        ) from error
 
     step = find_step(run.record["step"])
     stores = {step.product: run.images, step.background_product: run.backgrounds}

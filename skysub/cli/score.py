@@ -35,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODELS",
         nargs="+",
         type=Path,
-        help="FITS, .npy or .npz files, or folders of them (subfolders as well), electron per pixel; visit and "
-        "detector are in the header, in the arrays, or the last two numbers of the name",
+        help="FITS, .npy or .npz files, or folders of them (subfolders as well), electron per pixel; visit "
+        "and detector are in the header, in the arrays, or the last two numbers of the name",
     )
     parser.add_argument(
         "--truth", required=True, type=Path, help="the folder that 'skysub simulate' wrote, or its truth"

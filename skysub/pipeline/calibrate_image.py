@@ -10,7 +10,7 @@ import numpy as np
 
 from skysub.background.model import BackgroundList
 from skysub.background.superpixels import SuperpixelGrid
-from skysub.errors import InvalidImageError, NoUsableSuperpixelsError
+from skysub.errors import InvalidImageError, NoUsableSuperpixelsError, how_to_install
 from skysub.pipeline.config import CalibrateImageConfig
 from skysub.pipeline.lsst_sky import LSST_DETECTIONS, find_sky_as_lsst
 from skysub.pipeline.sky import Sky, find_sky, first_guess
@@ -215,8 +215,8 @@ class _Work:
                 )
             except ImportError:
                 self.said["cosmic_rays_not_searched"] = (
-                    "Cosmic rays were not searched for: astroscrappy is not installed (pip install "
-                    "'skysub[cosmic-rays]')."
+                    "Cosmic rays were not searched for: astroscrappy is not installed; "
+                    f"{how_to_install('cosmic-rays')}."
                 )
                 return
 

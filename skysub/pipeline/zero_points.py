@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skysub.errors import ReferenceCatalogueError
+from skysub.errors import ReferenceCatalogueError, how_to_install
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS
@@ -83,7 +83,9 @@ def read_reference(path: str | Path, *, band: str) -> Reference:
             table = Table.read(path, format="ascii.ecsv")
             columns = {name: np.ma.filled(table[name], np.nan) for name in table.colnames}
     except ImportError as error:
-        raise ReferenceCatalogueError(f"{path}: reading Parquet needs pyarrow, which is not here") from error
+        raise ReferenceCatalogueError(
+            f"{path}: reading Parquet needs pyarrow; {how_to_install('parquet')}"
+        ) from error
     except (OSError, ValueError) as error:
         raise ReferenceCatalogueError(
             f"{path}: cannot be read as a reference catalogue (.parquet or .ecsv): {error}"

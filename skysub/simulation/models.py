@@ -46,7 +46,7 @@ def find_models(paths: Iterable[str | Path]) -> list[Path]:
             inside = sorted(path for path in given.rglob("*") if _kind(path) and path.is_file())
             if not inside:
                 raise ModelFileError(
-                    f"{given}: holds no model (.fits, .fits.gz, .fits.fz, .npy or .npz), nor do its subfolders"
+                    f"{given}: holds no model (.fits, .fits.gz, .fits.fz, .npy, .npz), nor do its subfolders"
                 )
             found += inside
         elif given.is_file():

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skysub.errors import ConfigError
+from skysub.errors import ConfigError, how_to_install
 from skysub.simulation.metrics import block_mean
 from skysub.simulation.sky import SKY_PLANES
 
@@ -47,7 +47,7 @@ def draw_scene(
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ConfigError("pictures need matplotlib: pip install 'skysub[pictures]'") from error
+        raise ConfigError(f"pictures need matplotlib; {how_to_install('pictures')}") from error
 
     sky, lightless = truth.total(*SKY_PLANES), truth.lightless
     level = float(np.median(sky[::8, ::8]))

@@ -8,7 +8,7 @@ import random
 import time
 from typing import TYPE_CHECKING, Any
 
-from skysub.errors import OutputError
+from skysub.errors import OutputError, how_to_install
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,7 +76,7 @@ def client() -> Any:
         from botocore.session import Session
         from fsspec.config import conf
     except ImportError as error:
-        raise OutputError(f"{error}; for campaigns at s3:// do pip install 'skysub[s3]'") from None
+        raise OutputError(f"{error}; for campaigns at s3:// {how_to_install('s3')}") from None
     given = dict(conf.get("s3", {}))
     options: dict[str, Any] = dict(given.get("client_kwargs") or {})
     for name, option in (
@@ -126,6 +126,8 @@ def request(act: Callable[[Any], Any], url: str, doing: str) -> Any:
     OutputError
         When it cannot be done; the message says what to do.
     """
+    # says what to do where botocore is missing
+    client()
     from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
     from botocore.exceptions import ConnectionError as NoConnectionError
     from urllib3.exceptions import HTTPError

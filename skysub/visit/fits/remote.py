@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from skysub.errors import VisitFileError, VisitFileNotFoundError
+from skysub.errors import VisitFileError, VisitFileNotFoundError, how_to_install
 
 __all__ = ["is_remote", "open_remote", "put"]
 
@@ -62,5 +62,5 @@ def _store(url: str) -> tuple[Any, str]:
 
         store, place = url_to_fs(url)
     except ImportError as error:
-        raise VisitFileError(f"{url}: {error}; for s3:// do pip install 'skysub[s3]'") from error
+        raise VisitFileError(f"{url}: {error}; for s3:// {how_to_install('s3')}") from error
     return store, str(place)
