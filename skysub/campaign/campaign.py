@@ -298,7 +298,7 @@ class Campaign:
         who = f"visit {unit.visit} detector {unit.detector}"
         failed = run.markers.failures(unit.visit).get(unit.detector)
         if failed is not None:
-            return f"{who} failed: {failed['message']}"
+            return f"{who} failed: {unit.path}: {unit.reason(failed['message'])}"
         return f"{who} is not done yet: `skysub run` continues"
 
     def _step(self, run: Run) -> Step:

@@ -251,6 +251,9 @@ def _look(path: str, known: dict[str, Any], number: int, ingest: IngestMap) -> I
     try:
         size, mtime_ns = stamp(path)
         headers = read_visit_headers(path, known_ingest(ingest, known.items()))
+    except InputChangedError:
+        yield Unreadable(path, "there is no such file")
+        return
     except (SkysubError, OSError) as error:
         yield Unreadable(path, str(error).removeprefix(f"{path}: "))
         return

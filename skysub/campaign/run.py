@@ -111,7 +111,7 @@ def run_campaign(
             if plan.rows:
                 plan.freeze()
             return Outcome("", 0, counts.earlier, 0, 0, counts.unreadable, interrupted=False, seconds=0)
-        run = plan.freeze()
+        run, unreadable = plan.freeze(), plan.unreadable
         # with its temporary file
         del plan
         kept_log = run.folder / "run.log"
@@ -123,6 +123,8 @@ def run_campaign(
         ):
             LOG.info("skysub %s starts: %d units to do in run %s", __version__, counts.left, run.name)
             in_blocks = _in_blocks(recipe, profile, counts)
+            for each in unreadable:
+                LOG.warning("input unreadable, left out: %s: %s", each.path, each.reason)
             # a detector in blocks keeps all workers busy, however few detectors there are
             at_once = ALL_CORES if in_blocks else counts.left
             with connected(profile, need=counts.memory, units=at_once, log=log) as workers:
@@ -347,7 +349,7 @@ def _announce(plan: Plan, stream: TextIO | None) -> None:
     if stream is None:
         return
     for each in plan.unreadable:
-        print(f"cannot be read, left out: {each.path}: {each.reason}", file=stream)
+        print(f"input unreadable, left out: {each.path}: {each.reason}", file=stream)
     for unit in plan.changed:
         who = f"visit {unit.visit} detector {unit.detector}"
         print(f"the input of {who} changed, it will be redone: {unit.path}", file=stream)

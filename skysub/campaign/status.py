@@ -12,12 +12,12 @@ from skysub.campaign.store.runs import existing_runs
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from skysub.campaign.store.place import Place
     from skysub.campaign.store.runs import Run, Unit
 
-__all__ = ["Failure", "Status", "current_units", "lines", "read_status"]
+__all__ = ["Failure", "Status", "current_units", "lines", "others", "read_status"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Failure:
     path: str
     """Input file."""
     message: str
-    """In one line."""
+    """In one line, without path, visit and detector."""
     visit: int | None = None
     """None where the header could not be read."""
     detector: int | None = None
@@ -146,6 +146,13 @@ def current_units(runs: list[Run]) -> dict[tuple[int, int], tuple[Unit, Run]]:
     return current
 
 
+def others(counts: Mapping[str, int]) -> str:
+    """Name what is not done, for people: ", 4 failed, 7 left, 3 inputs unreadable"."""
+    inputs = counts.get("unreadable", 0)
+    what = {"failed": "failed", "left": "left", "unreadable": f"input{'s' * (inputs != 1)} unreadable"}
+    return "".join(f", {counts[name]} {words}" for name, words in what.items() if counts.get(name))
+
+
 def lines(status: Status) -> Iterator[str]:
     """Lines of a table for people."""
     counts = status.counts
@@ -157,16 +164,19 @@ def lines(status: Status) -> Iterator[str]:
         head = f"{row['visit']:>16}  {row['band'] or '-':<6}{row['run']:<6}"
         yield f"{head}{done:>12}{row['failed']:>8}{row['left']:>8}"
     for failure in status.failures:
-        who = "unreadable" if failure.visit is None else f"visit {failure.visit} detector {failure.detector}"
+        who = (
+            "input unreadable"
+            if failure.visit is None
+            else f"visit {failure.visit} detector {failure.detector}"
+        )
         yield f"{who}: {failure.path}: {failure.message}"
-    rest = "".join(f", {counts[name]} {name}" for name in ("failed", "left", "unreadable") if counts[name])
-    yield f"{counts['done']} of {total} units done{rest}"
+    yield f"{counts['done']} of {total} units done{others(counts)}"
 
 
 def _failure(record: dict[str, Any], unit: Unit, run: Run) -> Failure:
     return Failure(
         path=unit.path,
-        message=record["message"],
+        message=unit.reason(record["message"]),
         visit=unit.visit,
         detector=unit.detector,
         run=run.name,

@@ -106,7 +106,7 @@ def guarded(folder: str, line: str, work: Callable[[Run, Unit], dict[str, float]
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _PASSING:
             raise
-        message = _in_one_line(error)
+        message = unit.reason(_in_one_line(error))
         try:
             with writing(run.folder):
                 run.markers.fail(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from skysub.campaign.progress import span
 from skysub.campaign.recipe import load_recipe
 from skysub.campaign.run import run_campaign
+from skysub.campaign.status import others
 
 if TYPE_CHECKING:
     import argparse
@@ -51,20 +52,16 @@ def run(options: argparse.Namespace) -> int:
         options.recipe, inputs=options.inputs, cluster=options.cluster, settings=options.settings
     )
     outcome = run_campaign(recipe, options.output, verify=options.verify, stream=sys.stderr)
+    rest = others({"failed": outcome.failed, "left": outcome.left, "unreadable": outcome.unreadable})
     if not outcome.run:
-        print(f"nothing to do: {outcome.earlier} units are done in {options.output}")
+        print(f"nothing to do: {outcome.earlier} units are done in {options.output}{rest}")
     else:
-        rest = "".join(
-            f", {number} {what}"
-            for number, what in ((outcome.failed, "failed"), (outcome.left, "left"))
-            if number
-        )
         before = f", {outcome.earlier} were done before" if outcome.earlier else ""
         print(f"{outcome.done} units done{rest} in {span(outcome.seconds)}{before}: {options.output}")
         if outcome.stages:
             print(f"time went into: {outcome.stages}")
     if outcome.failed or outcome.unreadable:
-        print(f"{outcome.failed + outcome.unreadable} failed: `skysub status {options.output}` says why")
+        print(f"`skysub status {options.output}` says why")
     if outcome.interrupted and outcome.left:
         print("interrupted: the same command continues")
         return 2

@@ -19,6 +19,7 @@ import numpy as np
 
 from skysub._version import __version__
 from skysub.campaign.campaign import open_campaign
+from skysub.campaign.status import others
 from skysub.campaign.store.address import place_at
 from skysub.errors import OutputError
 from skysub.report.charts import Chart, Point, distribution, short, through_campaign
@@ -131,11 +132,7 @@ def _page(
         "sections": [*sections, ("settings", "Settings")],
         "summary": _summary(status, rows),
         "failures": _failures(status.failures),
-        "failures_note": (
-            "One input gave no product."
-            if len(status.failures) == 1
-            else f"{len(status.failures):,} inputs gave no product."
-        ),
+        "failures_note": _failures_note(status),
         "done": bool(rows),
         "runs": [_record(name, record) for name, record in records],
         "version": __version__,
@@ -224,7 +221,7 @@ def _with_shares(rows: list[Row], views: list[View]) -> list[Row]:
 
 def _summary(status: Status, rows: list[Row]) -> list[_Stat]:
     counts = status.counts
-    failed = counts["failed"] + counts["unreadable"]
+    unreadable = others({"unreadable": counts["unreadable"]}).removeprefix(", ")
     planned = counts["done"] + counts["failed"] + counts["left"]
     bands = ", ".join(sorted({row.band for row in rows} - {""}))
     tiles = [
@@ -235,9 +232,9 @@ def _summary(status: Status, rows: list[Row]) -> list[_Stat]:
         ),
         _Stat(
             "Failed",
-            f"{failed:,}",
-            f"{counts['unreadable']} unreadable" if counts["unreadable"] else "",
-            alarming=failed > 0,
+            f"{counts['failed']:,}",
+            f"and {unreadable}" if unreadable else "",
+            alarming=counts["failed"] + counts["unreadable"] > 0,
         ),
     ]
     levels: dict[str, list[float]] = {}
@@ -326,7 +323,7 @@ def _points(rows: list[Row], name: str, outlying: set[tuple[str, str]]) -> list[
 
 
 def _failures(failures: Sequence[Failure]) -> list[dict[str, str]]:
-    """Failures, those of one message together."""
+    """Failures, those of one reason together."""
     groups: dict[str, list[Failure]] = {}
     for failure in failures:
         groups.setdefault(failure.message, []).append(failure)
@@ -334,7 +331,7 @@ def _failures(failures: Sequence[Failure]) -> list[dict[str, str]]:
         {
             "message": message,
             "who": ", ".join(_who(each) for each in group),
-            "path": group[0].path,
+            "path": _paths(group),
             "when": group[0].when,
             "traceback": group[0].traceback,
         }
@@ -342,9 +339,19 @@ def _failures(failures: Sequence[Failure]) -> list[dict[str, str]]:
     ]
 
 
+def _paths(group: Sequence[Failure], most: int = 8) -> str:
+    more = f", and {len(group) - most:,} more" if len(group) > most else ""
+    return ", ".join(each.path for each in group[:most]) + more
+
+
+def _failures_note(status: Status) -> str:
+    counts = {name: status.counts[name] for name in ("failed", "unreadable")}
+    return f"{status.counts['done']} units done{others(counts)}."
+
+
 def _who(failure: Failure) -> str:
     if failure.visit is None:
-        return "an input that cannot be read"
+        return "input unreadable"
     return f"visit {failure.visit} detector {failure.detector}"
 
 

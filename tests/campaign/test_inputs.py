@@ -116,3 +116,9 @@ def test_what_cannot_be_read_is_told_apart(raw):
     assert units[0].path.endswith("v11_d0.fits")
     assert not units[0].reason.startswith("/")
     assert len(units) == 3
+
+
+def test_a_row_whose_file_never_was(tmp_path):
+    (tmp_path / "list.csv").write_text("path,visit,detector\nnope.fits,1,2\n")
+    (missing,) = found_inputs([Source(table=str(tmp_path / "list.csv"))])
+    assert missing.reason == "there is no such file"

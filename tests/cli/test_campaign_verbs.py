@@ -176,3 +176,26 @@ def test_an_interrupt_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr("skysub.cli.status.run", interrupted)
     assert main(["status", "out"]) == 130
     assert capsys.readouterr().err.strip() == "skysub status: interrupted"
+
+
+def test_every_verb_counts_alike_and_says_each_thing_once(raw, tmp_path, capsys):
+    out = tmp_path / "out"
+    (raw / "bad.fits").write_bytes(b"nonsense")
+    for detector in (6, 7):
+        path = raw / f"d{detector}.fits"
+        blank = skysub.read_visit_image(raw / "d4.fits").replace(detector=detector)
+        skysub.write_visit_image(blank.replace(image=np.full((96, 128), np.nan, np.float32)), path)
+    common = ["background", "--inputs", f"{raw}/*.fits", "--output", str(out), *QUICK]
+    assert main(["run", *common]) == 1
+    assert "2 units done, 2 failed, 1 input unreadable in" in capsys.readouterr().out
+    assert f"input unreadable, left out: {raw / 'bad.fits'}" in (out / "runs/0001/run.log").read_text()
+    assert main(["status", str(out)]) == 1
+    said = capsys.readouterr().out
+    assert "2 of 4 units done, 2 failed, 1 input unreadable" in said
+    (line,) = [line for line in said.splitlines() if line.startswith("visit 31 detector 6")]
+    assert line.count(str(raw)) == line.count("detector 6") == 1
+    assert main(["report", str(out)]) == 0
+    page = (out / "report.html").read_text()
+    assert "2 units done, 2 failed, 1 input unreadable" in page
+    assert page.count('<article class="failure">') == 2
+    assert "visit 31 detector 6, visit 31 detector 7" in page

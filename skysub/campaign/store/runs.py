@@ -62,6 +62,14 @@ class Unit:
         fields["known"] = tuple((name, value) for name, value in fields["known"])
         return cls(**fields)
 
+    def reason(self, message: str) -> str:
+        """Return what a message about this unit says, without the path, visit and detector it begins with."""
+        rest = message
+        names = (f"{self.path}: ", f"{self.path} ", f"visit {self.visit} detector {self.detector}: ")
+        while name := next((each for each in names if rest.startswith(each)), ""):
+            rest = rest.removeprefix(name)
+        return rest or message
+
     def to_json(self) -> str:
         """Return the unit as one line."""
         return json.dumps(asdict(self), separators=(",", ":"))
