@@ -34,7 +34,7 @@ _STRUCTURE_COVERAGE = 0.25
 _STRUCTURE_LEAST = (0.024, 0.012)
 """Structure, in units of the noise per pixel, above what undetected sources have in common one and two blocks
 apart,"""
-_STRUCTURE_SURE = 5.0
+_STRUCTURE_SURE = 4.0
 """and it must be so many times what chance gives."""
 
 
@@ -126,10 +126,10 @@ def structure_left(
 ) -> float:
     """Rms of what the sky has and the model does not: fringes, ghosts, steps, cirrus.
 
-    The residual is averaged over blocks of 16 pixels in every other row of blocks. What neighbouring blocks
-    have in common is no noise. It counts when blocks away from all that is masked have more in common than
-    undetected sources and chance give; its size is then taken from where faint extended light was masked as
-    well, because such structure is taken for that.
+    The residual is averaged over blocks of 16 pixels. What neighbouring blocks have in common is no noise. It
+    counts when blocks away from all that is masked have more in common than undetected sources and chance
+    give; its size is then taken from where faint extended light was masked as well, because such structure
+    is taken for that.
 
     Parameters
     ----------
@@ -174,11 +174,10 @@ def _in_common(
     count = np.empty(shape, np.float32)
 
     def band(rows: range) -> None:
-        for row in rows:
-            kernels.bin_residual(image, flags, power, ignored, size, 2 * row, 2 * row + 1, total, count)
+        kernels.bin_residual(image, flags, power, ignored, size, rows.start, rows.stop, total, count)
 
-    in_threads(band, -(-shape[0] // 2), threads)
-    total, count = total[::2].astype(np.float64), count[::2].astype(np.float64)
+    in_threads(band, shape[0], threads)
+    total, count = total.astype(np.float64), count.astype(np.float64)
     seen = count > _STRUCTURE_COVERAGE * size * size
     mean = np.where(seen, total / np.maximum(count, 1), 0.0)
     variance = np.where(seen, 1 / np.maximum(count, 1), 0.0)
