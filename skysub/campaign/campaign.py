@@ -263,22 +263,26 @@ class Campaign:
             "preliminary_visit_image_background": mean, error, count, usable (visit, detector, layer, gy,
             gx), coefficients and covariance. `products` names both.
         run
-            Name of the run whose arrays are opened; the newest by default.
+            Name of one run whose arrays are opened; by default each detector comes from the run that speaks
+            for it. Where those are several, the arrays are Dask's, one chunk per detector.
 
         Returns
         -------
         dataset
-            NaN (mask and count: 0) where nothing was written; ``done`` (visit, detector) says where
-            something was, and ``band`` (visit) in which band.
+            NaN (mask and count: 0) where nothing was written, as beyond a detector that is smaller than
+            others; ``done`` (visit, detector) says where something was, and ``band`` (visit) in which band.
+            ``units`` are attributes where all pixels have the same; the mask has ``flag_masks`` and
+            ``flag_meanings``, those of the detector that ``flags_of`` names. Where the recipe says
+            ``pixels: on_demand`` there is the mask alone: `visit_image` makes the pixels.
 
         Raises
         ------
         NotDoneError
             When the run makes no such product.
         """
-        from skysub.campaign.dataset import open_dataset
+        from skysub.campaign.dataset import open_current, open_run
 
-        return open_dataset(self._run(run), product)
+        return open_current(self._current, product) if run is None else open_run(self._run(run), product)
 
     def _run(self, name: str | None) -> Run:
         for run in reversed(self._runs):

@@ -1,41 +1,58 @@
-"""The Zarr arrays of a run as xarray sees them."""
+"""The Zarr arrays of a campaign as xarray sees them: of one run, or of several put together."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from skysub.campaign.steps import find_step
-from skysub.errors import MissingPackageError, NotDoneError, how_to_install
+from skysub.campaign.store.address import place_at
+from skysub.campaign.store.arrays import read_block
+from skysub.errors import NotDoneError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import xarray
+    from numpy.typing import NDArray
 
-    from skysub.campaign.store.runs import Run
+    from skysub.campaign.store.place import Place
+    from skysub.campaign.store.runs import Run, Unit
 
-__all__ = ["open_dataset"]
+__all__ = ["open_current", "open_run"]
 
 
-def open_dataset(run: Run, product: str) -> xarray.Dataset:
+def open_current(current: Mapping[tuple[int, int], tuple[Unit, Run]], product: str) -> xarray.Dataset:
+    """Open one product of all units, each from the run that speaks for it.
+
+    Where one run speaks for all of them this is `open_run`. Else the arrays are Dask's, with one chunk per
+    detector, as large as the largest run's; runs that do not make the product are left out.
+
+    Raises
+    ------
+    NotDoneError
+        When no run makes such a product.
+    """
+    runs = {run.name: run for _, run in current.values()}
+    making = {name: run for name, run in runs.items() if product in _stores(run)}
+    if len(runs) == 1 or not making:
+        return open_run(runs[max(runs)], product)
+    return _combined({key: held for key, held in current.items() if held[1].name in making}, product)
+
+
+def open_run(run: Run, product: str) -> xarray.Dataset:
     """Open one product of a run; see `skysub.campaign.campaign.Campaign.open_dataset`.
 
     Raises
     ------
     NotDoneError
         When the run makes no such product.
-    MissingPackageError
-        When xarray is not installed.
     """
-    try:
-        import xarray as xr
-    except ImportError as error:
-        raise MissingPackageError(
-            f"opening a product by name needs xarray; {how_to_install('xarray')}"
-        ) from error
+    import xarray as xr
 
-    step = find_step(run.record["step"])
-    stores = {step.product: run.images, step.background_product: run.backgrounds}
+    stores = _stores(run)
     if product not in stores:
         raise NotDoneError(f"run {run.name} makes no {product!r}; it makes {' and '.join(stores)}")
     dataset = xr.open_zarr(
@@ -52,13 +69,98 @@ def open_dataset(run: Run, product: str) -> xarray.Dataset:
     done = np.zeros((len(visits), len(detectors)), bool)
     bands = [""] * len(visits)
     gathered = run.markers.gathered()
+    seen: tuple[int, int] | None = None
     for visit, units in run.visits():
         bands[visit_at[visit]] = units[0].band
         detectors_of = [unit.detector for unit in units]
         for detector in detectors_of if visit in gathered else run.markers.done(visit, detectors_of):
             done[visit_at[visit], detector_at[detector]] = True
+            seen = seen or (visit, detector)
     opened: xarray.Dataset = dataset.assign_coords(
         band=("visit", np.array(bands, dtype=str)),
         done=(("visit", "detector"), done),
     )
+    if "mask" in opened and seen is not None:
+        opened["mask"].attrs |= _flags(run, *seen)
     return opened
+
+
+def _stores(run: Run) -> dict[str, Place]:
+    step = find_step(run.record["step"])
+    return {step.product: run.images, step.background_product: run.backgrounds}
+
+
+def _flags(run: Run, visit: int, detector: int) -> dict[str, Any]:
+    """Mask planes of a finished detector, as CF has them."""
+    record = run.markers.of_detector(visit, detector)
+    planes = record["image"]["planes"] if record else {}
+    return {
+        "flag_masks": [1 << bit for bit in planes.values()],
+        "flag_meanings": " ".join(planes),
+        "flags_of": f"visit {visit} detector {detector}",
+    }
+
+
+def _combined(held: Mapping[tuple[int, int], tuple[Unit, Run]], product: str) -> xarray.Dataset:
+    import dask.array as da
+    import xarray as xr
+
+    runs = {run.name: run for _, run in held.values()}
+    parts = {name: open_run(run, product) for name, run in sorted(runs.items())}
+    folders = {name: str(_stores(run)[product].absolute()) for name, run in runs.items()}
+    visits, detectors = (sorted({key[axis] for key in held}) for axis in (0, 1))
+    bands = {unit.visit: unit.band for unit, _ in held.values()}
+    done = np.zeros((len(visits), len(detectors)), bool)
+    table: dict[tuple[int, int], tuple[str, str, int, int]] = {}
+    made = {name: part["done"].to_numpy() for name, part in parts.items()}
+    visit_at, detector_at = ({n: i for i, n in enumerate(along)} for along in (visits, detectors))
+    for (visit, detector), (unit, run) in held.items():
+        inner = (unit.visit_index, unit.detector_index)
+        if made[run.name][inner]:
+            place = visit_at[visit], detector_at[detector]
+            done[place] = True
+            table[place] = (run.name, folders[run.name], *inner)
+    variables = {}
+    for name in dict.fromkeys(name for part in parts.values() for name in part.data_vars):
+        having = {run: part[name] for run, part in parts.items() if name in part}
+        first = next(reversed(having.values()))
+        sizes = tuple(max(each.shape[axis] for each in having.values()) for axis in range(2, first.ndim))
+        own = {key: entry[1:] for key, entry in table.items() if entry[0] in having}
+        array = da.map_blocks(  # type: ignore[no-untyped-call]
+            functools.partial(_block, own, f"{product}/{name}", sizes, first.dtype),
+            chunks=((1,) * len(visits), (1,) * len(detectors), *((size,) for size in sizes)),
+            dtype=first.dtype,
+            meta=np.empty((0,) * first.ndim, first.dtype),
+        )
+        common = [each.attrs for each in having.values()]
+        attributes = {
+            key: value for key, value in first.attrs.items() if all(a.get(key) == value for a in common)
+        }
+        variables[name] = (first.dims, array, attributes)
+    dataset = xr.Dataset(variables)
+    coordinates: dict[str, Any] = {
+        "visit": ("visit", np.array(visits, np.int64)),
+        "detector": ("detector", np.array(detectors, np.int64)),
+        "band": ("visit", np.array([bands[visit] for visit in visits], dtype=str)),
+        "done": (("visit", "detector"), done),
+    }
+    for name in {"y", "x"} & dataset.sizes.keys():
+        coordinates[name] = (name, np.arange(dataset.sizes[name]), {"units": "pixel"})
+    return dataset.assign_coords(coordinates)
+
+
+def _block(
+    held: Mapping[tuple[int, int], tuple[str, int, int]],
+    array: str,
+    sizes: tuple[int, ...],
+    dtype: np.dtype[Any],
+    block_info: Any = None,
+) -> NDArray[Any]:
+    """One detector's part of an array, from the run that holds it."""
+    block = np.full((1, 1, *sizes), np.nan if dtype.kind == "f" else 0, dtype)
+    visit, detector, *_ = block_info[None]["chunk-location"]
+    if (visit, detector) in held:
+        folder, *index = held[visit, detector]
+        values = read_block(place_at(folder) / array, (index[0], index[1]))
+        block[0, 0][tuple(slice(0, length) for length in values.shape)] = values
+    return block

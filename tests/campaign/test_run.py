@@ -232,6 +232,8 @@ def test_xarray_sees_names_units_and_coordinates(raw, tmp_path, start):
     assert pixels["image"].dims == ("visit", "detector", "y", "x")
     assert pixels["image"].attrs["units"] == "electron"
     assert pixels["variance"].attrs["units"] == "electron**2"
+    assert pixels["mask"].attrs["flag_masks"] == [1, 2, 16]
+    assert pixels["mask"].attrs["flag_meanings"] == "BAD SAT EDGE"
     chosen = pixels["image"].sel(visit=12, detector=1).to_numpy()
     np.testing.assert_array_equal(chosen, campaign.visit_image(12, 1).image)
     assert bool(pixels["done"].all())
@@ -246,3 +248,30 @@ def test_xarray_sees_names_units_and_coordinates(raw, tmp_path, start):
         chunks=None,
     )
     assert list(plain["visit"].to_numpy()) == [11, 12]
+
+
+def test_xarray_sees_several_runs_as_one(raw, tmp_path, start, make_visit):
+    pytest.importorskip("xarray")
+    start(raw, tmp_path / "out")
+    make_visit(raw / "v12_d2.fits", 12, 2, shape=(80, 140), level=500.0)
+    make_visit(raw / "v13_d7.fits", 13, 7)
+    start(raw, tmp_path / "out")
+    campaign = skysub.open_campaign(tmp_path / "out")
+    assert campaign.runs == ("0001", "0002")
+    product, background = campaign.products
+    pixels = campaign.open_dataset(product)
+    assert pixels.sizes == {"visit": 3, "detector": 4, "y": 96, "x": 140}
+    assert pixels["image"].attrs["units"] == "electron"
+    assert int(pixels["done"].sum()) == 7
+    means = campaign.open_dataset(background)["mean"]
+    for visit, detector in campaign.units:
+        made = campaign.visit_image(visit, detector)
+        ny, nx = made.shape
+        chosen = pixels.sel(visit=visit, detector=detector)
+        np.testing.assert_array_equal(chosen["image"][:ny, :nx], made.image)
+        np.testing.assert_array_equal(chosen["mask"][:ny, :nx], made.mask)
+        mean = campaign.background(background, visit, detector)[0].statistics.mean
+        stored = means.sel(visit=visit, detector=detector)[0].to_numpy()
+        np.testing.assert_array_equal(stored[: mean.shape[0], : mean.shape[1]], mean)
+    assert bool(pixels["image"].sel(visit=11, detector=7).isnull().all())
+    assert list(campaign.open_dataset(product, run="0001")["visit"].to_numpy()) == [11, 12]

@@ -27,6 +27,7 @@ __all__ = [
     "background_rows",
     "create_backgrounds",
     "create_images",
+    "read_block",
     "read_plane",
     "remove_partial",
     "shard_place",
@@ -139,6 +140,11 @@ def read_plane(
     """Pixels (ny, nx) of one detector, without the padding that larger detectors need."""
     array = _array(store / product / name)
     return np.asarray(array[(*index, slice(0, shape[0]), slice(0, shape[1]))])
+
+
+def read_block(array: Place, index: tuple[int, int]) -> NDArray[Any]:
+    """One detector's part of an array, padded as the store has it."""
+    return np.asarray(_array(array)[index])
 
 
 def shard_place(store: Place, product: str, name: str, index: tuple[int, int]) -> Place:
