@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +38,15 @@ def checked_image(image: Any) -> NDArray[np.floating]:
     """Image as native float32 or float64, (ny, nx); copied only where its type is another."""
     if isinstance(image, np.ma.MaskedArray):
         raise InvalidImageError("a masked array hides its mask: pass image.data, and image.mask as `ignored`")
+    if isinstance(image, (str, os.PathLike)):
+        raise InvalidImageError(
+            f"an image is an array, not a path: pass skysub.read_visit_image({os.fspath(image)!r}).image"
+        )
+    if hasattr(image, "image") and hasattr(image, "planes"):
+        raise InvalidImageError(
+            "a visit image is more than an array: pass visit_image.image, and as `ignored` "
+            "(visit_image.mask, visit_image.bits('BAD', ...))"
+        )
     pixels = np.asarray(image)
     if pixels.ndim != 2 or 0 in pixels.shape:
         raise InvalidImageError(
@@ -58,7 +68,12 @@ def checked_ignored(ignored: Any, shape: tuple[int, int]) -> tuple[NDArray[np.un
         if mask.dtype.kind not in "iu":
             raise InvalidImageError(f"the mask of (mask, bits) must be of integers, not {mask.dtype}")
         if isinstance(bits, bool) or not isinstance(bits, (int, np.integer)):
-            raise InvalidImageError(f"the bits of (mask, bits) must be one integer, not {bits!r}")
+            named = isinstance(bits, str) or (
+                isinstance(bits, (tuple, list)) and bits and all(isinstance(name, str) for name in bits)
+            )
+            names = ", ".join(map(repr, [bits] if isinstance(bits, str) else bits)) if named else ""
+            hint = f"; use visit_image.bits({names})" if named else ""
+            raise InvalidImageError(f"the bits of (mask, bits) must be one integer, not {bits!r}{hint}")
         bits = int(bits)
     else:
         mask, bits = np.asarray(ignored), 1

@@ -28,6 +28,7 @@ from skysub.sources.flags import (
     mark_planes,
     working_flags,
 )
+from skysub.visit.image import VisitImage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from skysub.pipeline.characterise import ApertureCorrection, Character
     from skysub.pipeline.zero_points import Reference, ZeroPoints
     from skysub.psf.model import MoffatPsf
-    from skysub.visit.image import VisitImage
 
 __all__ = ["CalibrateImageResult", "calibrate_image"]
 
@@ -105,8 +105,13 @@ def calibrate_image(
     NoUsableSuperpixelsError
         When there is no background at all; everything less is said in ``flags`` of the result.
     InvalidImageError
-        When the ratio does not fit the image.
+        When it is no `VisitImage`, or the ratio does not fit the image.
     """
+    if not isinstance(visit_image, VisitImage):
+        raise InvalidImageError(
+            f"calibrate_image takes a VisitImage, not {type(visit_image).__name__}: "
+            "read one by skysub.read_visit_image(path), or make one of arrays by skysub.VisitImage(...)"
+        )
     config = config or CalibrateImageConfig()
     if config.flow == "default":
         config = replace(config, sky=config.sky.for_shape(visit_image.shape))

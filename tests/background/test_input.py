@@ -11,10 +11,17 @@ import pytest
 
 import skysub
 from skysub import errors
+from skysub.visit.planes import AFW_PLANES
 
 CONFIG = skysub.BackgroundConfig(superpixel=16, order=2)
 RANDOM = np.random.default_rng(4)
 IMAGE = (1000 + 30 * RANDOM.standard_normal((96, 130))).astype(np.float32)
+
+
+def visit_image():
+    return skysub.VisitImage(
+        image=IMAGE, mask=np.zeros(IMAGE.shape, np.int32), planes=AFW_PLANES, visit=1, detector=0
+    )
 
 
 @pytest.mark.parametrize(
@@ -70,11 +77,15 @@ def test_read_only_arrays():
         (np.full((4, 4), "a"), "must hold real numbers, not <U1"),
         (np.ma.masked_greater(IMAGE, 1000), "pass image.data, and image.mask as `ignored`"),
         (None, "must have shape"),
+        ("a.fits", r"not a path: pass skysub.read_visit_image\('a.fits'\).image"),
+        (visit_image(), r"pass visit_image.image, and as `ignored` \(visit_image.mask, visit_image.bits\("),
     ],
 )
 def test_images_that_cannot_be_worked_on(image, message):
     with pytest.raises(errors.InvalidImageError, match=message):
         skysub.fit_background(image)
+    with pytest.raises(errors.InvalidImageError, match=message):
+        skysub.subtract_background(image)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +100,8 @@ def test_images_that_cannot_be_worked_on(image, message):
         ((np.zeros((96, 130)), 1), "must be of integers, not float64"),
         ((np.zeros((96, 130), int), 1.5), "must be one integer, not 1.5"),
         ((np.zeros((96, 130), int), True), "must be one integer, not True"),
+        ((np.zeros((96, 130), int), "BAD"), r"not 'BAD'; use visit_image.bits\('BAD'\)$"),
+        ((np.zeros((96, 130), int), ("BAD", "SAT")), r"; use visit_image.bits\('BAD', 'SAT'\)$"),
         ((np.zeros((96, 130), np.uint8), 256), "bits 0x100 do not fit into the mask's type uint8"),
         ((np.zeros((96, 130), int), 1, 2), "not 3 items"),
     ],

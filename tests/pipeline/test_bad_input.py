@@ -218,3 +218,11 @@ def test_a_field_of_nothing_but_stars_is_said_to_be_crowded():
     assert -5 < np.median(off) < 40
     plain = skysub.fit_background(pixels).evaluate() - LEVEL
     assert np.median(off) < 0.2 * np.median(plain)
+
+
+@pytest.mark.parametrize("given", ["a.fits", np.zeros((64, 64), np.float32), None])
+def test_what_is_no_visit_image(given):
+    with pytest.raises(
+        skysub.errors.InvalidImageError, match=r"takes a VisitImage, not .*skysub.read_visit_image\(path\)"
+    ):
+        skysub.calibrate_image(given)
