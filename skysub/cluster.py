@@ -98,10 +98,16 @@ def load_profile(cluster: Mapping[str, Any]) -> Profile:
     """
     changes = dict(cluster)
     path = find_yaml(str(changes.pop("profile", "local")), "cluster")
+    tree = read_yaml(path, "cluster")
     try:
-        profile = Profile.model_validate(merged(read_yaml(path, "cluster"), changes))
+        Profile.model_validate(tree)
     except ValidationError as error:
         raise RecipeError(f"{path}: {explained(error, Profile)}") from None
+    try:
+        profile = Profile.model_validate(merged(tree, changes))
+    except ValidationError as error:
+        raise RecipeError(explained(error, Profile, "cluster")) from None
+    _bytes(profile.memory)
     if profile.kind == "address" and not profile.address:
         raise RecipeError(f"{path}: address is missing: --set cluster.address=tcp://HOST:8786")
     return profile
@@ -287,8 +293,10 @@ def _local_workers(profile: Profile, need: int, units: int) -> tuple[int, int]:
         count = profile.workers
     limit = limit or int(room // count)
     if limit < each:
-        cure = "--set cluster.workers=1, or a larger cluster.memory"
-        _refuse(f"each of {count} worker processes", limit, each, cure)
+        cure = "a larger cluster.memory, or a machine with more"
+        cure = cure if count == 1 else f"--set cluster.workers=1, or {cure}"
+        who = "the worker process" if count == 1 else f"each of {count} worker processes"
+        _refuse(who, limit, each, cure)
     return count, limit
 
 
@@ -302,7 +310,8 @@ def _thread_count(profile: Profile, need: int, units: int) -> int:
         else profile.workers
     )
     if room < need * count:
-        _refuse(f"this process with {count} threads", int(room), need * count, "--set cluster.workers=1")
+        cure = "a machine with more memory" if count == 1 else "--set cluster.workers=1"
+        _refuse(f"this process with {count} threads", int(room), need * count, cure)
     return count
 
 

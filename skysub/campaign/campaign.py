@@ -8,6 +8,7 @@ import numpy as np
 
 from skysub.campaign.context import configured_step
 from skysub.campaign.gather import stored_background
+from skysub.campaign.lookup import closest
 from skysub.campaign.status import current_units, read_status
 from skysub.campaign.steps import find_step
 from skysub.campaign.store.address import place_at
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from skysub.campaign.store.runs import Run, Unit
 
 __all__ = ["Campaign", "open_campaign"]
+
+_FOUND = ("psf", "aperture_correction")
+"""Objects that the steps of skysub find."""
 
 
 def open_campaign(path: str | os.PathLike[str]) -> Campaign:
@@ -249,9 +253,13 @@ class Campaign:
         Raises
         ------
         NotDoneError
-            When the unit is not done.
+            When the unit is not done, or no step finds objects of that name; the message lists the names.
         """
-        return object_of(self.marker(visit, detector)["objects"].get(name))
+        objects = self.marker(visit, detector)["objects"]
+        known = sorted({*objects, *_FOUND})
+        if name not in known:
+            raise NotDoneError(f"no step finds {name!r}{closest(name, known)}; known: {', '.join(known)}")
+        return object_of(objects.get(name))
 
     def open_dataset(self, product: str, run: str | None = None) -> xarray.Dataset:
         """Open the Zarr arrays of a product with xarray, lazily: dimensions, units and coordinates by name.
@@ -291,6 +299,9 @@ class Campaign:
         raise NotDoneError(f"there is no run {name!r}; the runs are {', '.join(self.runs)}")
 
     def _unit(self, visit: int, detector: int) -> tuple[Unit, Run]:
+        for name, number in (("visit", visit), ("detector", detector)):
+            if isinstance(number, bool) or not isinstance(number, (int, np.integer)):
+                raise NotDoneError(f"{name} must be a whole number, as in units, not {number!r}")
         found = self._current.get((visit, detector))
         if found is None:
             detectors = [each for number, each in self._current if number == visit]

@@ -138,6 +138,8 @@ def _paths(source: Source) -> Iterator[tuple[str, dict[str, Any]]]:
     seen = set()
     for each in source.files:
         found = _globbed(each)
+        if not found and Path(each).expanduser().is_dir():
+            raise InputsError(f"{each} is a folder: give '{each.rstrip('/')}/*.fits'")
         if not found:
             raise InputsError(f"no file matches {each!r}{_why_not(each)}")
         for path in found:

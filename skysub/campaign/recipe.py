@@ -6,6 +6,7 @@ import collections.abc
 import dataclasses
 import hashlib
 import json
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -25,7 +26,7 @@ from skysub.campaign.lookup import closest, find_yaml, read_yaml, set_value
 from skysub.errors import RecipeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 __all__ = [
     "Products",
@@ -180,12 +181,43 @@ def load_recipe(
         tree = {**tree, "cluster": {"profile": cluster}}
     elif isinstance(tree.get("cluster"), str):
         tree = {**tree, "cluster": {"profile": tree["cluster"]}}
+    changed = tree
     for assignment in settings:
-        tree = set_value(tree, assignment)
+        changed = set_value(_settable(changed, assignment), assignment)
     try:
-        return Recipe.model_validate(tree)
+        return Recipe.model_validate(changed)
     except ValidationError as error:
-        raise RecipeError(f"{path}: {explained(error, Recipe)}") from None
+        blamed = "--set" if changed is not tree and _is_sound(tree) else path
+        raise RecipeError(f"{blamed}: {explained(error, Recipe)}") from None
+
+
+def _settable(tree: dict[str, Any], assignment: str) -> dict[str, Any]:
+    """Return the tree as one assignment can be laid over it: a single source of inputs is a mapping there."""
+    first, *rest = assignment.partition("=")[0].strip().split(".")
+    steps = tree.get("steps")
+    if first == "steps" and rest and isinstance(steps, dict) and steps and rest[0] not in steps:
+        known = [str(name) for name in steps]
+        raise RecipeError(
+            f"--set {assignment}: the recipe's step is {', '.join(known)}, not {rest[0]!r}"
+            f"{closest(rest[0], known)}"
+        )
+    sources = _as_list(tree.get("inputs"))
+    if first != "inputs" or not rest or not isinstance(sources, list):
+        return tree
+    if len(sources) > 1:
+        raise RecipeError(
+            f"--set {assignment}: the recipe names {len(sources)} sources of inputs, so write a recipe with "
+            "a list 'inputs', where each has files and ingest of its own"
+        )
+    return {**tree, "inputs": {"files": sources[0]} if isinstance(sources[0], str) else sources[0]}
+
+
+def _is_sound(tree: dict[str, Any]) -> bool:
+    try:
+        Recipe.model_validate(tree)
+    except ValidationError:
+        return False
+    return True
 
 
 def built(cls: type, given: dict[str, Any], where: str) -> Any:
@@ -203,9 +235,7 @@ def built(cls: type, given: dict[str, Any], where: str) -> Any:
     try:
         return adapter.validate_python(given)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join([where, *(str(part) for part in first["loc"])])
-        raise RecipeError(f"{place}: {_plain(first)}") from None
+        raise RecipeError(_refused(error.errors(), where)) from None
 
 
 def canonical(value: Any) -> str:
@@ -223,27 +253,46 @@ def short_hash(value: Any) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:16]
 
 
-def explained(error: ValidationError, model: type[BaseModel]) -> str:
-    """What is wrong, in one sentence."""
+def explained(error: ValidationError, model: type[BaseModel], where: str = "") -> str:
+    """What is wrong, in one sentence; ``where`` is the key under which the model stands."""
     # a misspelt key is the likeliest reason for one that is missing
-    first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
-    place = ".".join(str(part) for part in first["loc"])
+    errors = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+    first = errors[0]
     if first["type"] == "extra_forbidden":
         *parents, word = first["loc"]
         known = _known_keys(model, parents)
-        inside = f" in {'.'.join(str(p) for p in parents)}" if parents else ""
+        above = ".".join([*([where] if where else []), *(str(part) for part in parents)])
+        inside = f" in {above}" if above else ""
         return f"unknown key {word!r}{inside}{closest(str(word), known)}; known: {', '.join(known)}"
-    return f"{place}: {_plain(first)}" if place else _plain(first)
+    return _refused(errors, where)
 
 
-def _plain(first: Any) -> str:
-    reason = first.get("ctx", {}).get("error")
+def _refused(errors: Sequence[Any], where: str) -> str:
+    """Say which value is refused, and what it must be: one of several kinds, where it may have several."""
+    keys = [tuple(str(part) for part in each["loc"] if not _KIND.fullmatch(str(part))) for each in errors]
+    place = ".".join([*([where] if where else []), *keys[0]])
+    before = f"{place}: " if place else ""
+    reason = errors[0].get("ctx", {}).get("error")
     if reason is not None:
-        return str(reason)
-    message = str(first["msg"])
-    if first["type"] == "missing":
-        return "is missing"
-    return f"{message[0].lower()}{message[1:]}, not {first['input']!r}"
+        return f"{before}{reason}"
+    if errors[0]["type"] == "missing":
+        return f"{before}is missing"
+    given = errors[0]["input"]
+    rules = dict.fromkeys(_rule(each) for each, key in zip(errors, keys, strict=True) if key == keys[0])
+    return f"{before}must be {' or '.join(rules)}, not {given!r}"
+
+
+_KIND = re.compile(r"(constrained-)?(int|float|str|bool)|(literal|tuple|list|dict|function).*\[.*")
+"""What pydantic adds to the place of an error in a value that may be of several kinds."""
+
+
+def _rule(error: Any) -> str:
+    if error["type"] in {"tuple_type", "list_type", "set_type", "frozen_set_type"}:
+        given = error["input"]
+        return f"a list, as [{given}]" if isinstance(given, str) else "a list"
+    if error["type"] in {"dict_type", "model_type", "dataclass_type"}:
+        return "keys and values"
+    return str(error["msg"]).partition(", unable")[0].removeprefix("Input should be ")
 
 
 def _known_keys(model: type[BaseModel], parents: list[Any]) -> list[str]:

@@ -101,6 +101,8 @@ def write_report(
             "Choose a path on this machine, and copy it from there"
         )
     campaign = open_campaign(output)
+    target = campaign.path.nearby() / "report.html" if path is None else Path(path)
+    _check_writable(target)
     status = campaign.status()
     rows = list(rows_of(campaign))
     chosen = _pictured(rows, status.failures, find_outliers(rows))
@@ -108,7 +110,6 @@ def write_report(
     views = list(views_of(campaign, [(row.visit, row.detector) for row in chosen], edge, progress))
     rows = _with_shares(rows, views)
     records = [(name, campaign.run_record(name)) for name in reversed(campaign.runs)]
-    target = campaign.path.nearby() / "report.html" if path is None else Path(path)
     _save(target, _page(status, rows, views, records))
     return target
 
@@ -363,6 +364,17 @@ def _record(name: str, record: dict[str, Any]) -> dict[str, str]:
 
 def _part(name: str) -> str:
     return (files("skysub.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _check_writable(target: Path) -> None:
+    """Refuse what `_save` could not write, before all detectors are read."""
+    if target.is_dir():
+        raise OutputError(f"the report {target} cannot be written: it is a folder. Name a file in it")
+    folder = target.parent
+    if not folder.is_dir():
+        raise OutputError(f"the report {target} cannot be written: there is no folder {folder}")
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"the report {target} cannot be written: {folder} is read-only for you")
 
 
 def _save(target: Path, parts: Iterable[str]) -> None:

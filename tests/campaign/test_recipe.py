@@ -28,7 +28,7 @@ def written(tmp_path):
         ),
         (
             "steps: {background: {}}\nproducts: {pixels: maybe}",
-            "products.pixels: input should be 'stored' or",
+            "products.pixels: must be 'stored' or",
         ),
         ("steps: {background: {}, calibrate_image: {}}", "a recipe runs one step, not 2"),
         (
@@ -126,7 +126,7 @@ def test_profiles(written):
     assert load_profile({"profile": "local", "workers": 3}).workers == 3
     with pytest.raises(RecipeError, match=r"no cluster profile 'locl'.*did you mean 'local'"):
         load_profile({"profile": "locl"})
-    with pytest.raises(RecipeError, match="unknown key 'worker'; did you mean 'workers'"):
+    with pytest.raises(RecipeError, match="unknown key 'worker' in cluster; did you mean 'workers'"):
         load_profile({"profile": "local", "worker": 3})
     with pytest.raises(RecipeError, match="workers"):
         load_profile({"profile": "local", "workers": 0})

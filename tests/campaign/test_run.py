@@ -275,3 +275,14 @@ def test_xarray_sees_several_runs_as_one(raw, tmp_path, start, make_visit):
         np.testing.assert_array_equal(stored[: mean.shape[0], : mean.shape[1]], mean)
     assert bool(pixels["image"].sel(visit=11, detector=7).isnull().all())
     assert list(campaign.open_dataset(product, run="0001")["visit"].to_numpy()) == [11, 12]
+
+
+def test_names_and_numbers_that_are_none(raw, tmp_path, start):
+    start(raw, tmp_path / "out")
+    campaign = skysub.open_campaign(tmp_path / "out")
+    with pytest.raises(NotDoneError, match="visit must be a whole number, as in units, not '11'"):
+        campaign.visit_image("11", "0")
+    assert campaign.visit_image(np.int64(11), np.int64(0)).visit == 11
+    with pytest.raises(NotDoneError, match="no step finds 'ps'.*did you mean 'psf'.*aperture_correction"):
+        campaign.found("ps", 11, 0)
+    assert campaign.found("psf", 11, 0) is None

@@ -106,7 +106,32 @@ def test_exit_codes(raw, tmp_path, capsys):
         (["run", "background", "--output", "x"], "names no inputs"),
         (
             ["plan", "background", "--output", "x", "--set", "cluster.kind=moon"],
-            "kind: input should be 'local'",
+            "cluster.kind: must be 'local'",
+        ),
+        (
+            ["plan", "background", "--output", "x", "--set", "cluster.workers=0"],
+            "plan: cluster.workers: must be greater than 0 or 'auto', not 0",
+        ),
+        (
+            ["plan", "calibrate_image", "--output", "x", "--set", "steps.calibrate_imge.x=1"],
+            "did you mean 'calibrate_image'?",
+        ),
+        (
+            ["plan", "background", "--output", "x", "--inputs", "y", "--set", "products.pixels=1"],
+            "plan: --set: products.pixels: must be 'stored' or 'on_demand', not 1",
+        ),
+        (
+            ["run", "background", "--output", "x", "--inputs", ".", "--set", "cluster.memory=lots"],
+            "cluster.memory must be auto or a size",
+        ),
+        (["plan", "background", "--output", "x", "--inputs", "."], "is a folder: give './*.fits'"),
+        (
+            ["plan", "background", "--output", "x", "--inputs", ".", "--set", "steps.background.ignored=A,B"],
+            "ignored: must be a list, as [A,B], not 'A,B'",
+        ),
+        (
+            ["plan", "mixed_sources", "--output", "x", "--set", "inputs.ingest.visit=1"],
+            "names 6 sources of inputs",
         ),
     ],
 )
@@ -199,3 +224,21 @@ def test_every_verb_counts_alike_and_says_each_thing_once(raw, tmp_path, capsys)
     assert "2 units done, 2 failed, 1 input unreadable" in page
     assert page.count('<article class="failure">') == 2
     assert "visit 31 detector 6, visit 31 detector 7" in page
+
+
+def test_a_mapping_can_be_set_with_inputs(raw, tmp_path, capsys):
+    inputs = ["background", "--inputs", f"{raw}/d4.fits", "--output", str(tmp_path / "out"), *QUICK]
+    assert main(["run", *inputs, "--set", "inputs.ingest.visit=77"]) == 0
+    capsys.readouterr()
+    assert skysub.open_campaign(tmp_path / "out").units == [(77, 4)]
+
+
+def test_a_report_that_cannot_be_written_reads_nothing(raw, tmp_path, capsys):
+    out = str(tmp_path / "out")
+    main(["run", "background", "--inputs", f"{raw}/*.fits", "--output", out, *QUICK])
+    capsys.readouterr()
+    for place, words in ((tmp_path, "it is a folder"), (tmp_path / "no" / "a.html", "there is no folder")):
+        assert main(["report", out, "--output", str(place)]) == 1
+        said = capsys.readouterr().err
+        assert words in said
+        assert "looking at detectors" not in said
