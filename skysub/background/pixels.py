@@ -68,11 +68,9 @@ def checked_ignored(ignored: Any, shape: tuple[int, int]) -> tuple[NDArray[np.un
         if mask.dtype.kind not in "iu":
             raise InvalidImageError(f"the mask of (mask, bits) must be of integers, not {mask.dtype}")
         if isinstance(bits, bool) or not isinstance(bits, (int, np.integer)):
-            named = isinstance(bits, str) or (
-                isinstance(bits, (tuple, list)) and bits and all(isinstance(name, str) for name in bits)
-            )
-            names = ", ".join(map(repr, [bits] if isinstance(bits, str) else bits)) if named else ""
-            hint = f"; use visit_image.bits({names})" if named else ""
+            names = bits if isinstance(bits, (tuple, list)) else (bits,)
+            named = bool(names) and all(isinstance(name, str) for name in names)
+            hint = f"; use visit_image.bits({', '.join(map(repr, names))})" if named else ""
             raise InvalidImageError(f"the bits of (mask, bits) must be one integer, not {bits!r}{hint}")
         bits = int(bits)
     else:

@@ -67,7 +67,7 @@ class VisitImage:
     path: str = ""
     """The file it was read from; empty where it was made in memory."""
     notes: tuple[str, ...] = ()
-    """What was found wrong and mended on reading, a sentence each; written as HISTORY."""
+    """What was mended on reading, or must be known of the pixels, a sentence each; written as HISTORY."""
 
     def __post_init__(self) -> None:
         if self.image.ndim != 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -12,7 +13,15 @@ from skysub.visit.planes import MaskPlanes
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["IngestMap"]
+__all__ = ["IngestMap", "by_hand"]
+
+
+def by_hand(*names: str, **values: object) -> str:
+    """How to say entries of an `IngestMap`, in Python and in a recipe, for the messages of readers."""
+    given = dict.fromkeys(names, "...") | {name: str(value) for name, value in values.items()}
+    python = ", ".join(f"{name}={value}" for name, value in given.items())
+    recipe = ", ".join(f"{name}: {value.lower()}" for name, value in given.items())
+    return f"IngestMap({python}); in a recipe: `ingest: {{{recipe}}}` under `inputs:`"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +61,8 @@ class IngestMap:
     Raises
     ------
     ConfigError
-        When entries contradict each other, ``bad_variance`` is no part of one, or ``filename`` is no regular
-        expression.
+        When entries contradict each other, a number is negative, ``bad_variance`` is no part of one, or
+        ``filename`` is no regular expression.
     """
 
     image: str | int | None = None
@@ -81,6 +90,17 @@ class IngestMap:
         if isinstance(self.bad_variance, (bool, str)) or not 0 <= self.bad_variance <= 1:
             raise ConfigError(f"bad_variance must be a part from 0 to 1, not {self.bad_variance!r}")
         MaskPlanes(self.planes)
+        for name in ("visit", "detector"):
+            value = getattr(self, name)
+            if isinstance(value, (bool, float)) or (isinstance(value, int) and value < 0):
+                raise ConfigError(f"{name} must be a header keyword or a whole number from 0, not {value!r}")
+        for name in ("exposure_time", "gain", "read_noise"):
+            value = getattr(self, name)
+            if value is None or isinstance(value, str):
+                continue
+            if isinstance(value, bool) or not 0 <= value < math.inf or (name == "gain" and value == 0):
+                least = "positive number" if name == "gain" else "number from 0"
+                raise ConfigError(f"{name} must be a header keyword or a {least}, not {value!r}")
         if self.filename is not None:
             try:
                 re.compile(self.filename)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from skysub.errors import InvalidImageError, LayoutError
 from skysub.visit.fits.assemble import assemble, visit_header
 from skysub.visit.fits.psf import find_psf
+from skysub.visit.ingest import by_hand
 from skysub.visit.planes import MaskPlanes
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def only(file: FitsFile, name: str) -> Hdu:
     what = f"there are {len(found)} {name} extensions" if found else f"there is no {name} extension"
     raise LayoutError(
         f"{file.path}: this looks like an LSST exposure, but {what} (extensions: {have}); "
-        "say what is what by IngestMap(image=..., mask=..., variance=...)"
+        f"say what is what by {by_hand('image', 'mask', 'variance')}"
     )
 
 
@@ -108,7 +109,8 @@ def planes_of_cards(where: str, cards: Cards) -> MaskPlanes:
     found = {keyword[3:]: cards.get(keyword) for keyword in cards.keywords("MP_")}
     if not found:
         raise LayoutError(
-            f"{where}: no MP_ card names a mask plane; give them by IngestMap(image=..., planes=...)"
+            f"{where}: no MP_ card names a mask plane; "
+            f"give them by {by_hand('image', 'mask', planes='{...}')}"
         )
     for name, bit in found.items():
         if isinstance(bit, bool) or not isinstance(bit, int) or not 0 <= bit <= 31:

@@ -11,6 +11,7 @@ from skysub.errors import LayoutError
 from skysub.visit.fits.header import Lookup, VisitHeader, find_origin, find_wcs, same_as_square
 from skysub.visit.fits.pixels import read_float, read_integer
 from skysub.visit.image import VisitImage
+from skysub.visit.ingest import by_hand
 from skysub.visit.planes import AFW_PLANES
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ def finish(
     image: NDArray[np.float32],
     mask: NDArray[np.signedinteger],
     variance: NDArray[np.float32] | None,
+    notes: tuple[str, ...] = (),
     **more: Any,
 ) -> VisitImage:
     """Make the visit image of its arrays, once they hold nothing that would mislead.
@@ -137,7 +139,6 @@ def finish(
 
     mask = _named_bits(header, mask)
     planes = header.planes
-    notes: tuple[str, ...] = ()
     if variance is not None:
         unmasked, bad, first = kernels.count_bad_variance(variance.reshape(-1), mask.reshape(-1))
         if bad > ingest.bad_variance * unmasked:
@@ -145,7 +146,7 @@ def finish(
             raise LayoutError(
                 f"{header.who}: {bad} of {unmasked} unmasked pixels have no positive finite variance, "
                 f"the first {variance[y, x]} at x={x}, y={y}: is the variance what it should be? "
-                "If so, allow a larger part by IngestMap(bad_variance=...)"
+                f"If so, allow a larger part by {by_hand('bad_variance')}"
             )
         if bad:
             planes = planes.with_plane("BAD", "NO_DATA")
@@ -153,7 +154,7 @@ def finish(
             mask = mask.astype(planes.dtype, copy=False)
             mask[lost] |= mask.dtype.type(planes.bits("BAD", "NO_DATA"))
             variance[lost] = np.nan
-            notes = (
+            notes += (
                 f"{bad} of {unmasked} unmasked pixels had no positive finite variance: now BAD and NO_DATA",
             )
     fields = {
@@ -238,7 +239,7 @@ def _named_bits(header: VisitHeader, mask: NDArray[np.signedinteger]) -> NDArray
         bits = ", ".join(str(bit) for bit in range(unnamed.bit_length()) if unnamed >> bit & 1)
         raise LayoutError(
             f"{header.who}: mask pixels have the bits {bits} set, which the header gives no plane to; "
-            "name them by IngestMap(image=..., mask=..., planes={...})"
+            f"name them by {by_hand('image', 'mask', planes='{...}')}"
         )
     if mask.dtype == np.int32 and header.planes.dtype == np.int64:
         wide: NDArray[np.signedinteger] = mask.astype(np.int64) & 0xFFFFFFFF

@@ -13,6 +13,7 @@ from skysub.errors import LayoutError, VisitFileNotFoundError
 from skysub.visit.fits.assemble import check_shape, finish, visit_header, weight_to_variance
 from skysub.visit.fits.file import open_fits
 from skysub.visit.fits.pixels import read_float, read_integer
+from skysub.visit.ingest import by_hand
 from skysub.visit.planes import MaskPlanes
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ def _beside(stack: ExitStack, header: VisitHeader, image: Hdu, product: str) -> 
     if not count:
         raise LayoutError(
             f"{header.who}: the name has no _ooi_ from which that of its {_WHAT[product]} file would follow; "
-            "read the image alone by IngestMap(image=...)"
+            f"read the image alone by {by_hand('image')}"
         )
     path = header.path[: len(header.path) - len(name)] + beside
     try:
@@ -188,7 +189,7 @@ def _beside(stack: ExitStack, header: VisitHeader, image: Hdu, product: str) -> 
     except VisitFileNotFoundError as error:
         raise VisitFileNotFoundError(
             f"{header.who}: its {_WHAT[product]} file is missing: {path}; fetch it, "
-            "or read the image alone by IngestMap(image=...)"
+            f"or read the image alone by {by_hand('image')}"
         ) from error
     hdu = next((hdu for hdu in file.hdus[1:] if hdu.is_image and hdu.name == image.name), None)
     if hdu is None:

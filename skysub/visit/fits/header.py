@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from skysub.errors import LayoutError
 from skysub.visit.fits.cards import Cards, Malformed
+from skysub.visit.ingest import by_hand
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS
@@ -112,7 +113,7 @@ class Lookup:
             return default
         raise LayoutError(
             f"{self.path}: the header does not say the {name} ({', '.join(keywords)} looked for); "
-            f"say where it is, or what it is: IngestMap({name}=...)"
+            f"say where it is, or what it is: {by_hand(name)}"
         )
 
     def number(self, name: str, *keywords: str) -> float | None:
@@ -149,7 +150,10 @@ class Lookup:
             if isinstance(value, str) and value.strip():
                 return value.split()[0]
             if mapped:
-                raise LayoutError(f"{self.path}: {keyword}, mapped as the band, is {_shown(value)}")
+                raise LayoutError(
+                    f"{self.path}: {keyword}, mapped as the band, is {_shown(value)}; "
+                    f"a word that is the band itself has = before it: band='={mapped}'"
+                )
         return ""
 
     def unit(self, image: Cards, *, default: str = "adu") -> str:
@@ -166,7 +170,7 @@ class Lookup:
         if isinstance(value, bool) or not _digits(text):
             raise LayoutError(
                 f"{self.path}: the {name}, from {source}, is {_shown(value)}, not a whole number; "
-                f"say where it is, or what it is: IngestMap({name}=...)"
+                f"say where it is, or what it is: {by_hand(name)}"
             )
         return int(text)
 
@@ -186,7 +190,7 @@ def known_unit(path: str, stated: Any) -> str:
         if _unit(stated) is not None:
             return stated.strip()
     raise LayoutError(
-        f"{path}: BUNIT is {_shown(stated)}, which is no unit that is known; give it by IngestMap(unit=...)"
+        f"{path}: BUNIT is {_shown(stated)}, which is no unit that is known; give it by {by_hand('unit')}"
     )
 
 

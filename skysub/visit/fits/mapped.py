@@ -16,6 +16,7 @@ from skysub.visit.fits.assemble import (
     weight_to_variance,
 )
 from skysub.visit.fits.pixels import read_float, read_integer
+from skysub.visit.ingest import by_hand
 from skysub.visit.planes import AFW_PLANES, MaskPlanes
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def read(file: FitsFile, header: VisitHeader, ingest: IngestMap) -> VisitImage:
             mask[stored != 0] |= AFW_PLANES.bits("BAD")
     elif ingest.planes:
         raise LayoutError(
-            f"{header.who}: the map gives planes but no mask: IngestMap(mask=..., planes={{...}})"
+            f"{header.who}: the map gives planes but no mask: {by_hand('mask', planes='{...}')}"
         )
     variance = noise_model(header, image)
     extension = ingest.variance if ingest.weight is None else ingest.weight

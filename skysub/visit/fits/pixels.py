@@ -10,6 +10,7 @@ import numpy as np
 from skysub.errors import LayoutError, VisitFileError
 from skysub.visit.fits.checksum import data_sum, fold
 from skysub.visit.fits.file import BLOCK
+from skysub.visit.ingest import by_hand
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -123,7 +124,8 @@ def _verify(file: FitsFile, hdu: Hdu, total: int) -> None:
     if isinstance(stated, str) and stated.strip().isdigit() and int(stated) != total:
         raise VisitFileError(
             f"{_where(file, hdu)}: the data do not have the DATASUM that the header states: the file is "
-            "damaged, or was changed without it; fetch it again, or read it with IngestMap(verify=False)"
+            "damaged, or was changed without it; fetch it again, or read it with "
+            f"{by_hand(verify=False)}"
         )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from skysub.errors import LayoutError
 from skysub.visit.fits.assemble import check_shape, finish, noise_model, nothing_known, visit_header
 from skysub.visit.fits.pixels import read_float, read_integer
+from skysub.visit.ingest import by_hand
 from skysub.visit.planes import AFW_PLANES
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def _image_and_mask(file: FitsFile) -> tuple[Hdu, Hdu | None]:
         have = ", ".join(f"{hdu.index} {hdu.name or '(no name)'}" for hdu in file.hdus if hdu.is_image)
         raise LayoutError(
             f"{file.path}: this is no layout that is known, and it is not plain which image is meant "
-            f"(images in: {have}); say so by IngestMap(image=...)"
+            f"(images in: {have}); say so by {by_hand('image')}"
         )
     return chosen[0], masks[0] if masks else None
 

@@ -11,6 +11,7 @@ from skysub.errors import LayoutError
 from skysub.visit.fits.assemble import finish, nothing_known, visit_header
 from skysub.visit.fits.pixels import read_float, read_vector
 from skysub.visit.fits.row import read_row
+from skysub.visit.ingest import by_hand
 from skysub.visit.planes import AFW_PLANES
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ __all__ = ["NAME", "headers", "read", "recognise"]
 NAME = "SDSS frame"
 NANOMAGGY = 3631.0
 """nJy in a nanomaggy."""
+
+_WITH_SKY = f"to have it in the image: {by_hand(add_sky=True)}"
 
 
 def recognise(file: FitsFile) -> bool:
@@ -86,7 +89,13 @@ def read(file: FitsFile, header: VisitHeader, ingest: IngestMap) -> VisitImage:
         image += _sky(file, header)
         photo_calib = NANOMAGGY * float(calibration.mean())
     return finish(
-        header, ingest, image=image, mask=nothing_known(image), variance=None, photo_calib=photo_calib
+        header,
+        ingest,
+        image=image,
+        mask=nothing_known(image),
+        variance=None,
+        notes=() if ingest.add_sky else (f"SDSS has subtracted the sky already; {_WITH_SKY}",),
+        photo_calib=photo_calib,
     )
 
 
