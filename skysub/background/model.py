@@ -53,6 +53,12 @@ class Background:
     reduced: str = ""
     """Why ``order`` is below the one asked for; empty where it is not."""
 
+    def __repr__(self) -> str:
+        return (
+            f"Background(shape={self.shape}, superpixels={self.grid.shape}, usable={int(self.usable.sum())}, "
+            f"order={self.order}, chi2_per_freedom={self.chi2_per_freedom:.3g})"
+        )
+
     @property
     def shape(self) -> tuple[int, int]:
         """Shape (ny, nx) of the image, pixel."""
@@ -180,6 +186,11 @@ class BackgroundList(Sequence[Background]):
 
     def __len__(self) -> int:
         return len(self._layers)
+
+    def __repr__(self) -> str:
+        shape = f", shape={self._layers[0].shape}" if self._layers else ""
+        orders = ", ".join(str(layer.order) for layer in self._layers)
+        return f"BackgroundList({len(self)} layers{shape}, orders=[{orders}])"
 
     def __iter__(self) -> Iterator[Background]:
         return iter(self._layers)

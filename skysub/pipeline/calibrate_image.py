@@ -70,6 +70,15 @@ class CalibrateImageResult:
     passes: int = 1
     """Turns of source mask and background."""
 
+    def __repr__(self) -> str:
+        names = ("psf", "aperture_correction", "zero_points")
+        found = [name for name in names if getattr(self, name) is not None]
+        return (
+            f"CalibrateImageResult({self.preliminary_visit_image!r}, "
+            f"{self.preliminary_visit_image_background!r}, "
+            f"found={' '.join(found) or 'none'}, flags={' '.join(self.flags) or 'none'})"
+        )
+
 
 def calibrate_image(
     visit_image: VisitImage,

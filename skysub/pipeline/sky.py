@@ -71,6 +71,12 @@ class Sky:
     flags: dict[str, str]
     """What a person should know, by a short name."""
 
+    def __repr__(self) -> str:
+        return (
+            f"Sky({self.background!r}, structure={self.structure:.3g}, masked={self.mask.masked:.3g}, "
+            f"passes={self.passes}, flags={' '.join(self.flags) or 'none'})"
+        )
+
 
 def find_sky(
     image: NDArray[np.float32],

@@ -87,6 +87,17 @@ class VisitImage:
                     f"{self._who()}: {name} must be {names} in native byte order, not {array.dtype!r}"
                 )
 
+    def __repr__(self) -> str:
+        parts = [f"visit={self.visit}", f"detector={self.detector}", f"band={self.band!r}"]
+        parts += [f"shape={self.shape}", f"unit={self.unit!r}", f"planes={' '.join(self.planes.names)}"]
+        known = [n for n in ("variance", "wcs", "psf", "photo_calib") if getattr(self, n) is not None]
+        parts.append(f"known={' '.join(known) or 'pixels alone'}")
+        if self.path:
+            parts.append(f"path={self.path!r}")
+        if self.notes:
+            parts.append(f"notes={len(self.notes)}")
+        return f"VisitImage({', '.join(parts)})"
+
     @property
     def shape(self) -> tuple[int, int]:
         """(ny, nx), pixel."""

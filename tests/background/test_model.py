@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import skysub
 from skysub import errors
 from skysub.background.chebyshev import degrees, design_matrix, least_squares, power_coefficients
+from skysub.background.model import BackgroundList
 
 RANDOM = np.random.default_rng(11)
 
@@ -216,3 +217,11 @@ def test_least_squares_of_points_in_a_line():
     np.testing.assert_allclose(matrix @ coefficients, values, atol=1e-6)
     assert np.abs(coefficients).max() < 400
     np.testing.assert_allclose(matrix @ least_squares(matrix, values[:, 0]), values[:, 0], atol=1e-6)
+
+
+def test_layers_are_shown_in_a_line():
+    config = skysub.BackgroundConfig(superpixel=16, order=2)
+    layer = skysub.fit_background(np.random.default_rng(3).normal(9, 1, (64, 80)), None, config)
+    assert repr(layer).startswith("Background(shape=(64, 80), superpixels=(4, 5), usable=20, order=2, chi2")
+    assert repr(BackgroundList([layer, layer])) == "BackgroundList(2 layers, shape=(64, 80), orders=[2, 2])"
+    assert repr(BackgroundList()) == "BackgroundList(0 layers, orders=[])"

@@ -226,3 +226,10 @@ def test_what_is_no_visit_image(given):
         skysub.errors.InvalidImageError, match=r"takes a VisitImage, not .*skysub.read_visit_image\(path\)"
     ):
         skysub.calibrate_image(given)
+
+
+def test_a_result_is_shown_in_a_line():
+    shown = repr(skysub.calibrate_image(blank((128, 128)), NO_CR))
+    assert len(shown) < 500
+    assert shown.startswith("CalibrateImageResult(VisitImage(visit=12, detector=5, ")
+    assert "no_psf_stars" in shown

@@ -87,3 +87,11 @@ def test_visit_images_travel():
     copy = pickle.loads(pickle.dumps(visit_image()))
     assert copy.image.tolist() == visit_image().image.tolist()
     assert copy.planes == AFW_PLANES
+
+
+def test_it_is_shown_in_a_line():
+    given = visit_image(band="r", path="a.fits", notes=("one",))
+    assert repr(given) == (
+        "VisitImage(visit=7, detector=3, band='r', shape=(3, 4), unit='electron', planes="
+        f"{' '.join(AFW_PLANES.names)}, known=variance, path='a.fits', notes=1)"
+    )
