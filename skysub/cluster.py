@@ -31,6 +31,9 @@ ALL_CORES = 1_000_000
 _USABLE = 0.9
 """Share of this machine's memory that workers may have."""
 
+_SCHEDULER_WAIT = 15
+"""Seconds that a scheduler has to answer; its workers may come later."""
+
 _DASK = {
     # units hold their pixels themselves, so Dask has nothing to spill, and a pause would not end
     "distributed.worker.memory.target": False,
@@ -72,7 +75,7 @@ class Profile(BaseModel):
     address: str = ""
     """Of the scheduler."""
     patience: float = Field(60, gt=0)
-    """Seconds to wait for a scheduler and its first worker."""
+    """Seconds to wait for a scheduler's first worker; for the scheduler itself 15 at most."""
     dashboard: str = ""
     """Address of Dask's dashboard, such as ":8787"; empty: none."""
 
@@ -256,12 +259,15 @@ def _threads(profile: Profile, need: int, units: int) -> Iterator[Workers]:
 def _address(profile: Profile, need: int, units: int) -> Iterator[Workers]:
     from distributed import Client
 
-    with _started(lambda: Client(profile.address, timeout=profile.patience)) as client:
+    wait = min(_SCHEDULER_WAIT, profile.patience)
+    cure = "is `dask scheduler` running there? Else give its address by --set cluster.address=tcp://HOST:8786"
+    with _started(lambda: Client(profile.address, timeout=wait), cure) as client:
         try:
             client.wait_for_workers(1, timeout=profile.patience)
         except TimeoutError:
             raise ClusterError(
-                f"{profile.address} has no workers, after a minute's wait: start some"
+                f"{profile.address} has no workers, after {profile.patience:g} s: start some, as by "
+                f"`dask worker {profile.address}`"
             ) from None
         known = client.scheduler_info(n_workers=-1)["workers"]
         small = {
@@ -316,12 +322,13 @@ def _thread_count(profile: Profile, need: int, units: int) -> int:
 
 
 @contextmanager
-def _started(start: Any) -> Iterator[Any]:
+def _started(start: Any, cure: str = "") -> Iterator[Any]:
     try:
         opened = start()
     except (OSError, TimeoutError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise ClusterError(f"no Dask cluster to work on: {reason}") from error
+        advice = f": {cure}" if cure else ""
+        raise ClusterError(f"no Dask cluster to work on: {reason}{advice}") from error
     with opened:
         yield opened
 

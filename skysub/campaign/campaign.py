@@ -288,9 +288,9 @@ class Campaign:
         NotDoneError
             When the run makes no such product.
         """
-        from skysub.campaign.dataset import open_current, open_run
+        from skysub.campaign.dataset import open_current, open_dataset
 
-        return open_current(self._current, product) if run is None else open_run(self._run(run), product)
+        return open_current(self._current, product) if run is None else open_dataset(self._run(run), product)
 
     def _run(self, name: str | None) -> Run:
         for run in reversed(self._runs):

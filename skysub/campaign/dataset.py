@@ -10,7 +10,7 @@ import numpy as np
 from skysub.campaign.steps import find_step
 from skysub.campaign.store.address import place_at
 from skysub.campaign.store.arrays import read_block
-from skysub.errors import NotDoneError
+from skysub.errors import MissingPackageError, NotDoneError, how_to_install
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from skysub.campaign.store.place import Place
     from skysub.campaign.store.runs import Run, Unit
 
-__all__ = ["open_current", "open_run"]
+__all__ = ["open_current", "open_dataset"]
 
 
 def open_current(current: Mapping[tuple[int, int], tuple[Unit, Run]], product: str) -> xarray.Dataset:
     """Open one product of all units, each from the run that speaks for it.
 
-    Where one run speaks for all of them this is `open_run`. Else the arrays are Dask's, with one chunk per
-    detector, as large as the largest run's; runs that do not make the product are left out.
+    Where one run speaks for all of them this is `open_dataset`. Else the arrays are Dask's, with one chunk
+    per detector, as large as the largest run's; runs that do not make the product are left out.
 
     Raises
     ------
@@ -38,20 +38,21 @@ def open_current(current: Mapping[tuple[int, int], tuple[Unit, Run]], product: s
     runs = {run.name: run for _, run in current.values()}
     making = {name: run for name, run in runs.items() if product in _stores(run)}
     if len(runs) == 1 or not making:
-        return open_run(runs[max(runs)], product)
+        return open_dataset(runs[max(runs)], product)
     return _combined({key: held for key, held in current.items() if held[1].name in making}, product)
 
 
-def open_run(run: Run, product: str) -> xarray.Dataset:
+def open_dataset(run: Run, product: str) -> xarray.Dataset:
     """Open one product of a run; see `skysub.campaign.campaign.Campaign.open_dataset`.
 
     Raises
     ------
     NotDoneError
         When the run makes no such product.
+    MissingPackageError
+        When xarray is not installed.
     """
-    import xarray as xr
-
+    xr = _xarray()
     stores = _stores(run)
     if product not in stores:
         raise NotDoneError(f"run {run.name} makes no {product!r}; it makes {' and '.join(stores)}")
@@ -85,6 +86,16 @@ def open_run(run: Run, product: str) -> xarray.Dataset:
     return opened
 
 
+def _xarray() -> Any:
+    try:
+        import xarray as xr
+    except ImportError as error:
+        raise MissingPackageError(
+            f"opening a product by name needs xarray; {how_to_install('xarray')}"
+        ) from error
+    return xr
+
+
 def _stores(run: Run) -> dict[str, Place]:
     step = find_step(run.record["step"])
     return {step.product: run.images, step.background_product: run.backgrounds}
@@ -103,10 +114,10 @@ def _flags(run: Run, visit: int, detector: int) -> dict[str, Any]:
 
 def _combined(held: Mapping[tuple[int, int], tuple[Unit, Run]], product: str) -> xarray.Dataset:
     import dask.array as da
-    import xarray as xr
 
+    xr = _xarray()
     runs = {run.name: run for _, run in held.values()}
-    parts = {name: open_run(run, product) for name, run in sorted(runs.items())}
+    parts = {name: open_dataset(run, product) for name, run in sorted(runs.items())}
     folders = {name: str(_stores(run)[product].absolute()) for name, run in runs.items()}
     visits, detectors = (sorted({key[axis] for key in held}) for axis in (0, 1))
     bands = {unit.visit: unit.band for unit, _ in held.values()}
@@ -137,7 +148,7 @@ def _combined(held: Mapping[tuple[int, int], tuple[Unit, Run]], product: str) ->
             key: value for key, value in first.attrs.items() if all(a.get(key) == value for a in common)
         }
         variables[name] = (first.dims, array, attributes)
-    dataset = xr.Dataset(variables)
+    dataset: xarray.Dataset = xr.Dataset(variables)
     coordinates: dict[str, Any] = {
         "visit": ("visit", np.array(visits, np.int64)),
         "detector": ("detector", np.array(detectors, np.int64)),
