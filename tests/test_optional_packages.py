@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fsspec.registry import _registry
 
 import skysub
 from skysub.campaign.store import s3_client
@@ -37,8 +38,10 @@ def test_campaigns_in_buckets(without):
         skysub.open_campaign("s3://bucket/night")
 
 
-def test_images_in_buckets(without):
+def test_images_in_buckets(without, monkeypatch):
     without("s3fs")
+    # fsspec remembers what it has imported before
+    monkeypatch.delitem(_registry, "s3", raising=False)
     with pytest.raises(skysub.errors.VisitFileError, match=says("s3")):
         skysub.read_visit_image("s3://bucket/image.fits")
 
