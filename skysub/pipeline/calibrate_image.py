@@ -185,7 +185,7 @@ class _Work:
         compile_once(visit_image.mask.dtype)
         with self.stopwatch("flags"):
             self.flags = self._flagged(config.ignored_planes)
-            lit = 1 - count_pixels(self.flags, IGNORED, self.grid).sum() / self.flags.size
+            lit = 1 - count_pixels(self.flags, (IGNORED,), self.grid).sum() / self.flags.size
             if "VIGNETTED" in config.ignored_planes and lit < _LEAST_LIT:
                 self.flags = self._flagged(tuple(n for n in config.ignored_planes if n != "VIGNETTED"))
                 self.said["vignetted"] = (

@@ -72,12 +72,12 @@ def working_flags(
     return flags
 
 
-def count_pixels(flags: NDArray[np.uint8], bits: int, grid: SuperpixelGrid) -> NDArray[np.int64]:
-    """Pixels of each superpixel that have any of ``bits`` in their flags, (gy, gx) int64."""
+def count_pixels(flags: NDArray[np.uint8], bits: tuple[int, ...], grid: SuperpixelGrid) -> NDArray[np.int64]:
+    """Pixels of each superpixel that have any of ``bits[k]`` in their flags, (len(bits), gy, gx) int64."""
     from skysub.sources import kernels
 
-    found = np.empty(grid.shape, np.int64)
-    kernels.count_flagged(flags, bits, grid.y_edges, grid.x_edges, found)
+    found = np.empty((len(bits), *grid.shape), np.int64)
+    kernels.count_flagged(flags, np.array(bits, np.uint8), grid.y_edges, grid.x_edges, found)
     return found
 
 

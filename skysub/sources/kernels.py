@@ -22,21 +22,22 @@ def flag_pixels(mask, ignored, saturated, flags):
 
 @njit(nogil=True, cache=True)
 def count_flagged(flags, bits, y_edges, x_edges, out):
-    """Pixels of each superpixel that have any of ``bits``, into ``out`` (gy, gx) int64."""
-    bits = np.uint8(bits)
-    columns = np.empty(flags.shape[1], np.uint8)
+    """Pixels of each superpixel that have any of ``bits[k]``, uint8, into ``out[k]`` (gy, gx) int64."""
+    columns = np.empty((len(bits), flags.shape[1]), np.uint8)
     most = 255
     out[:] = 0
     for j in range(len(y_edges) - 1):
         for top in range(y_edges[j], y_edges[j + 1], most):
             columns[:] = 0
             for y in range(top, min(top + most, y_edges[j + 1])):
-                _count_row(flags[y], bits, columns)
-            for i in range(len(x_edges) - 1):
-                n = 0
-                for x in range(x_edges[i], x_edges[i + 1]):
-                    n += columns[x]
-                out[j, i] += n
+                for k in range(len(bits)):
+                    _count_row(flags[y], bits[k], columns[k])
+            for k in range(len(bits)):
+                for i in range(len(x_edges) - 1):
+                    n = 0
+                    for x in range(x_edges[i], x_edges[i + 1]):
+                        n += columns[k, x]
+                    out[k, j, i] += n
 
 
 @njit(nogil=True)

@@ -147,11 +147,7 @@ def mask_sources(
     from skysub.sources import paint_kernels as kernels
 
     image = plain(image)
-    before = _pixels_without(IGNORED | SATURATED, flags, grid)
-    had_sky = _with_sky(before, grid, config)
     cells = _no_finer(grid, _CELL)
-    cells_before = before if cells is grid else _pixels_without(IGNORED | SATURATED, flags, cells)
-    asked = config.least_superpixels * _with_sky(cells_before, cells, config).sum()
     level = float(np.nanmedian(noise)) if np.isfinite(noise).any() else np.nan
     kernel = smoothing_kernel(fwhm)
     footprints = find_footprints(
@@ -178,20 +174,21 @@ def mask_sources(
                     image, flags, power, noise, grid, config=config.extended, ignored=NOT_SKY, threads=threads
                 )
                 kernels.paint_blocks(blocks, config.extended.block, EXTENDED, flags)
-        good = _pixels_without(NOT_SKY, flags, grid)
-        cells_good = good if cells is grid else _pixels_without(NOT_SKY, flags, cells)
+        before, good = _pixels_left(flags, grid)
+        had_sky, left = (_with_sky(pixels, grid, config) for pixels in (before, good))
+        in_cells = (before, good) if cells is grid else _pixels_left(flags, cells)
+        asked, there = (_with_sky(pixels, cells, config).sum() for pixels in in_cells)
         enough = rung > 0 or good.sum() >= _LEAST_LEFT * before.sum()
-        if (enough and _with_sky(cells_good, cells, config).sum() >= asked) or rung == DARKEST:
+        if (enough and there >= config.least_superpixels * asked) or rung == DARKEST:
             break
         rung += 1
-    left = had_sky & _with_sky(good, grid, config)
     return SourceMask(
         footprints=footprints,
         area=int(before.sum()),
         good=good,
         masked=1 - float(good.sum()) / max(1, int(before.sum())),
         rung=rung,
-        dry=int(had_sky.sum() - left.sum()),
+        dry=int(np.sum(had_sky & ~left)),
     )
 
 
@@ -210,10 +207,11 @@ def _no_finer(grid: SuperpixelGrid, size: int) -> SuperpixelGrid:
     return type(grid).of_counts(shape, gy=gy, gx=gx)
 
 
-def _pixels_without(bits: int, flags: NDArray[np.uint8], grid: SuperpixelGrid) -> NDArray[np.int64]:
+def _pixels_left(flags: NDArray[np.uint8], grid: SuperpixelGrid) -> NDArray[np.int64]:
+    """(2, gy, gx): pixels of each superpixel in which sky can be seen, without sources and with them."""
     size = np.outer(np.diff(grid.y_edges), np.diff(grid.x_edges))
-    good: NDArray[np.int64] = size - count_pixels(flags, bits, grid)
-    return good
+    left: NDArray[np.int64] = size - count_pixels(flags, (IGNORED | SATURATED, NOT_SKY), grid)
+    return left
 
 
 def _paint(

@@ -233,11 +233,12 @@ def test_flagged_pixels_are_counted_by_superpixel(shape):
     flags = np.random.default_rng(4).integers(0, 16, shape).astype(np.uint8)
     flags[: shape[0] // 2] |= SOURCE
     grid = SuperpixelGrid.of_counts(shape, gy=2, gx=3)
-    counted = count_pixels(flags, SOURCE | EXTENDED, grid)
+    kinds = (SOURCE | EXTENDED, IGNORED)
+    counted = count_pixels(flags, kinds, grid)
     for j in range(2):
         for i in range(3):
             cut = flags[grid.y_edges[j] : grid.y_edges[j + 1], grid.x_edges[i] : grid.x_edges[i + 1]]
-            assert counted[j, i] == ((cut & (SOURCE | EXTENDED)) != 0).sum()
+            assert [*counted[:, j, i]] == [((cut & bits) != 0).sum() for bits in kinds]
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
