@@ -55,6 +55,8 @@ _DASK = {
         "OMP_NUM_THREADS": 1,
         "MKL_NUM_THREADS": 1,
         "OPENBLAS_NUM_THREADS": 1,
+        # a worker is one thread, in Zarr as well: the other cores have workers of their own
+        "ZARR_THREADING__MAX_WORKERS": 1,
     },
 }
 
