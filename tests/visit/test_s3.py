@@ -26,8 +26,8 @@ def bucket():
         patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         store = s3fs.S3FileSystem()
-        store.mkdir("night")
-        yield "s3://night", store
+        store.mkdir("visits")
+        yield "s3://visits", store
         s3fs.S3FileSystem.clear_instance_cache()
     server.stop()
 
@@ -46,7 +46,7 @@ def test_headers_take_a_part_of_the_file(bucket, tmp_path):
     url, store = bucket
     big = make_visit_image(shape=(1200, 1000))
     write_visit_image(big, tmp_path / "big.fits", compression="none")
-    store.put_file(tmp_path / "big.fits", "night/big.fits")
+    store.put_file(tmp_path / "big.fits", "visits/big.fits")
     header = read_visit_header(f"{url}/big.fits")
     assert (header.visit, header.shape) == (big.visit, (1200, 1000))
     with open_fits(f"{url}/big.fits") as file:
@@ -58,7 +58,7 @@ def test_files_that_lie_beside_are_found(bucket, tmp_path):
     url, store = bucket
     path = write_decam(tmp_path, detectors=(33,))
     for each in tmp_path.iterdir():
-        store.put_file(each, f"night/decam/{each.name}")
+        store.put_file(each, f"visits/decam/{each.name}")
     read = read_visit_image(f"{url}/decam/{path.name}")
     assert (read.visit, read.detector, read.shape) == (630780, 33, SHAPE)
     assert np.isnan(read.variance[5, 5])
@@ -66,7 +66,7 @@ def test_files_that_lie_beside_are_found(bucket, tmp_path):
 
 def test_what_is_not_there(bucket):
     url, _ = bucket
-    with pytest.raises(VisitFileNotFoundError, match=r"s3://night/absent\.fits: there is no such file"):
+    with pytest.raises(VisitFileNotFoundError, match=r"s3://visits/absent\.fits: there is no such file"):
         read_visit_image(f"{url}/absent.fits")
     with pytest.raises(VisitFileError, match=r"s3://nowhere/v\.fits: cannot be written"):
         write_visit_image(make_visit_image(), "s3://nowhere/v.fits")
@@ -75,10 +75,10 @@ def test_what_is_not_there(bucket):
 def test_a_failed_write_leaves_the_old_object(bucket):
     url, store = bucket
     write_visit_image(make_visit_image(), f"{url}/kept.fits")
-    before = store.cat_file("night/kept.fits")
+    before = store.cat_file("visits/kept.fits")
     with pytest.raises(InvalidImageError):
         write_visit_image(make_visit_image(unit="'" * 80), f"{url}/kept.fits")
-    assert store.cat_file("night/kept.fits") == before
+    assert store.cat_file("visits/kept.fits") == before
 
 
 @pytest.mark.usefixtures("bucket")
@@ -88,6 +88,6 @@ def test_a_store_that_does_not_answer(monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     s3fs.S3FileSystem.clear_instance_cache()
-    with pytest.raises(VisitFileError, match=r"s3://night/v\.fits: cannot be opened"):
-        read_visit_image("s3://night/v.fits")
+    with pytest.raises(VisitFileError, match=r"s3://visits/v\.fits: cannot be opened"):
+        read_visit_image("s3://visits/v.fits")
     s3fs.S3FileSystem.clear_instance_cache()
