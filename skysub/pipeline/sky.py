@@ -255,11 +255,8 @@ def _darker(fit: RobustFit) -> NDArray[np.float64]:
 
     Light only ever lies above. Mere noise has none.
     """
-    model = fit.background
-    grid, statistics = model.grid, model.statistics
-    y, x = (c.ravel() for c in np.meshgrid(grid.y_centers, grid.x_centers, indexing="ij"))
-    terms = design_matrix(x, y, shape=grid.image_shape, order=model.order)
-    residual = statistics.mean - np.einsum("ki,i->k", terms, model.coefficients).reshape(grid.shape)
+    statistics = fit.background.statistics
+    residual = statistics.mean - _at_centres(fit.background)
     seen = np.isfinite(residual) & np.isfinite(statistics.error) & (statistics.count > 0)
     below = np.where(seen, np.minimum(residual, 0), 0) ** 2
     noise = np.where(seen, statistics.error, 0).astype(np.float64) ** 2
@@ -278,14 +275,18 @@ def _boxed(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _moved(before: RobustFit, after: RobustFit) -> float:
-    grid = after.background.grid
-    y, x = (c.ravel() for c in np.meshgrid(grid.y_centers, grid.x_centers, indexing="ij"))
-    a, b = (
-        design_matrix(x, y, shape=grid.image_shape, order=f.background.order) @ f.background.coefficients
-        for f in (before, after)
-    )
     error = np.sqrt(np.mean(after.deviation**2))
-    return float(np.sqrt(np.mean((a - b) ** 2)) / error) if error > 0 else 0.0
+    apart = _at_centres(before.background) - _at_centres(after.background)
+    return float(np.sqrt(np.mean(apart**2)) / error) if error > 0 else 0.0
+
+
+def _at_centres(model: Background) -> NDArray[np.float64]:
+    """(gy, gx) values of a model at the centres of its superpixels."""
+    grid = model.grid
+    y, x = (c.ravel() for c in np.meshgrid(grid.y_centers, grid.x_centers, indexing="ij"))
+    terms = design_matrix(x, y, shape=grid.image_shape, order=model.order)
+    values: NDArray[np.float64] = np.einsum("ki,i->k", terms, model.coefficients).reshape(grid.shape)
+    return values
 
 
 def _worth_saying(
