@@ -28,6 +28,7 @@ def superpixel_statistics(
     grid: SuperpixelGrid,
     config: BackgroundConfig,
     *,
+    model: NDArray[np.float64] | None = None,
     threads: int = 1,
 ) -> SuperpixelStatistics:
     """Statistics of each superpixel of an image.
@@ -43,6 +44,10 @@ def superpixel_statistics(
         (ny, nx) native float32 or float64. Non-finite pixels are left out.
     mask, bits
         (ny, nx) unsigned integer, or (0, 0) for none; a pixel with ``mask & bits`` is left out.
+    model
+        Monomial coefficients of a polynomial that is subtracted from the pixels first
+        (`skysub.background.chebyshev.power_coefficients`); the statistics are those of the residual. A
+        gradient then neither widens the clip nor shifts the mean of a superpixel that is partly masked.
     threads
         Bands of superpixels are shared among as many threads; the answer is the same.
     """
@@ -53,9 +58,15 @@ def superpixel_statistics(
 
     def bands(rows: range) -> None:
         scratch = _Scratch(image.dtype, grid)
+        highest = int(np.diff(grid.y_edges).max())
+        residual = np.empty((0 if model is None else highest, image.shape[1]), image.dtype)
         for row in rows:
             y = slice(int(grid.y_edges[row]), int(grid.y_edges[row + 1]))
             pixels, planes = plain(image[y]), plain(mask[y])
+            if model is not None:
+                left = residual[: len(pixels)]
+                evaluation_kernels.subtract(pixels, y.start, 0, *grid.image_shape, model, left)
+                pixels = left
             for first, last in scratch.groups:
                 x_edges = grid.x_edges[first : last + 1]
                 scratch.gather(pixels, planes, bits, x_edges)
@@ -63,9 +74,9 @@ def superpixel_statistics(
                 into = (mean[cut], error[cut], count[cut])
                 scratch.statistics(first, np.diff(x_edges) * len(pixels), config, into)
 
-    from skysub.background import kernels
+    from skysub.background import evaluation_kernels, kernels
 
-    once(kernels, f"statistics {image.dtype} {mask.dtype}", lambda: bands(range(1)))
+    once(kernels, f"statistics {image.dtype} {mask.dtype} {model is None}", lambda: bands(range(1)))
     in_threads(bands, gy, threads)
     return SuperpixelStatistics(mean=mean, error=error, count=count)
 

@@ -26,10 +26,15 @@ if TYPE_CHECKING:
     from skysub.background.config import BackgroundConfig
     from skysub.background.superpixels import SuperpixelGrid, SuperpixelStatistics
 
-__all__ = ["RobustConfig", "RobustFit", "fit_robust"]
+__all__ = ["RobustConfig", "RobustFit", "fit_robust", "one_sided"]
 
-_PASSES = 8
-_PRIOR_STEPS = 6
+_CONVEX_PASSES, _SYMMETRIC_PASSES, _PASSES = 12, 4, 6
+_PRIOR_STEPS = 3
+_HUBER = (1.0, 2.0)
+_LEAN = (0.2, 0.5)
+_BALANCED = (0.15, 0.35)
+_EXTREME = (2.2, 3.5)
+_CHANCE = 3.0
 _FEW = 8
 """Superpixels below which weights cannot tell light from noise, and nothing is shifted."""
 _BLOCK = 4
@@ -71,6 +76,9 @@ class RobustFit:
     scatter: float
     """Scatter of all usable superpixels about the model beyond their pixel noise, unit of the image: of
     structure of the sky that the polynomial cannot follow, and of light."""
+    one_sided: float
+    """How far residuals of plain least squares lie to one side, as light and defects leave them: 0 (they are
+    balanced, as a smooth sky leaves them, and every superpixel is believed) to 1."""
     deviation: NDArray[np.float64]
     """(gy, gx) standard deviation of the model at the centres of all superpixels, unit of the image."""
 
@@ -114,6 +122,7 @@ def fit_robust(
             weights=plain.usable.astype(np.float64),
             freedom=float(len(plain.coefficients)),
             scatter=0.0,
+            one_sided=0.0,
             deviation=np.zeros(grid.shape),
         )
     iy, ix = np.nonzero(usable)
@@ -121,7 +130,6 @@ def fit_robust(
     shape = grid.image_shape
     y_all, x_all = (a.ravel() for a in np.meshgrid(grid.y_centers, grid.x_centers, indexing="ij"))
     everywhere = design_matrix(x_all, y_all, shape=shape, order=order)
-    matrix = everywhere[usable.ravel()]
     degree = np.array([p + q for p, q in degrees(order)])
     v = values[usable]
     level = float(np.median(v))
@@ -130,22 +138,11 @@ def fit_robust(
     scale = float(np.median(noise))
     v, noise = v / scale, noise / scale
 
-    start = _start(v, noise)
-    spread = _spread(v - start, noise)
-    weights = _bisquare((v - start) / spread, robust)
-    solution = _Solution(np.zeros(len(degree)), np.eye(len(degree)), np.full(order + 1, np.inf))
-    tau = np.full(order + 1, max(1.0, float(np.std(v[weights > 0])) if (weights > 0).any() else 1.0))
-    for _ in range(_PASSES):
-        solution = _solve(matrix, v, weights / spread**2, degree, tau, learn=robust.prior)
-        tau = solution.tau
-        residual = v - matrix @ solution.coefficients
-        spread = _spread(residual, noise)
-        weights = _bisquare(residual / spread, robust)
+    system = _System(everywhere[usable.ravel()], v, degree, least=_least_prior(everywhere, degree), learn=robust.prior)
+    solution, spread, weights, distrust = _weighted(system, noise, robust)
     coefficients = solution.coefficients.copy()
     noise = spread
-    if weights.sum() > _FEW:
-        coefficients[0] -= _shift(robust) * float(np.mean(noise))
-    residual = v - matrix @ coefficients
+    residual = v - system.matrix @ coefficients
     believed = weights > 0.1
     chi2 = float(np.sum(weights * (residual / noise) ** 2) / max(1.0, weights.sum() - solution.freedom))
     inflation = max(1.0, chi2) * _correlated(residual, noise, weights, iy, ix)
@@ -171,6 +168,7 @@ def fit_robust(
         weights=believed_grid,
         freedom=solution.freedom,
         scatter=scale * _beyond(residual, errors[usable] / scale),
+        one_sided=distrust,
         deviation=deviation.reshape(grid.shape),
     )
 
@@ -188,40 +186,152 @@ class _Solution:
     freedom: float = 0.0
 
 
-def _solve(
-    matrix: NDArray[np.float64],
-    values: NDArray[np.float64],
-    weights: NDArray[np.float64],
-    degree: NDArray[np.int64],
-    tau: NDArray[np.float64],
-    *,
-    learn: bool,
-) -> _Solution:
-    """Posterior mean and covariance of the coefficients; tau (order + 1,) is updated when ``learn``."""
-    weighted = matrix * weights[:, None]
-    # einsum rather than BLAS: its sums do not depend on the number of threads
-    normal = np.einsum("ki,kj->ij", weighted, matrix)
-    right = np.einsum("ki,k->i", weighted, values)
-    tau = tau.copy()
-    members = np.bincount(degree)[1:]
-    for _ in range(_PRIOR_STEPS if learn else 1):
-        precision = np.where(degree > 0, 1 / np.maximum(tau[degree], 1e-6) ** 2, 1e-12)
-        if not learn:
-            # just enough that a degenerate set of superpixels has an answer
-            precision = np.full(len(degree), 1e-9 * max(1e-30, float(np.max(normal))))
-        covariance = np.linalg.inv(normal + np.diag(precision))
-        coefficients = covariance @ right
-        if learn:
-            power = coefficients**2 + np.diag(covariance)
-            tau[1:] = np.sqrt(np.bincount(degree, weights=power)[1:] / members)
-    freedom = float(np.trace(covariance @ normal))
-    return _Solution(coefficients, covariance, tau, freedom)
+class _System:
+    """Linear equations of one fit, in units of the typical error of a superpixel."""
+
+    def __init__(
+        self,
+        matrix: NDArray[np.float64],
+        values: NDArray[np.float64],
+        degree: NDArray[np.int64],
+        *,
+        least: NDArray[np.float64],
+        learn: bool,
+    ) -> None:
+        self.matrix, self.values, self.degree, self.learn = matrix, values, degree, learn
+        self._least = least
+        self._upper = np.triu_indices(len(degree))
+        self._products = matrix[:, self._upper[0]] * matrix[:, self._upper[1]]
+        self._members = np.bincount(degree)[1:]
+
+    def solve(self, weights: NDArray[np.float64], tau: NDArray[np.float64]) -> _Solution:
+        """Posterior mean and covariance of the coefficients; the prior's widths tau, (order + 1,), are learnt."""
+        terms = len(self.degree)
+        # einsum rather than BLAS: its sums do not depend on the number of threads
+        normal = np.zeros((terms, terms))
+        normal[self._upper] = np.einsum("k,kj->j", weights, self._products)
+        normal.T[self._upper] = normal[self._upper]
+        right = np.einsum("ki,k->i", self.matrix, weights * self.values)
+        tau = tau.copy()
+        for _ in range(_PRIOR_STEPS if self.learn else 1):
+            if self.learn:
+                precision = np.where(self.degree > 0, 1 / tau[self.degree] ** 2, 1e-12)
+            else:
+                # just enough that a degenerate set of superpixels has an answer
+                precision = np.full(terms, 1e-9 * max(1e-30, float(np.max(normal))))
+            covariance = np.linalg.inv(normal + np.diag(precision))
+            coefficients = covariance @ right
+            if self.learn:
+                power = coefficients**2 + np.diag(covariance)
+                learnt = np.sqrt(np.bincount(self.degree, weights=power)[1:] / self._members)
+                tau[1:] = np.maximum(learnt, self._least[1:])
+        freedom = float(np.einsum("ij,ji->", covariance, normal))
+        return _Solution(coefficients, covariance, tau, freedom)
+
+    def residual(self, solution: _Solution) -> NDArray[np.float64]:
+        off: NDArray[np.float64] = self.values - np.einsum("ki,i->k", self.matrix, solution.coefficients)
+        return off
 
 
-def _start(values: NDArray[np.float64], noise: NDArray[np.float64]) -> float:
-    """Level to start from: the median of the lower half leans away from superpixels full of light."""
-    lower = np.sort(values)[: max(1, (len(values) + 1) // 2)]
-    return float(np.median(lower) + 0.6745 * np.median(noise))
+def _least_prior(everywhere: NDArray[np.float64], degree: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(order + 1,) widths of the prior below which the data could not tell them from zero.
+
+    They are the errors of the coefficients where every superpixel is seen with an error of 1: the width of a
+    degree of a few coefficients is not known better than that.
+    """
+    error = 1 / np.sqrt(np.einsum("ki,ki->i", everywhere, everywhere))
+    least: NDArray[np.float64] = np.bincount(degree, weights=error) / np.bincount(degree)
+    return least
+
+
+def _weighted(
+    system: _System, noise: NDArray[np.float64], robust: RobustConfig
+) -> tuple[_Solution, NDArray[np.float64], NDArray[np.float64], float]:
+    """Solution, errors by which residuals were judged, and weights of the superpixels.
+
+    A convex loss comes first, which has one minimum wherever it starts: Huber's, that leans away from light.
+    Redescending weights start from there, symmetric ones; they lean only as far as the residuals of the
+    symmetric fit do.
+    """
+    values = system.values
+    tau = np.full(int(system.degree.max()) + 1, max(1.0, float(np.std(values))))
+    solution = system.solve(1 / noise**2, tau)
+    solution = system.solve(1 / noise**2, solution.tau)
+    residual = system.residual(solution)
+    distrust = one_sided(residual / noise)
+    if distrust == 0:
+        return solution, _spread(residual, noise), np.ones(len(values)), 0.0
+    weights = np.ones(len(values))
+    spread = noise
+    for _ in range(_CONVEX_PASSES):
+        solution = system.solve(weights / noise**2, tau)
+        tau = solution.tau
+        residual = system.residual(solution)
+        spread = _spread(residual, noise)
+        weights = _huber(residual / spread)
+    wide = max(robust.cut_above, robust.cut_below)
+    above, below = wide / distrust, robust.cut_below / distrust
+    for turn in range(_SYMMETRIC_PASSES + _PASSES):
+        if turn == _SYMMETRIC_PASSES:
+            above = _cut_above(residual / spread, robust) / distrust
+            if above == wide / distrust:
+                break
+        weights = _bisquare(residual / spread, above, below)
+        solution = system.solve(weights / spread**2, tau)
+        tau = solution.tau
+        residual = system.residual(solution)
+        spread = _spread(residual, noise)
+    weights = _bisquare(residual / spread, above, below)
+    if weights.sum() > _FEW:
+        shifted = solution.coefficients.copy()
+        shifted[0] -= _shift(above, below) * float(np.mean(spread))
+        solution = replace(solution, coefficients=shifted)
+    return solution, spread, weights, distrust
+
+
+def one_sided(pulls: NDArray[np.float64]) -> float:
+    """How far the residuals of plain least squares tell of light or defects, from 0 to 1.
+
+    A smooth sky that the polynomial cannot follow leaves as much above it as below. Sources leave few high
+    peaks above, defects few deep holes below.
+    """
+    lean = abs(_lean(pulls))
+    high, low = float(np.max(pulls, initial=0)), -float(np.min(pulls, initial=0))
+    peak, other = max(high, low), min(high, low)
+    by_squares = _between(lean, _BALANCED)
+    by_extremes = _between(peak / max(other, _CHANCE), _EXTREME)
+    return max(by_squares, by_extremes)
+
+
+def _between(value: float, limits: tuple[float, float]) -> float:
+    """0 below the first limit, 1 above the second, a straight line in between."""
+    return min(1.0, max(0.0, (value - limits[0]) / (limits[1] - limits[0])))
+
+
+def _lean(pulls: NDArray[np.float64], most: float = np.inf) -> float:
+    """Squares above zero less those below, over their sum."""
+    squares = np.minimum(np.abs(pulls), most) ** 2
+    total = float(np.sum(squares))
+    return float(np.sum(np.where(pulls > 0, squares, -squares))) / total if total > 0 else 0.0
+
+
+def _cut_above(pulls: NDArray[np.float64], robust: RobustConfig) -> float:
+    """Upper cut that the residuals of a symmetric fit justify.
+
+    Light adds, so that residuals lean upwards where there is light; a polynomial that the sky is too much for
+    leaves as much below it as above, and weights that lean would drag it down.
+    """
+    share = _between(_lean(pulls, robust.cut_below), _LEAN)
+    wide = max(robust.cut_above, robust.cut_below)
+    return wide + share * (robust.cut_above - wide)
+
+
+def _huber(pulls: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weights of a convex loss that grows linearly beyond a cut, sooner above than below."""
+    weights: NDArray[np.float64] = np.minimum(
+        1.0, np.where(pulls > 0, _HUBER[0], _HUBER[1]) / np.maximum(np.abs(pulls), 1e-30)
+    )
+    return weights
 
 
 def _spread(residual: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -239,23 +349,23 @@ def _beyond(residual: NDArray[np.float64], noise: NDArray[np.float64]) -> float:
     return math.sqrt(max(0.0, scatter**2 - float(np.median(noise)) ** 2))
 
 
-def _bisquare(pulls: NDArray[np.float64], robust: RobustConfig) -> NDArray[np.float64]:
-    t = pulls / np.where(pulls > 0, robust.cut_above, robust.cut_below)
+def _bisquare(pulls: NDArray[np.float64], above: float, below: float) -> NDArray[np.float64]:
+    t = pulls / np.where(pulls > 0, above, below)
     weights: NDArray[np.float64] = np.where(np.abs(t) < 1, (1 - t * t) ** 2, 0.0)
     if not weights.any():
         # nothing lies near the start: believe the lowest, where light adds least
-        weights = (pulls <= np.min(pulls) + robust.cut_above).astype(np.float64)
+        weights = (pulls <= np.min(pulls) + above).astype(np.float64)
     return weights
 
 
-@functools.lru_cache(maxsize=16)
-def _shift(robust: RobustConfig) -> float:
+@functools.lru_cache(maxsize=64)
+def _shift(cut_above: float, cut_below: float) -> float:
     """Where the asymmetric weights put the centre of normal noise of 1: z of E[w(z) z] = 0."""
     z = np.linspace(-6, 6, 1201)
     density = np.exp(-0.5 * z * z)
     centre = 0.0
     for _ in range(30):
-        w = _bisquare(z - centre, robust) * density
+        w = _bisquare(z - centre, cut_above, cut_below) * density
         centre = float(np.sum(w * z) / np.sum(w))
     return centre
 

@@ -62,7 +62,7 @@ class CorrectionsConfig:
 
     clip_skew: bool = True
     noise_peaks: bool = True
-    faint_counts: bool = True
+    faint_counts: bool = False
     faint_magnitudes: float = 2.6
     faint_uncertainty: float = 0.1
 

@@ -36,6 +36,8 @@ _NEAR = 2
 """Superpixels on each side over which structure below the model is averaged,"""
 _CLEAR_OF_NOISE = 12.0
 """beyond this many times the variance that noise alone would show."""
+_CHANCE = 3.0
+"""Errors of a superpixel by which it lies off the model by chance."""
 _CLEAR = 0.6
 """Share of the pixels that sources leave in an open field,"""
 _SAMPLE = 16
@@ -118,14 +120,20 @@ def find_sky(
     least = max(background.min_good_pixels, min(int(config.mask.least_sky * size), size))
     background = dataclasses.replace(background, min_good_pixels=least)
 
-    def measured() -> RobustFit:
+    def measured(model: RobustFit) -> RobustFit:
         with stopwatch("statistics"):
-            statistics = superpixel_statistics(image, flags, NOT_SKY, grid, background, threads=threads)
+            statistics = statistics_about(
+                model.background, image, flags, grid, background, threads=threads
+            )
         with stopwatch("fit"):
             return fit_robust(grid, statistics, background, config.robust)
 
+    unfollowed = _structure(guess)
+
     def masked(fit: RobustFit, rung: int) -> SourceMask:
         model = fit.background
+        # what a mask hides is not seen by later fits, so what the first one saw is remembered
+        structure = np.maximum(unfollowed, _structure(fit)) if guess.one_sided == 0 else _structure(fit)
         with stopwatch("mask"):
             return mask_sources(
                 image,
@@ -135,7 +143,7 @@ def find_sky(
                 grid,
                 config=sources,
                 fwhm=fwhm,
-                structure=np.hypot(guess.scatter, _darker(fit)),
+                structure=np.hypot(guess.scatter, structure),
                 rung=rung,
                 threads=threads,
             )
@@ -155,7 +163,7 @@ def find_sky(
     mask = masked(guess, 0)
     turns, moved, ran_away = 1, np.inf, False
     while True:
-        before, fit = fit, measured()
+        before, fit = fit, measured(fit)
         # the darkest pixels do not depend on the model: once measured, nothing moves
         moved = 0.0 if mask.rung == DARKEST else _moved(before, fit)
         if moved < config.tolerance or turns == config.passes:
@@ -250,17 +258,46 @@ def first_guess(
     return dataclasses.replace(fit, background=dataclasses.replace(fit.background, grid=grid))
 
 
-def _darker(fit: RobustFit) -> NDArray[np.float64]:
-    """(gy, gx) structure of the sky that the fit does not follow, rms, from what lies below the model nearby.
+def statistics_about(
+    model: Background,
+    image: NDArray[np.float32],
+    flags: NDArray[np.uint8],
+    grid: SuperpixelGrid,
+    config: BackgroundConfig,
+    *,
+    threads: int = 1,
+) -> SuperpixelStatistics:
+    """Statistics of the sky's superpixels, measured on what a model leaves and put back onto its level.
 
-    Light only ever lies above. Mere noise has none.
+    Returns
+    -------
+    statistics
+        What a superpixel without a gradient would show: the model at its centre plus the clipped mean of the
+        residual.
+    """
+    power = power_coefficients(model.coefficients, model.order)
+    left = superpixel_statistics(image, flags, NOT_SKY, grid, config, model=power, threads=threads)
+    mean = (left.mean + _at_centres(model, grid)).astype(np.float32)
+    return SuperpixelStatistics(mean=mean, error=left.error, count=left.count)
+
+
+def _structure(fit: RobustFit) -> NDArray[np.float64]:
+    """(gy, gx) structure of the sky that the fit does not follow, rms, from what it leaves nearby.
+
+    Where it leaves as much above as below, all of it is sky. Else light may be among it, and only what lies
+    below the model counts: light only ever lies above. Mere noise has none.
     """
     statistics = fit.background.statistics
     residual = statistics.mean - _at_centres(fit.background)
     seen = np.isfinite(residual) & np.isfinite(statistics.error) & (statistics.count > 0)
+    error = np.where(seen, statistics.error, 0).astype(np.float64)
+    if fit.one_sided == 0:
+        off = np.where(seen, np.maximum(np.abs(residual) - _CHANCE * error, 0), 0)
+        windows = np.lib.stride_tricks.sliding_window_view(np.pad(off, 1), (3, 3))
+        largest: NDArray[np.float64] = windows.max(axis=(2, 3))
+        return largest
     below = np.where(seen, np.minimum(residual, 0), 0) ** 2
-    noise = np.where(seen, statistics.error, 0).astype(np.float64) ** 2
-    sums = [_boxed(a) for a in (below, noise, seen.astype(np.float64))]
+    sums = [_boxed(a) for a in (below, error**2, seen.astype(np.float64))]
     number = np.maximum(sums[2], 1)
     excess = 2 * sums[0] / number - _CLEAR_OF_NOISE * sums[1] / number
     return np.sqrt(np.maximum(excess, 0))
@@ -280,9 +317,9 @@ def _moved(before: RobustFit, after: RobustFit) -> float:
     return float(np.sqrt(np.mean(apart**2)) / error) if error > 0 else 0.0
 
 
-def _at_centres(model: Background) -> NDArray[np.float64]:
-    """(gy, gx) values of a model at the centres of its superpixels."""
-    grid = model.grid
+def _at_centres(model: Background, grid: SuperpixelGrid | None = None) -> NDArray[np.float64]:
+    """(gy, gx) values of a model at the centres of superpixels, its own by default."""
+    grid = grid or model.grid
     y, x = (c.ravel() for c in np.meshgrid(grid.y_centers, grid.x_centers, indexing="ij"))
     terms = design_matrix(x, y, shape=grid.image_shape, order=model.order)
     values: NDArray[np.float64] = np.einsum("ki,i->k", terms, model.coefficients).reshape(grid.shape)

@@ -53,6 +53,18 @@ class Runs:
     footprints: int
     """How many there are."""
 
+    def of(self, chosen: NDArray[np.bool_]) -> Runs:
+        """Runs of the chosen footprints, (footprints,) bool, numbered anew."""
+        kept = chosen[self.label]
+        number = np.cumsum(chosen, dtype=np.int32) - np.int32(1)
+        return Runs(
+            y=self.y[kept],
+            start=self.start[kept],
+            stop=self.stop[kept],
+            label=number[self.label[kept]],
+            footprints=int(chosen.sum()),
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Footprints:

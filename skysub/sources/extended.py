@@ -11,11 +11,18 @@ import numpy as np
 from skysub.background.threads import in_threads
 from skysub.sources.detect import grown, runs_above, smoothing_kernel
 from skysub.sources.flags import EXTENDED, NOT_SKY
+from skysub.sources.verification import (
+    believed,
+    inclusive_polynomial,
+    polynomial_at_blocks,
+    regions_of,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from skysub.background.superpixels import SuperpixelGrid
+    from skysub.sources.detect import Footprints
 
 __all__ = ["ExtendedConfig", "find_extended", "structure_left"]
 
@@ -27,6 +34,9 @@ _STEP = 3
 """Ratio of one scale to the next."""
 _LEAST_COVERAGE = 0.05
 """A smoothed block that has less of its pixels left is not judged."""
+_VERIFIED = 0.75
+"""Superpixels along the edge of the square whose area makes a region large enough to be sky that the model
+misses."""
 _STRUCTURE_BLOCK = 16
 """Edge of the blocks between which structure of the sky is looked for, pixel."""
 _STRUCTURE_COVERAGE = 0.25
@@ -68,6 +78,7 @@ def find_extended(
     *,
     config: ExtendedConfig,
     ignored: int,
+    footprints: Footprints | None = None,
     threads: int = 1,
 ) -> NDArray[np.bool_]:
     """Blocks that hold faint extended light.
@@ -82,6 +93,9 @@ def find_extended(
         As for `skysub.sources.detect.find_footprints`.
     noise
         (gy, gx) noise per pixel in each superpixel of ``grid``, unit of the image.
+    footprints
+        Sources; a large region round one of them is believed for its sake
+        (`skysub.sources.verification`).
 
     Returns
     -------
@@ -99,6 +113,11 @@ def find_extended(
         kernels.bin_residual(image, flags, power, ignored, size, rows.start, rows.stop, total, count)
 
     in_threads(band, shape[0], threads)
+    cell = max(1, int(np.min(np.diff(grid.y_edges))) // size)
+    inclusive, leaves_light = inclusive_polynomial(
+        total, count, noise=float(np.nanmedian(noise)), cell=cell, order=power.shape[0] - 1
+    )
+    verified = config.peak_threshold if leaves_light else None
     found = np.zeros(shape, bool)
     for scale in range(config.scales):
         factor = _STEP**scale
@@ -109,7 +128,19 @@ def find_extended(
             total[found] = 0
             count[found] = 0
         sums, counts = _coarser(total, factor), _coarser(count, factor)
-        region = _region(sums, counts, _at_blocks(noise, grid, sums.shape, size * factor), config)
+        local = _at_blocks(noise, grid, sums.shape, size * factor)
+        explained = polynomial_at_blocks(inclusive, shape, factor, (sums.shape[0], sums.shape[1]))
+        region = _region(
+            sums,
+            counts,
+            local,
+            config,
+            explained=explained,
+            verified=verified,
+            footprints=footprints,
+            size=size * factor,
+            least=(_VERIFIED * cell / factor) ** 2,
+        )
         if region.any():
             found |= np.repeat(np.repeat(region, factor, 0), factor, 1)[: shape[0], : shape[1]]
     return found
@@ -195,6 +226,12 @@ def _region(
     count: NDArray[np.float32],
     noise: NDArray[np.float32],
     config: ExtendedConfig,
+    *,
+    explained: NDArray[np.float32],
+    verified: float | None,
+    footprints: Footprints | None,
+    size: int,
+    least: float,
 ) -> NDArray[np.bool_]:
     """Blocks of one scale that stand out after smoothing, grown."""
     from skysub.sources import block_kernels as kernels
@@ -207,24 +244,43 @@ def _region(
     kernels.convolve(count * noise**2, kernel**2, 0, ny, variance)
     # the kernel sums to 1, so the weight is the mean number of good pixels per block
     judged = weight > _LEAST_COVERAGE * count.max(initial=0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        significance = np.where(judged & (variance > 0), light / np.sqrt(variance), 0)
+    judged &= variance > 0
     chosen = np.flatnonzero(judged)
     if chosen.size < 16:
         return np.zeros(total.shape, bool)
+    deviation = np.sqrt(variance, where=judged, out=np.ones_like(variance))
+    above = _standardised(light, deviation, judged, chosen)
+    runs = runs_above(above, config.edge_threshold, config.peak_threshold)
+    area = np.bincount(runs.label, weights=runs.stop - runs.start, minlength=runs.footprints)
+    large = regions_of(runs, least=least)
+    if large:
+        kernels.convolve(count * explained, kernel, 0, ny, weight)
+        above = _standardised(light - weight, deviation, judged, chosen)
+        for label, region in large:
+            if not believed(
+                region, above, threshold=verified, footprints=footprints, size=size
+            ):
+                area[label] = -1
+        runs = runs.of(area > 0)
+        area = area[area > 0]
+    return grown(runs, np.maximum(1, config.growth * np.sqrt(area / np.pi)), above.shape)
+
+
+def _standardised(
+    light: NDArray[np.float32], deviation: NDArray[np.float32], judged: NDArray[np.bool_], chosen: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Smoothed light from its level, in units of its scatter; 0 where it is not judged."""
+    above = np.where(judged, light / deviation, np.float32(0))
     # from the lower side alone, which light does not touch, and from every few: neighbours are alike
-    values = significance.ravel()[chosen[:: max(1, chosen.size // 20000)]]
+    values = above.ravel()[chosen[:: max(1, chosen.size // 20000)]]
     low, middle = (float(value) for value in np.quantile(values, _LOWER))
     scatter = (middle - low) / (_LOWER_NORMAL[1] - _LOWER_NORMAL[0])
     # measured from the level: a pedestal of faint sources everywhere is no extended source
     middle -= _LOWER_NORMAL[1] * scatter
-    bar = max(1.0, scatter)
-    above = significance
     above -= np.float32(middle)
-    above /= np.float32(bar)
-    runs = runs_above(above, config.edge_threshold, config.peak_threshold)
-    area = np.bincount(runs.label, weights=runs.stop - runs.start, minlength=runs.footprints)
-    return grown(runs, np.maximum(1, config.growth * np.sqrt(area / np.pi)), above.shape)
+    above /= np.float32(max(1.0, scatter))
+    above[~judged] = 0
+    return above
 
 
 def _coarser(blocks: NDArray[np.float32], factor: int) -> NDArray[np.float32]:

@@ -171,7 +171,15 @@ def mask_sources(
             kernels.flag_painted(painted.view(np.uint8), _KEPT, SOURCE, flags)
             if config.extended is not None and rung == 0:
                 blocks = find_extended(
-                    image, flags, power, noise, grid, config=config.extended, ignored=NOT_SKY, threads=threads
+                    image,
+                    flags,
+                    power,
+                    noise,
+                    grid,
+                    config=config.extended,
+                    ignored=NOT_SKY,
+                    footprints=footprints,
+                    threads=threads,
                 )
                 kernels.paint_blocks(blocks, config.extended.block, EXTENDED, flags)
         before, good = _pixels_left(flags, grid)
