@@ -76,6 +76,9 @@ class RobustFit:
     scatter: float
     """Scatter of all usable superpixels about the model beyond their pixel noise, unit of the image: of
     structure of the sky that the polynomial cannot follow, and of light."""
+    inflation: float
+    """What the covariance of the coefficients was multiplied by because superpixels scatter more than their
+    errors and with their neighbours."""
     one_sided: float
     """How far residuals of plain least squares lie to one side, as light and defects leave them: 0 (they are
     balanced, as a smooth sky leaves them, and every superpixel is believed) to 1."""
@@ -122,6 +125,7 @@ def fit_robust(
             weights=plain.usable.astype(np.float64),
             freedom=float(len(plain.coefficients)),
             scatter=0.0,
+            inflation=1.0,
             one_sided=0.0,
             deviation=np.zeros(grid.shape),
         )
@@ -168,6 +172,7 @@ def fit_robust(
         weights=believed_grid,
         freedom=solution.freedom,
         scatter=scale * _beyond(residual, errors[usable] / scale),
+        inflation=inflation,
         one_sided=distrust,
         deviation=deviation.reshape(grid.shape),
     )
@@ -260,7 +265,7 @@ def _weighted(
     residual = system.residual(solution)
     distrust = one_sided(residual / noise)
     if distrust == 0:
-        return solution, _spread(residual, noise), np.ones(len(values)), 0.0
+        return solution, noise, np.ones(len(values)), 0.0
     weights = np.ones(len(values))
     spread = noise
     for _ in range(_CONVEX_PASSES):

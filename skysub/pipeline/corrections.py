@@ -55,6 +55,7 @@ def find_corrections(
     *,
     config: CorrectionsConfig,
     sources: SourceMaskConfig,
+    level: float,
     noise: float,
     gain: float | None,
     fwhm: float,
@@ -64,6 +65,8 @@ def find_corrections(
 
     Parameters
     ----------
+    level
+        Of the sky, unit of the image.
     noise
         Per pixel, unit of the image.
     gain
@@ -77,7 +80,9 @@ def find_corrections(
         return Corrections()
     skew = peaks = faint = uncertainty = 0.0
     if config.clip_skew and gain and background.statistic == "meanclip":
-        skew = clip_skew(gain, background.clip_sigma)
+        # noise that is not that of counts, read noise for instance, is not skewed
+        counts = min(1.0, max(0.0, level / (gain * noise**2)))
+        skew = counts * clip_skew(gain, background.clip_sigma)
     if config.noise_peaks and not crowded:
         peaks = noise_peaks(noise, sources.peak_threshold, fwhm=fwhm)
     if config.faint_counts and not crowded:

@@ -10,7 +10,7 @@ import numpy as np
 
 from skysub.background.chebyshev import design_matrix, power_coefficients
 from skysub.background.clipping import superpixel_statistics
-from skysub.background.robust import RobustFit, fit_robust
+from skysub.background.robust import RobustConfig, RobustFit, fit_robust
 from skysub.background.superpixels import SuperpixelGrid, SuperpixelStatistics
 from skysub.pipeline.corrections import Corrections, corrected, find_corrections
 from skysub.sources.extended import structure_left
@@ -20,6 +20,7 @@ from skysub.sources.mask import DARKEST, RUNGS, SourceMask, mask_sources
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from skysub.background.config import BackgroundConfig
     from skysub.background.model import Background
     from skysub.pipeline.config import SkyConfig
     from skysub.pipeline.timing import Stopwatch
@@ -38,6 +39,8 @@ _CLEAR_OF_NOISE = 12.0
 """beyond this many times the variance that noise alone would show."""
 _CHANCE = 3.0
 """Errors of a superpixel by which it lies off the model by chance."""
+_UNDERFIT = 1.3
+"""Mean square of superpixels' pulls above which the polynomial does not follow the sky."""
 _CLEAR = 0.6
 """Share of the pixels that sources leave in an open field,"""
 _SAMPLE = 16
@@ -128,12 +131,11 @@ def find_sky(
         with stopwatch("fit"):
             return fit_robust(grid, statistics, background, config.robust)
 
-    unfollowed = _structure(guess)
-
     def masked(fit: RobustFit, rung: int) -> SourceMask:
-        model = fit.background
-        # what a mask hides is not seen by later fits, so what the first one saw is remembered
-        structure = np.maximum(unfollowed, _structure(fit)) if guess.one_sided == 0 else _structure(fit)
+        with stopwatch("fit"):
+            finer = _finer(fit, background, config.robust)
+        model = (finer or fit).background
+        scatter = guess.scatter if finer is None else finer.scatter
         with stopwatch("mask"):
             return mask_sources(
                 image,
@@ -143,7 +145,7 @@ def find_sky(
                 grid,
                 config=sources,
                 fwhm=fwhm,
-                structure=np.hypot(guess.scatter, structure),
+                structure=np.hypot(scatter, _structure(finer or fit)),
                 rung=rung,
                 threads=threads,
             )
@@ -189,14 +191,24 @@ def find_sky(
         background,
         config=config.corrections,
         sources=config.mask,
+        level=float(np.mean(_at_centres(fit.background))),
         noise=level,
         gain=gain,
         fwhm=fwhm,
         crowded=mask.rung == DARKEST,
     )
-    left = structure() if config.structure else 0.0
+    left, sky = 0.0, fit.background
+    if config.structure:
+        finer = _finer(fit, background, config.robust)
+        if finer is None:
+            left = structure()
+        else:
+            # what the finer fit follows is structure, and not an error that averages out
+            left = _missed(fit, finer)
+            shrunk = sky.covariance * (min(finer.inflation, fit.inflation) / fit.inflation)
+            sky = dataclasses.replace(sky, covariance=shrunk)
     return Sky(
-        background=corrected(fit.background, corrections, structure=left),
+        background=corrected(sky, corrections, structure=left),
         fit=fit,
         corrections=corrections,
         structure=left,
@@ -279,6 +291,32 @@ def statistics_about(
     left = superpixel_statistics(image, flags, NOT_SKY, grid, config, model=power, threads=threads)
     mean = (left.mean + _at_centres(model, grid)).astype(np.float32)
     return SuperpixelStatistics(mean=mean, error=left.error, count=left.count)
+
+
+def _finer(fit: RobustFit, config: BackgroundConfig, robust: RobustConfig) -> RobustFit | None:
+    """A fit of twice the order to look for sources by; None where the sky does not ask for it.
+
+    It does where superpixels lie off the model by more than their errors, as much above it as below: that is a
+    smooth sky which the polynomial cannot follow, and what lies above must not be taken for light.
+    """
+    if fit.one_sided > 0:
+        return None
+    statistics = fit.background.statistics
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pulls = (statistics.mean - _at_centres(fit.background)) / statistics.error
+    pulls = pulls[fit.background.usable & np.isfinite(pulls)]
+    if not pulls.size or np.mean(pulls**2) < _UNDERFIT:
+        return None
+    finer = fit_robust(
+        fit.background.grid, statistics, dataclasses.replace(config, order=2 * config.order), robust
+    )
+    return finer if finer.one_sided == 0 else None
+
+
+def _missed(fit: RobustFit, finer: RobustFit) -> float:
+    """Rms of what a finer fit follows and this one does not, unit of the image."""
+    apart = _at_centres(finer.background) - _at_centres(fit.background)
+    return float(np.sqrt(np.mean(apart**2)))
 
 
 def _structure(fit: RobustFit) -> NDArray[np.float64]:

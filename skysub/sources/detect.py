@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -96,6 +96,11 @@ class Footprints:
 
     def __len__(self) -> int:
         return len(self.area)
+
+    def of(self, chosen: NDArray[np.bool_]) -> Footprints:
+        """The chosen footprints, (n,) bool, in their order."""
+        sums = {f.name: getattr(self, f.name)[chosen] for f in fields(self) if f.name != "runs"}
+        return Footprints(runs=self.runs.of(chosen), **sums)
 
     @property
     def radius(self) -> NDArray[np.float64]:

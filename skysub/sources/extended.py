@@ -258,7 +258,7 @@ def _region(
         above = _standardised(light - weight, deviation, judged, chosen)
         for label, region in large:
             if not believed(
-                region, above, threshold=verified, footprints=footprints, size=size
+                region, above, threshold=verified, footprints=footprints, noise=float(np.nanmedian(noise)), size=size
             ):
                 area[label] = -1
         runs = runs.of(area > 0)

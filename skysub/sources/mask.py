@@ -37,6 +37,10 @@ _ROUND_ENOUGH = 0.55
 _CELL = 128
 """Edge of the cells that the budget counts where superpixels are smaller, and in each of which the darkest
 pixels are chosen, pixel."""
+_LARGE = 0.5
+"""Edge of the square with the area of a large footprint, in superpixels."""
+_BRIGHT_PIXEL = 7.0
+"""Brightest pixel, in units of the noise, by which a large footprint is known to hold a source."""
 _LEAST_LEFT = 0.05
 """Share of all pixels that a mask with its full growth must leave."""
 _CHAIN = 0.15
@@ -161,6 +165,9 @@ def mask_sources(
         edge_threshold=config.edge_threshold,
         threads=threads,
     )
+    vague = _vague(footprints, grid, level)
+    if vague.any():
+        footprints = footprints.of(~vague)
     while True:
         if rung == DARKEST:
             flags &= np.uint8(_KEPT)
@@ -198,6 +205,16 @@ def mask_sources(
         rung=rung,
         dry=int(np.sum(had_sky & ~left)),
     )
+
+
+def _vague(found: Footprints, grid: SuperpixelGrid, noise: float) -> NDArray[np.bool_]:
+    """Footprints as large as a superpixel without a bright pixel in them.
+
+    They may be sky that the model does not follow; what is light among them the search for faint extended
+    light finds, which tells the two apart.
+    """
+    side = _LARGE * min(int(np.min(np.diff(edges))) for edges in (grid.y_edges, grid.x_edges))
+    return (found.area > side**2) & (found.peak < _BRIGHT_PIXEL * noise) & (found.saturated == 0)
 
 
 def _with_sky(good: NDArray[np.int64], grid: SuperpixelGrid, config: SourceMaskConfig) -> NDArray[np.bool_]:

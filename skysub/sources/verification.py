@@ -27,6 +27,8 @@ _DARK_ALLOWED = 2.5
 """How far, in units of the scatter, blocks beside a region may lie below the polynomial by chance."""
 _OVER_DARK = 2.0
 """A region must stand out by this many times what lies below the polynomial beside it beyond that."""
+_CORE_PEAK = 10.0
+"""Brightest pixel of such a source, in units of the noise."""
 _CORE_SIZE = 0.2
 """Radius of a source over that of the region round it, from which the source is the region's middle."""
 
@@ -138,6 +140,7 @@ def believed(
     *,
     threshold: float | None,
     footprints: Footprints | None,
+    noise: float,
     size: int,
 ) -> bool:
     """Whether a region is light.
@@ -150,12 +153,15 @@ def believed(
         What its peak must reach there; None where nothing tells of light, and only a middle counts.
     footprints
         Sources, one of which may be the region's middle.
+    noise
+        Per pixel, unit of the image.
     size
         Edge of a block, pixel.
     """
     if footprints is not None and len(footprints):
         radius = np.sqrt(region.blocks / np.pi) * size
         inside = region.contains(footprints.y / size, footprints.x / size)
+        inside &= (footprints.peak > _CORE_PEAK * noise) | (footprints.saturated > 0)
         if (footprints.radius[inside] > _CORE_SIZE * radius).any():
             return True
     if threshold is None:
