@@ -26,15 +26,19 @@ if TYPE_CHECKING:
     from skysub.background.config import BackgroundConfig
     from skysub.background.superpixels import SuperpixelGrid, SuperpixelStatistics
 
-__all__ = ["RobustConfig", "RobustFit", "fit_robust", "one_sided"]
+__all__ = ["TRACE", "RobustConfig", "RobustFit", "fit_robust", "one_sided"]
 
 _CONVEX_PASSES, _SYMMETRIC_PASSES, _PASSES = 12, 4, 6
 _PRIOR_STEPS = 3
-_HUBER = (1.0, 2.0)
+_HUBER = (0.3, 6.0)
 _LEAN = (0.2, 0.5)
 _BALANCED = (0.15, 0.35)
 _EXTREME = (2.2, 3.5)
 _CHANCE = 3.0
+_HELD_BACK = 1e-6
+_FOLLOWED = (1.3, 2.0)
+TRACE = 0.01
+"""How sure of light one is where all of it is in sources that were masked."""
 _FEW = 8
 """Superpixels below which weights cannot tell light from noise, and nothing is shifted."""
 _BLOCK = 4
@@ -86,6 +90,11 @@ class RobustFit:
     """(gy, gx) standard deviation of the model at the centres of all superpixels, unit of the image."""
 
     @property
+    def balanced(self) -> bool:
+        """Whether superpixels lie as much above plain least squares as below: none of them is distrusted."""
+        return self.one_sided <= TRACE
+
+    @property
     def extrapolated(self) -> NDArray[np.bool_]:
         """(gy, gx): superpixels where the model is at least three times less certain than is typical."""
         seen = self.weights > 0
@@ -98,6 +107,8 @@ def fit_robust(
     statistics: SuperpixelStatistics,
     config: BackgroundConfig,
     robust: RobustConfig,
+    *,
+    light: float = 0.0,
 ) -> RobustFit:
     """Fit the polynomial to superpixels, some of which hold light that is not sky.
 
@@ -107,6 +118,9 @@ def fit_robust(
         The superpixels; ``config.min_good_pixels`` and finite errors say which are usable.
     config
         ``order`` is the highest degree; the prior decides how much of it is used.
+    light
+        From 0 to 1: how sure it is, whatever these superpixels show, that some of them hold light. It is known
+        from those that no mask has touched; the masked ones may fit a polynomial all too well.
 
     Raises
     ------
@@ -143,7 +157,7 @@ def fit_robust(
     v, noise = v / scale, noise / scale
 
     system = _System(everywhere[usable.ravel()], v, degree, least=_least_prior(everywhere, degree), learn=robust.prior)
-    solution, spread, weights, distrust = _weighted(system, noise, robust)
+    solution, spread, weights, distrust = _weighted(system, noise, robust, light)
     coefficients = solution.coefficients.copy()
     noise = spread
     residual = v - system.matrix @ coefficients
@@ -204,7 +218,7 @@ class _System:
         learn: bool,
     ) -> None:
         self.matrix, self.values, self.degree, self.learn = matrix, values, degree, learn
-        self._least = least
+        self.least = least
         self._upper = np.triu_indices(len(degree))
         self._products = matrix[:, self._upper[0]] * matrix[:, self._upper[1]]
         self._members = np.bincount(degree)[1:]
@@ -229,7 +243,7 @@ class _System:
             if self.learn:
                 power = coefficients**2 + np.diag(covariance)
                 learnt = np.sqrt(np.bincount(self.degree, weights=power)[1:] / self._members)
-                tau[1:] = np.maximum(learnt, self._least[1:])
+                tau[1:] = np.maximum(learnt, self.least[1:])
         freedom = float(np.einsum("ij,ji->", covariance, normal))
         return _Solution(coefficients, covariance, tau, freedom)
 
@@ -250,7 +264,7 @@ def _least_prior(everywhere: NDArray[np.float64], degree: NDArray[np.int64]) -> 
 
 
 def _weighted(
-    system: _System, noise: NDArray[np.float64], robust: RobustConfig
+    system: _System, noise: NDArray[np.float64], robust: RobustConfig, light: float
 ) -> tuple[_Solution, NDArray[np.float64], NDArray[np.float64], float]:
     """Solution, errors by which residuals were judged, and weights of the superpixels.
 
@@ -263,9 +277,11 @@ def _weighted(
     solution = system.solve(1 / noise**2, tau)
     solution = system.solve(1 / noise**2, solution.tau)
     residual = system.residual(solution)
-    distrust = one_sided(residual / noise)
+    distrust = max(light, one_sided(residual / noise))
     if distrust == 0:
         return solution, noise, np.ones(len(values)), 0.0
+    # where there are sources, degrees that the sky lacks are held back altogether
+    system.least = np.full_like(system.least, _HELD_BACK)
     weights = np.ones(len(values))
     spread = noise
     for _ in range(_CONVEX_PASSES):
@@ -276,9 +292,11 @@ def _weighted(
         weights = _huber(residual / spread)
     wide = max(robust.cut_above, robust.cut_below)
     above, below = wide / distrust, robust.cut_below / distrust
+    if distrust > 0.5:
+        above = robust.cut_above / distrust
     for turn in range(_SYMMETRIC_PASSES + _PASSES):
         if turn == _SYMMETRIC_PASSES:
-            above = _cut_above(residual / spread, robust) / distrust
+            above = _cut_above(residual, noise, spread, robust, light) / distrust
             if above == wide / distrust:
                 break
         weights = _bisquare(residual / spread, above, below)
@@ -320,13 +338,22 @@ def _lean(pulls: NDArray[np.float64], most: float = np.inf) -> float:
     return float(np.sum(np.where(pulls > 0, squares, -squares))) / total if total > 0 else 0.0
 
 
-def _cut_above(pulls: NDArray[np.float64], robust: RobustConfig) -> float:
+def _cut_above(
+    residual: NDArray[np.float64],
+    noise: NDArray[np.float64],
+    spread: NDArray[np.float64],
+    robust: RobustConfig,
+    light: float,
+) -> float:
     """Upper cut that the residuals of a symmetric fit justify.
 
     Light adds, so that residuals lean upwards where there is light; a polynomial that the sky is too much for
-    leaves as much below it as above, and weights that lean would drag it down.
+    leaves as much below it as above, and weights that lean would drag it down. Where light is known to be there
+    the cut is the narrow one as long as the darker side shows no more than noise.
     """
-    share = _between(_lean(pulls, robust.cut_below), _LEAN)
+    leaning = _between(_lean(residual / spread, robust.cut_below), _LEAN)
+    followed = 1 - _between(float(np.median(spread / noise)), _FOLLOWED)
+    share = max(leaning, light * followed)
     wide = max(robust.cut_above, robust.cut_below)
     return wide + share * (robust.cut_above - wide)
 

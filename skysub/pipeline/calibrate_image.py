@@ -266,6 +266,7 @@ class _Work:
             stopwatch=self.stopwatch,
             threads=self.threads,
         )
+        self.noise = self.sky.noise
         self.layers = BackgroundList([self.sky.background])
         self.said |= self.sky.flags
 

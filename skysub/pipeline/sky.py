@@ -10,12 +10,13 @@ import numpy as np
 
 from skysub.background.chebyshev import design_matrix, power_coefficients
 from skysub.background.clipping import superpixel_statistics
-from skysub.background.robust import RobustConfig, RobustFit, fit_robust
+from skysub.background.robust import TRACE, RobustConfig, RobustFit, fit_robust
 from skysub.background.superpixels import SuperpixelGrid, SuperpixelStatistics
 from skysub.pipeline.corrections import Corrections, corrected, find_corrections
+from skysub.sources.detect import correlated_noise, measured_fwhm, smoothing_kernel
 from skysub.sources.extended import structure_left
 from skysub.sources.flags import NOT_SKY, SOURCE
-from skysub.sources.mask import DARKEST, RUNGS, SourceMask, mask_sources
+from skysub.sources.mask import DARKEST, RUNGS, SourceMask, mask_compact, mask_sources
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,8 +40,13 @@ _CLEAR_OF_NOISE = 12.0
 """beyond this many times the variance that noise alone would show."""
 _CHANCE = 3.0
 """Errors of a superpixel by which it lies off the model by chance."""
-_UNDERFIT = 1.3
-"""Mean square of superpixels' pulls above which the polynomial does not follow the sky."""
+_SAME_WIDTH = 1.25
+"""Ratio of the PSF's width measured to the one given up to which they agree."""
+_WIDTHS = (1.5, 8.0)
+"""Least and largest width that sources are looked for by, pixel."""
+_UNDERFIT, _BETTER = 1.3, 0.7
+"""Mean square of superpixels' pulls above which the polynomial does not follow the sky, and what a finer fit must
+make of it; light of undetected sources leaves about as much in either."""
 _CLEAR = 0.6
 """Share of the pixels that sources leave in an open field,"""
 _SAMPLE = 16
@@ -69,6 +75,8 @@ class Sky:
     mask: SourceMask
     noise: NDArray[np.float64]
     """(gy, gx) noise per pixel in each superpixel, unit of the image."""
+    fwhm: float
+    """Full width at half maximum by which sources were looked for, pixel: measured, or the one given."""
     passes: int
     """Turns of mask and background."""
     moved: float
@@ -129,11 +137,11 @@ def find_sky(
                 model.background, image, flags, grid, background, threads=threads
             )
         with stopwatch("fit"):
-            return fit_robust(grid, statistics, background, config.robust)
+            return fit_robust(grid, statistics, background, config.robust, light=light)
 
     def masked(fit: RobustFit, rung: int) -> SourceMask:
         with stopwatch("fit"):
-            finer = _finer(fit, background, config.robust)
+            finer = _finer(fit, background, config.robust) if light <= TRACE else None
         model = (finer or fit).background
         scatter = guess.scatter if finer is None else finer.scatter
         with stopwatch("mask"):
@@ -144,7 +152,8 @@ def find_sky(
                 noise,
                 grid,
                 config=sources,
-                fwhm=fwhm,
+                fwhm=width,
+                correlation=correlation,
                 structure=np.hypot(scatter, _structure(finer or fit)),
                 rung=rung,
                 threads=threads,
@@ -159,10 +168,30 @@ def find_sky(
             crowding = max(1.0, _CLEAR / max(1e-3, 1 - sources_take))
             return structure_left(image, flags, power, level, crowding=crowding, threads=threads)
 
+    with stopwatch("noise"):
+        per_pixel, smoothed = correlated_noise(
+            image,
+            flags,
+            power_coefficients(guess.background.coefficients, guess.background.order),
+            noise,
+            grid,
+            kernel=smoothing_kernel(fwhm),
+        )
+    noise, correlation, width = noise * per_pixel, smoothed / per_pixel, fwhm
     level = float(np.nanmedian(noise)) if np.isfinite(noise).any() else np.nan
     sources = config.mask
     before, fit = guess, guess
+    light = guess.one_sided
     mask = masked(guess, 0)
+    seen = measured_fwhm(mask.footprints, level)
+    if not 1 / _SAME_WIDTH < seen / fwhm < _SAME_WIDTH and np.isfinite(seen):
+        width = min(max(seen, _WIDTHS[0]), _WIDTHS[1])
+        mask = masked(guess, 0)
+    if light > 0 and mask.rung < DARKEST:
+        with stopwatch("statistics"):
+            light = _light_at_large(
+                image, flags, guess, mask, grid, background, config, noise=level, threads=threads
+            )
     turns, moved, ran_away = 1, np.inf, False
     while True:
         before, fit = fit, measured(fit)
@@ -194,12 +223,12 @@ def find_sky(
         level=float(np.mean(_at_centres(fit.background))),
         noise=level,
         gain=gain,
-        fwhm=fwhm,
+        fwhm=width,
         crowded=mask.rung == DARKEST,
     )
     left, sky = 0.0, fit.background
     if config.structure:
-        finer = _finer(fit, background, config.robust)
+        finer = _finer(fit, background, config.robust) if light <= TRACE else None
         if finer is None:
             left = structure()
         else:
@@ -214,6 +243,7 @@ def find_sky(
         structure=left,
         mask=mask,
         noise=noise,
+        fwhm=width,
         passes=turns,
         moved=moved,
         flags=_worth_saying(
@@ -270,6 +300,27 @@ def first_guess(
     return dataclasses.replace(fit, background=dataclasses.replace(fit.background, grid=grid))
 
 
+def _light_at_large(
+    image: NDArray[np.float32],
+    flags: NDArray[np.uint8],
+    guess: RobustFit,
+    mask: SourceMask,
+    grid: SuperpixelGrid,
+    background: BackgroundConfig,
+    config: SkyConfig,
+    *,
+    noise: float,
+    threads: int,
+) -> float:
+    """How sure it is that there is light as large as what the polynomial follows, from 0 to 1.
+
+    Judged with compact sources masked alone: a mask of large ones hides what it is to be judged by.
+    """
+    compact = mask_compact(flags, mask.footprints, grid, config=config.mask, noise=noise)
+    statistics = statistics_about(guess.background, image, compact, grid, background, threads=threads)
+    return max(TRACE, fit_robust(grid, statistics, background, config.robust).one_sided)
+
+
 def statistics_about(
     model: Background,
     image: NDArray[np.float32],
@@ -299,18 +350,26 @@ def _finer(fit: RobustFit, config: BackgroundConfig, robust: RobustConfig) -> Ro
     It does where superpixels lie off the model by more than their errors, as much above it as below: that is a
     smooth sky which the polynomial cannot follow, and what lies above must not be taken for light.
     """
-    if fit.one_sided > 0:
+    if not fit.balanced:
         return None
     statistics = fit.background.statistics
-    with np.errstate(divide="ignore", invalid="ignore"):
-        pulls = (statistics.mean - _at_centres(fit.background)) / statistics.error
-    pulls = pulls[fit.background.usable & np.isfinite(pulls)]
-    if not pulls.size or np.mean(pulls**2) < _UNDERFIT:
+    before = _chi2(fit)
+    if not before > _UNDERFIT:
         return None
     finer = fit_robust(
         fit.background.grid, statistics, dataclasses.replace(config, order=2 * config.order), robust
     )
-    return finer if finer.one_sided == 0 else None
+    return finer if finer.balanced and _chi2(finer) < _BETTER * before else None
+
+
+def _chi2(fit: RobustFit) -> float:
+    """Mean square of superpixels' pulls for each degree of freedom; NaN where there is none."""
+    statistics = fit.background.statistics
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pulls = (statistics.mean - _at_centres(fit.background)) / statistics.error
+    pulls = pulls[fit.background.usable & np.isfinite(pulls)]
+    freedom = len(pulls) - fit.freedom
+    return float(np.sum(pulls**2)) / freedom if freedom >= 1 else np.nan
 
 
 def _missed(fit: RobustFit, finer: RobustFit) -> float:
@@ -329,7 +388,7 @@ def _structure(fit: RobustFit) -> NDArray[np.float64]:
     residual = statistics.mean - _at_centres(fit.background)
     seen = np.isfinite(residual) & np.isfinite(statistics.error) & (statistics.count > 0)
     error = np.where(seen, statistics.error, 0).astype(np.float64)
-    if fit.one_sided == 0:
+    if fit.balanced:
         off = np.where(seen, np.maximum(np.abs(residual) - _CHANCE * error, 0), 0)
         windows = np.lib.stride_tricks.sliding_window_view(np.pad(off, 1), (3, 3))
         largest: NDArray[np.float64] = windows.max(axis=(2, 3))

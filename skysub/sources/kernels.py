@@ -71,15 +71,38 @@ def pixel_noise(image, flags, ignored, y_edges, x_edges, rows, pairs, quantile, 
                         n += 1
             out[j, i] = np.nan
             if n >= 16:
-                at = quantile * (n - 1)
-                k = int(at)
-                _select(values[:n], k)
-                following = values[k]
-                if k + 1 < n:
-                    following = values[k + 1]
-                    for t in range(k + 2, n):
-                        following = min(following, values[t])
-                out[j, i] = values[k] + (at - k) * (following - values[k])
+                out[j, i] = _quantile(values[:n], quantile)
+
+
+@njit(nogil=True)
+def _quantile(values, quantile):
+    """Quantile of absolute differences, which are reordered; whole-number ones count as spread evenly.
+
+    Of values that are alike, as those of whole-number pixels are, each stands for all within half of the step to
+    its neighbours, 0 for those up to half a step.
+    """
+    n = len(values)
+    at = quantile * (n - 1)
+    k = int(at)
+    _select(values, k)
+    value, following = values[k], np.float32(np.inf)
+    below, alike = 0, 0
+    for t in range(n):
+        if values[t] < value:
+            below += 1
+        elif values[t] == value:
+            alike += 1
+        else:
+            following = min(following, values[t])
+    if alike > 1 and np.isfinite(following):
+        step = following - value
+        share = (at + 0.5 - below) / alike
+        if value == 0:
+            return np.float32(0.5) * step * share
+        return value + step * (share - 0.5)
+    if k + 1 < n and k + 1 >= below + alike:
+        return value + (at - k) * (following - value)
+    return value
 
 
 @njit(nogil=True)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from skysub.background.superpixels import SuperpixelGrid
     from skysub.sources.detect import Footprints
 
-__all__ = ["DARKEST", "RUNGS", "SourceMask", "SourceMaskConfig", "mask_sources"]
+__all__ = ["DARKEST", "RUNGS", "SourceMask", "SourceMaskConfig", "mask_compact", "mask_sources"]
 
 RUNGS = (1.0, 0.6, 0.3)
 """Share of the growth that each step of the budget keeps; all but the first leave faint extended light."""
@@ -37,6 +37,8 @@ _ROUND_ENOUGH = 0.55
 _CELL = 128
 """Edge of the cells that the budget counts where superpixels are smaller, and in each of which the darkest
 pixels are chosen, pixel."""
+_COMPACT = 0.6
+"""Radius of the largest compact source, in superpixels."""
 _LARGE = 0.5
 """Edge of the square with the area of a large footprint, in superpixels."""
 _BRIGHT_PIXEL = 7.0
@@ -128,6 +130,7 @@ def mask_sources(
     *,
     config: SourceMaskConfig,
     fwhm: float,
+    correlation: float = 1.0,
     structure: float | NDArray[np.float64] = 0.0,
     rung: int = 0,
     threads: int = 1,
@@ -142,6 +145,8 @@ def mask_sources(
         (gy, gx) noise per pixel in each superpixel, unit of the image.
     fwhm
         Of the PSF, pixel.
+    correlation
+        How many times more the smoothed image scatters than independent pixels of that noise would.
     structure
         Scatter of the sky about the model beyond noise, one number or (gy, gx): it raises thresholds, so that
         a sky that the model does not follow is not taken for sources.
@@ -158,7 +163,7 @@ def mask_sources(
         image,
         flags,
         power,
-        np.hypot(noise * smoothed_noise(kernel), structure),
+        np.hypot(noise * correlation * smoothed_noise(kernel), structure),
         grid,
         kernel=kernel,
         peak_threshold=config.peak_threshold,
@@ -205,6 +210,29 @@ def mask_sources(
         rung=rung,
         dry=int(np.sum(had_sky & ~left)),
     )
+
+
+def mask_compact(
+    flags: NDArray[np.uint8],
+    footprints: Footprints,
+    grid: SuperpixelGrid,
+    *,
+    config: SourceMaskConfig,
+    noise: float,
+) -> NDArray[np.uint8]:
+    """Flags with the sources marked that are much smaller than a superpixel, and no others.
+
+    What is left shows whether there is light as large as what the background's model follows.
+    """
+    from skysub.sources import paint_kernels as kernels
+
+    side = min(int(np.min(np.diff(edges))) for edges in (grid.y_edges, grid.x_edges))
+    compact = footprints.of(footprints.radius < _COMPACT * side)
+    painted = no_bits(grid.image_shape)
+    _paint(compact, painted, grid.image_shape[1], config=config, share=1.0, noise=noise)
+    marked = flags.copy()
+    kernels.flag_painted(painted.view(np.uint8), _KEPT, SOURCE, marked)
+    return marked
 
 
 def _vague(found: Footprints, grid: SuperpixelGrid, noise: float) -> NDArray[np.bool_]:

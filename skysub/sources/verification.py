@@ -123,9 +123,14 @@ class Region:
         """Largest of the values (by, bx) in it."""
         return max(float(values[y, first:last].max()) for y, first, last in self.rows)
 
-    def contains(self, y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Whether places, in blocks, lie within its bounds."""
-        return (y >= self.bottom) & (y < self.top) & (x >= self.left) & (x < self.right)
+    def touched_by(self, sources: Footprints, size: int) -> bool:
+        """Whether its bounds reach within a source's radius of the source's edge; ``size`` of a block in pixels."""
+        if not len(sources):
+            return False
+        y, x, reach = sources.y / size, sources.x / size, 2 * sources.radius / size
+        off_y = np.maximum(np.maximum(self.bottom - y, y - self.top), 0)
+        off_x = np.maximum(np.maximum(self.left - x, x - self.right), 0)
+        return bool((np.hypot(off_y, off_x) <= reach).any())
 
 
 def regions_of(runs: Runs, *, least: float) -> list[tuple[int, Region]]:
@@ -160,9 +165,10 @@ def believed(
     """
     if footprints is not None and len(footprints):
         radius = np.sqrt(region.blocks / np.pi) * size
-        inside = region.contains(footprints.y / size, footprints.x / size)
-        inside &= (footprints.peak > _CORE_PEAK * noise) | (footprints.saturated > 0)
-        if (footprints.radius[inside] > _CORE_SIZE * radius).any():
+        core = (footprints.radius > _CORE_SIZE * radius) & (
+            (footprints.peak > _CORE_PEAK * noise) | (footprints.saturated > 0)
+        )
+        if region.touched_by(footprints.of(core), size):
             return True
     if threshold is None:
         return False
