@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from skysub.background.blocks import LazyBackground, align_chunks
     from skysub.background.config import BackgroundConfig
     from skysub.background.estimate import fit_background, subtract_background
+    from skysub.background.faint_light import FaintLight
     from skysub.background.model import Background, BackgroundList
     from skysub.campaign.campaign import Campaign, open_campaign
     from skysub.pipeline.calibrate_image import CalibrateImageResult, calibrate_image
@@ -34,6 +35,7 @@ __all__ = [
     "CalibrateImageConfig",
     "CalibrateImageResult",
     "Campaign",
+    "FaintLight",
     "IngestMap",
     "LazyBackground",
     "MaskPlanes",
@@ -57,6 +59,7 @@ _HOME = {
     "Background": "skysub.background.model",
     "BackgroundConfig": "skysub.background.config",
     "BackgroundList": "skysub.background.model",
+    "FaintLight": "skysub.background.faint_light",
     "read_reference": "skysub.pipeline.zero_points",
     "CalibrateImageConfig": "skysub.pipeline.config",
     "CalibrateImageResult": "skysub.pipeline.calibrate_image",

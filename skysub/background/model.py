@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
@@ -16,6 +16,7 @@ from skysub.background.chebyshev import (
 )
 from skysub.background.compiled import once, plain
 from skysub.background.config import BackgroundConfig
+from skysub.background.faint_light import FaintLight
 from skysub.background.threads import in_threads
 from skysub.errors import InvalidImageError, NoUsableSuperpixelsError, UndersampledError
 
@@ -52,6 +53,8 @@ class Background:
     config: BackgroundConfig = field(default_factory=BackgroundConfig)
     reduced: str = ""
     """Why ``order`` is below the one asked for; empty where it is not."""
+    faint_light: FaintLight | None = None
+    """Light of undetected sources that the model holds; None where nobody has estimated it."""
 
     def __repr__(self) -> str:
         return (
@@ -64,8 +67,27 @@ class Background:
         """Shape (ny, nx) of the image, pixel."""
         return self.grid.image_shape
 
-    def evaluate(self, *, y: slice = slice(None), x: slice = slice(None)) -> NDArray[np.float32]:
+    def sky_alone(self) -> Background:
+        """The same background without the light of undetected sources, whose uncertainty it takes over.
+
+        Itself where that light is not known.
+        """
+        if self.faint_light is None:
+            return self
+        coefficients, covariance = self.coefficients.copy(), self.covariance.copy()
+        coefficients[0] -= self.faint_light.value
+        covariance[0, 0] += self.faint_light.uncertainty**2
+        return replace(self, coefficients=coefficients, covariance=covariance, faint_light=None)
+
+    def evaluate(
+        self, *, y: slice = slice(None), x: slice = slice(None), faint_light: bool = True
+    ) -> NDArray[np.float32]:
         """Model at each pixel of a window (rows ``y``, columns ``x``); the whole image by default.
+
+        Parameters
+        ----------
+        faint_light
+            Keep the light of undetected sources in it; False for the sky alone, as `sky_alone` has it.
 
         Returns
         -------
@@ -78,16 +100,27 @@ class Background:
         ValueError
             When a slice has a step.
         """
+        if not faint_light:
+            return self.sky_alone().evaluate(y=y, x=x)
         return self._over_window("evaluate", self._power, y, x)
 
-    def uncertainty(self, *, y: slice = slice(None), x: slice = slice(None)) -> NDArray[np.float32]:
+    def uncertainty(
+        self, *, y: slice = slice(None), x: slice = slice(None), faint_light: bool = True
+    ) -> NDArray[np.float32]:
         """Standard deviation of the model at each pixel of a window, from the fit's covariance.
+
+        Parameters
+        ----------
+        faint_light
+            As for `evaluate`: that of the sky alone includes what is not known of undetected sources.
 
         Returns
         -------
         uncertainty
             (ny, nx) float32 of the window, unit of the image.
         """
+        if not faint_light:
+            return self.sky_alone().uncertainty(y=y, x=x)
         # the variance is a polynomial of twice the order
         return self._over_window("evaluate_deviation", _variance_power(self.covariance, self.order), y, x)
 
@@ -204,8 +237,16 @@ class BackgroundList(Sequence[Background]):
             return NotImplemented
         return self
 
-    def evaluate(self, *, y: slice = slice(None), x: slice = slice(None)) -> NDArray[np.float32]:
+    def sky_alone(self) -> BackgroundList:
+        """The same layers, each without the light of undetected sources."""
+        return BackgroundList([layer.sky_alone() for layer in self])
+
+    def evaluate(
+        self, *, y: slice = slice(None), x: slice = slice(None), faint_light: bool = True
+    ) -> NDArray[np.float32]:
         """Sum of the layers' models over a window, (ny, nx) float32, added in order in float32.
+
+        ``faint_light`` as for `Background.evaluate`.
 
         Raises
         ------
@@ -214,19 +255,21 @@ class BackgroundList(Sequence[Background]):
         """
         if not self._layers:
             raise ValueError("an empty list of layers has no model")
-        total = self._layers[0].evaluate(y=y, x=x)
+        total = self._layers[0].evaluate(y=y, x=x, faint_light=faint_light)
         for layer in self._layers[1:]:
-            total += layer.evaluate(y=y, x=x)
+            total += layer.evaluate(y=y, x=x, faint_light=faint_light)
         return total
 
-    def uncertainty(self, *, y: slice = slice(None), x: slice = slice(None)) -> NDArray[np.float32]:
+    def uncertainty(
+        self, *, y: slice = slice(None), x: slice = slice(None), faint_light: bool = True
+    ) -> NDArray[np.float32]:
         """Standard deviation of the last layer's model: it was fit to what the others had left.
 
         Earlier layers' errors are part of the residual that the last layer measured.
         """
         if not self._layers:
             raise ValueError("an empty list of layers has no model")
-        return self._layers[-1].uncertainty(y=y, x=x)
+        return self._layers[-1].uncertainty(y=y, x=x, faint_light=faint_light)
 
 
 def fit_statistics(

@@ -32,10 +32,11 @@ _CONVEX_PASSES, _SYMMETRIC_PASSES, _PASSES = 12, 4, 6
 _PRIOR_STEPS = 3
 _HUBER = (0.3, 6.0)
 _LEAN = (0.2, 0.5)
-_BALANCED = (0.15, 0.35)
-_EXTREME = (2.2, 3.5)
+_BALANCED = (0.14, 0.2)
+_EXTREME = (2.2, 3.0)
 _CHANCE = 3.0
 _HELD_BACK = 1e-6
+_LEAST_PRIOR = 1.5
 _FOLLOWED = (1.3, 2.0)
 TRACE = 0.01
 """How sure of light one is where all of it is in sources that were masked."""
@@ -258,7 +259,7 @@ def _least_prior(everywhere: NDArray[np.float64], degree: NDArray[np.int64]) -> 
     They are the errors of the coefficients where every superpixel is seen with an error of 1: the width of a
     degree of a few coefficients is not known better than that.
     """
-    error = 1 / np.sqrt(np.einsum("ki,ki->i", everywhere, everywhere))
+    error = _LEAST_PRIOR / np.sqrt(np.einsum("ki,ki->i", everywhere, everywhere))
     least: NDArray[np.float64] = np.bincount(degree, weights=error) / np.bincount(degree)
     return least
 

@@ -291,7 +291,7 @@ STEPS = {
     ),
     "calibrate_image": Step(
         name="calibrate_image",
-        version=2,
+        version=3,
         configuration=CalibrateImageConfig,
         work=_calibrate_image,
         layout=_calibrate_image_layout,

@@ -50,21 +50,21 @@ class CorrectionsConfig:
         Counts are skewed, and a clip that is symmetric about the mean cuts more of the upper tail.
     noise_peaks
         Masking every peak above a threshold also masks the peaks of noise, never its troughs.
-    faint_counts
-        Light of sources too faint to be masked, from the counts of those just bright enough.
+    faint_light
+        Estimate the light of sources too faint to be masked, from the counts of those just bright enough. It
+        stays in the background of record, and is a product beside it (`skysub.FaintLight`).
     faint_magnitudes
-        That light, in magnitudes' worth of the light per magnitude of sources at 14 to 28 sigma: 2.6 +-
-        0.3 for galaxy counts of slope 0.31 per magnitude that flatten beyond magnitude 26, masked at 3.5
-        sigma in 30 s exposures.
+        That light, in magnitudes' worth of the light per magnitude of sources at 14 to 28 sigma. It ranges over
+        0.3 to 6 with slope and end of the counts, which no single image knows.
     faint_uncertainty
-        Relative uncertainty of that number, which enters the background's uncertainty.
+        Relative uncertainty of that number.
     """
 
     clip_skew: bool = True
     noise_peaks: bool = True
-    faint_counts: bool = False
-    faint_magnitudes: float = 2.6
-    faint_uncertainty: float = 0.1
+    faint_light: bool = True
+    faint_magnitudes: float = 2.2
+    faint_uncertainty: float = 0.4
 
     def __post_init__(self) -> None:
         for name in ("faint_magnitudes", "faint_uncertainty"):

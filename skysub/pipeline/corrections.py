@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from skysub.background.faint_light import FaintLight
 from skysub.sources.detect import FWHM_TO_SIGMA, smoothed_noise, smoothing_kernel
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from skysub.pipeline.config import CorrectionsConfig
     from skysub.sources.mask import SourceMask, SourceMaskConfig
 
-__all__ = ["Corrections", "clip_skew", "corrected", "faint_counts", "find_corrections", "noise_peaks"]
+__all__ = ["Corrections", "clip_skew", "corrected", "faint_counts", "find_corrections", "find_faint_light", "noise_peaks"]
 
 _BRIGHTER = (14.0, 28.0)
 """Fluxes of the sources whose light is extrapolated, in those of a point source of 1 sigma."""
@@ -29,6 +30,8 @@ _CROWDED = 0.9
 """Share masked beyond which what is left is not known to be sky,"""
 _BLENDED = 0.5
 """and share that footprints cover before they grow."""
+_SKEW_KNOWN, _PEAKS_KNOWN = 0.15, 0.25
+"""Relative uncertainties of the corrections: of their formulas' approximations and of the gain."""
 _STARLIGHT = 0.2
 """Light left in the darkest pixels of a crowded field, in units of the noise per pixel: not known better."""
 
@@ -39,14 +42,13 @@ class Corrections:
 
     clip_skew: float = 0.0
     noise_peaks: float = 0.0
-    faint_counts: float = 0.0
     uncertainty: float = 0.0
-    """Standard deviation of their sum."""
+    """Standard deviation of their sum, and of what starlight a crowded field leaves in its darkest pixels."""
 
     @property
     def total(self) -> float:
         """Sum of all corrections, unit of the image."""
-        return self.clip_skew + self.noise_peaks + self.faint_counts
+        return self.clip_skew + self.noise_peaks
 
 
 def find_corrections(
@@ -74,28 +76,56 @@ def find_corrections(
     fwhm
         Of the PSF, pixel.
     crowded
-        The source mask's budget gave footprints up, so that their counts and peaks say nothing.
+        The source mask's budget gave footprints up, so that their peaks say nothing.
     """
     if not (math.isfinite(noise) and noise > 0):
         return Corrections()
-    skew = peaks = faint = uncertainty = 0.0
+    skew = peaks = 0.0
     if config.clip_skew and gain and background.statistic == "meanclip":
         # noise that is not that of counts, read noise for instance, is not skewed
         counts = min(1.0, max(0.0, level / (gain * noise**2)))
         skew = counts * clip_skew(gain, background.clip_sigma)
     if config.noise_peaks and not crowded:
         peaks = noise_peaks(noise, sources.peak_threshold, fwhm=fwhm)
-    if config.faint_counts and not crowded:
-        light, error = faint_counts(mask, noise, fwhm=fwhm)
-        faint = -config.faint_magnitudes * light
-        # the more is masked the more sources are blends, and their counts are trusted the less
-        trust = max(1.0, _CLEAR / max(1e-3, 1 - mask.masked))
-        uncertainty = config.faint_magnitudes * math.hypot(error, config.faint_uncertainty * light * trust)
-        blended = float(np.sum(mask.footprints.area)) > _BLENDED * mask.area
-        crowded = blended or mask.masked > _CROWDED or (light == 0 and mask.rung > 0)
-    if crowded:
+    if crowded or mask.masked > _CROWDED or float(np.sum(mask.footprints.area)) > _BLENDED * mask.area:
         uncertainty = _STARLIGHT * noise
-    return Corrections(clip_skew=skew, noise_peaks=peaks, faint_counts=faint, uncertainty=uncertainty)
+    else:
+        uncertainty = math.hypot(_SKEW_KNOWN * skew, _PEAKS_KNOWN * peaks)
+    return Corrections(clip_skew=skew, noise_peaks=peaks, uncertainty=uncertainty)
+
+
+def find_faint_light(
+    mask: SourceMask, *, config: CorrectionsConfig, noise: float, fwhm: float, crowded: bool
+) -> FaintLight | None:
+    """Light of sources too faint to be masked; None where the image does not tell.
+
+    It is that per magnitude of the sources just bright enough, times a number of magnitudes that no single image
+    knows: it depends on the slope and the end of the counts.
+
+    Parameters
+    ----------
+    noise
+        Per pixel, unit of the image.
+    fwhm
+        Of the PSF, pixel.
+    crowded
+        The source mask's budget gave footprints up, so that their counts say nothing.
+    """
+    if not config.faint_light or crowded or not (math.isfinite(noise) and noise > 0):
+        return None
+    light, error = faint_counts(mask, noise, fwhm=fwhm)
+    if light == 0:
+        return None
+    # the more is masked the more sources are blends, and their counts are trusted the less
+    trust = max(1.0, _CLEAR / max(1e-3, 1 - mask.masked))
+    return FaintLight(
+        value=config.faint_magnitudes * light,
+        uncertainty=config.faint_magnitudes * math.hypot(error, config.faint_uncertainty * light * trust),
+        provenance=(
+            f"{config.faint_magnitudes:g} magnitudes' worth of the light per magnitude of sources at "
+            f"{_BRIGHTER[0]:g} to {_BRIGHTER[1]:g} times a point source of one sigma"
+        ),
+    )
 
 
 def corrected(background: Background, corrections: Corrections, *, structure: float = 0.0) -> Background:

@@ -12,7 +12,7 @@ from skysub.background.chebyshev import design_matrix, power_coefficients
 from skysub.background.clipping import superpixel_statistics
 from skysub.background.robust import TRACE, RobustConfig, RobustFit, fit_robust
 from skysub.background.superpixels import SuperpixelGrid, SuperpixelStatistics
-from skysub.pipeline.corrections import Corrections, corrected, find_corrections
+from skysub.pipeline.corrections import Corrections, corrected, find_corrections, find_faint_light
 from skysub.sources.detect import correlated_noise, measured_fwhm, smoothing_kernel
 from skysub.sources.extended import structure_left
 from skysub.sources.flags import NOT_SKY, SOURCE
@@ -154,6 +154,7 @@ def find_sky(
                 config=sources,
                 fwhm=width,
                 correlation=correlation,
+                light=light > TRACE,
                 structure=np.hypot(scatter, _structure(finer or fit)),
                 rung=rung,
                 threads=threads,
@@ -226,14 +227,16 @@ def find_sky(
         fwhm=width,
         crowded=mask.rung == DARKEST,
     )
-    left, sky = 0.0, fit.background
+    faint = find_faint_light(
+        mask, config=config.corrections, noise=level, fwhm=width, crowded=mask.rung == DARKEST
+    )
+    left, sky = 0.0, dataclasses.replace(fit.background, faint_light=faint)
     if config.structure:
         finer = _finer(fit, background, config.robust) if light <= TRACE else None
-        if finer is None:
-            left = structure()
-        else:
+        left = structure()
+        if finer is not None:
             # what the finer fit follows is structure, and not an error that averages out
-            left = _missed(fit, finer)
+            left = max(left, _missed(fit, finer))
             shrunk = sky.covariance * (min(finer.inflation, fit.inflation) / fit.inflation)
             sky = dataclasses.replace(sky, covariance=shrunk)
     return Sky(

@@ -79,6 +79,7 @@ def find_extended(
     config: ExtendedConfig,
     ignored: int,
     footprints: Footprints | None = None,
+    light: bool = True,
     threads: int = 1,
 ) -> NDArray[np.bool_]:
     """Blocks that hold faint extended light.
@@ -96,6 +97,9 @@ def find_extended(
     footprints
         Sources; a large region round one of them is believed for its sake
         (`skysub.sources.verification`).
+    light
+        Whether it is known that there is light as large as what the background's model follows. If it is not, and
+        nothing here tells of it either, a large region is believed for a source's sake alone.
 
     Returns
     -------
@@ -113,11 +117,12 @@ def find_extended(
         kernels.bin_residual(image, flags, power, ignored, size, rows.start, rows.stop, total, count)
 
     in_threads(band, shape[0], threads)
+    level = float(np.nanmedian(noise)) if np.isfinite(noise).any() else math.nan
     cell = max(1, int(np.min(np.diff(grid.y_edges))) // size)
     inclusive, leaves_light = inclusive_polynomial(
-        total, count, noise=float(np.nanmedian(noise)), cell=cell, order=power.shape[0] - 1
+        total, count, noise=level, cell=cell, order=power.shape[0] - 1
     )
-    verified = config.peak_threshold if leaves_light else None
+    verified = config.peak_threshold if leaves_light or light else None
     found = np.zeros(shape, bool)
     for scale in range(config.scales):
         factor = _STEP**scale
@@ -138,6 +143,7 @@ def find_extended(
             explained=explained,
             verified=verified,
             footprints=footprints,
+            level=level,
             size=size * factor,
             least=(_VERIFIED * cell / factor) ** 2,
         )
@@ -230,6 +236,7 @@ def _region(
     explained: NDArray[np.float32],
     verified: float | None,
     footprints: Footprints | None,
+    level: float,
     size: int,
     least: float,
 ) -> NDArray[np.bool_]:
@@ -258,7 +265,7 @@ def _region(
         above = _standardised(light - weight, deviation, judged, chosen)
         for label, region in large:
             if not believed(
-                region, above, threshold=verified, footprints=footprints, noise=float(np.nanmedian(noise)), size=size
+                region, above, threshold=verified, footprints=footprints, noise=level, size=size
             ):
                 area[label] = -1
         runs = runs.of(area > 0)

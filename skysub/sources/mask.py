@@ -131,6 +131,7 @@ def mask_sources(
     config: SourceMaskConfig,
     fwhm: float,
     correlation: float = 1.0,
+    light: bool = True,
     structure: float | NDArray[np.float64] = 0.0,
     rung: int = 0,
     threads: int = 1,
@@ -147,6 +148,8 @@ def mask_sources(
         Of the PSF, pixel.
     correlation
         How many times more the smoothed image scatters than independent pixels of that noise would.
+    light
+        As for `skysub.sources.extended.find_extended`.
     structure
         Scatter of the sky about the model beyond noise, one number or (gy, gx): it raises thresholds, so that
         a sky that the model does not follow is not taken for sources.
@@ -191,6 +194,7 @@ def mask_sources(
                     config=config.extended,
                     ignored=NOT_SKY,
                     footprints=footprints,
+                    light=light,
                     threads=threads,
                 )
                 kernels.paint_blocks(blocks, config.extended.block, EXTENDED, flags)

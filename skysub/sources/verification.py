@@ -27,7 +27,7 @@ _DARK_ALLOWED = 2.5
 """How far, in units of the scatter, blocks beside a region may lie below the polynomial by chance."""
 _OVER_DARK = 2.0
 """A region must stand out by this many times what lies below the polynomial beside it beyond that."""
-_CORE_PEAK = 10.0
+_CORE_PEAK = 7.0
 """Brightest pixel of such a source, in units of the noise."""
 _CORE_SIZE = 0.2
 """Radius of a source over that of the region round it, from which the source is the region's middle."""

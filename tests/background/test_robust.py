@@ -50,7 +50,8 @@ def model_at_centres(grid, found):
 def test_smooth_sky_costs_few_coefficients(grid, noisy):
     found = fit(grid, noisy)
     off = model_at_centres(grid, found) - sky(grid)
-    assert found.freedom < 14
+    # degrees that the sky lacks count half: the prior is no narrower than the errors of their coefficients
+    assert found.freedom < 18
     assert np.sqrt(np.mean(off**2)) < 0.08
     free = fit(grid, noisy, robust=RobustConfig(prior=False))
     assert free.freedom == pytest.approx(28, abs=0.1)

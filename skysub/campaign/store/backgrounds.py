@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skysub.background.config import BackgroundConfig
+from skysub.background.faint_light import FaintLight
 from skysub.background.model import Background, BackgroundList
 from skysub.background.superpixels import SuperpixelGrid, SuperpixelStatistics
 
@@ -54,6 +55,7 @@ def described(layer: Background) -> dict[str, Any]:
         "chi2_per_freedom": _number(layer.chi2_per_freedom),
         "reduced": layer.reduced,
         "config": dataclasses.asdict(layer.config),
+        **({} if layer.faint_light is None else {"faint_light": dataclasses.asdict(layer.faint_light)}),
     }
 
 
@@ -76,6 +78,7 @@ def from_arrays(description: Mapping[str, Any], arrays: Mapping[str, NDArray[Any
         chi2_per_freedom=float("nan") if chi2 is None else chi2,
         config=BackgroundConfig(**description["config"]),
         reduced=description["reduced"],
+        faint_light=FaintLight(**description["faint_light"]) if "faint_light" in description else None,
     )
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from skysub.background.chebyshev import design_matrix
 from skysub.background.config import MAX_ORDER, BackgroundConfig
+from skysub.background.faint_light import FaintLight
 from skysub.background.model import Background, BackgroundList, fit_statistics
 from skysub.background.superpixels import SuperpixelGrid, SuperpixelStatistics
-from skysub.errors import LayoutError
+from skysub.errors import LayoutError, NoUsableSuperpixelsError, UndersampledError
 from skysub.visit.fits.emit import Block, cards, plain_image, write_blocks
 from skysub.visit.fits.file import FitsFile, Hdu, open_fits
 from skysub.visit.fits.pixels import read_float, read_integer
@@ -19,9 +23,13 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
 __all__ = ["read_background", "write_background"]
 
 _AKIMA, _REDUCE, _CHEBYSHEV = 5, 1, 0
+_SAME = 1e-9
+"""Difference of coefficients, over the largest, up to which two models are the same."""
 _UNDERSAMPLED = {"raise": 0, "reduce": 1, "refine": 2}
 
 
@@ -35,7 +43,10 @@ def write_background(
 
     Per layer there are three HDUs, the first layer's image being the primary: superpixel values (float32),
     a mask of zeros (int32) and, where a variance would be, the standard error itself (float32), as afw does
-    it. Coefficients are not stored; readers fit them again. The file appears when it is complete.
+    it. Coefficients are not stored; readers fit them again. Where plain least squares of the superpixels would
+    give another model, as of robust fits and corrected levels, the values are the model's own at the centres of
+    all superpixels, so that readers get the model that was subtracted. The light of undetected sources stands
+    in the cards FAINTLIGHT, FAINTERROR and FAINTSOURCE. The file appears when it is complete.
 
     Parameters
     ----------
@@ -75,15 +86,15 @@ def write_background(
                 "BKGD_Y0": xy0[1],
                 "BKGD_WIDTH": nx,
                 "BKGD_HEIGHT": ny,
+                **_faint_cards(layer.faint_light),
             }
         )
         planes = cards({f"MP_{name}": AFW_PLANES[name] for name in AFW_PLANES.names})
-        usable = layer.usable
-        values = np.where(usable, layer.statistics.mean, np.float32(np.nan)).astype(np.float32)
+        values, errors = _to_fit_again(layer)
         blocks += [
             (plain_image(values, primary=index == 0), more),
             (plain_image(np.zeros(values.shape, np.int32)), more + planes),
-            (plain_image(layer.statistics.error.astype(np.float32)), more),
+            (plain_image(errors), more),
         ]
     write_blocks(path, blocks)
 
@@ -145,7 +156,45 @@ def _layer(file: FitsFile, hdus: list[Hdu]) -> Background:
     config = BackgroundConfig(
         superpixel=(-(-shape[1] // gx), -(-shape[0] // gy)), order=order, weighting=weighting
     )
-    return fit_statistics(grid, SuperpixelStatistics(mean=mean, error=error, count=count), config)
+    layer = fit_statistics(grid, SuperpixelStatistics(mean=mean, error=error, count=count), config)
+    return replace(layer, faint_light=_faint_light(where, hdus[0]))
+
+
+def _to_fit_again(layer: Background) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(gy, gx) values and errors of superpixels from which least squares gives the layer's model."""
+    statistics = layer.statistics
+    values = np.where(layer.usable, statistics.mean, np.float32(np.nan)).astype(np.float32)
+    errors = statistics.error.astype(np.float32)
+    with suppress(NoUsableSuperpixelsError, UndersampledError):
+        config = replace(layer.config, order=layer.order)
+        again = fit_statistics(layer.grid, replace(statistics, mean=values), config)
+        scale = float(np.max(np.abs(layer.coefficients), initial=0.0))
+        if again.order == layer.order and np.allclose(
+            again.coefficients, layer.coefficients, rtol=0, atol=_SAME * scale
+        ):
+            return values, errors
+    y, x = (c.ravel() for c in np.meshgrid(layer.grid.y_centers, layer.grid.x_centers, indexing="ij"))
+    terms = design_matrix(x, y, shape=layer.shape, order=layer.order)
+    model = np.einsum("ki,i->k", terms, layer.coefficients).reshape(layer.grid.shape)
+    known = np.isfinite(errors) & (errors > 0)
+    typical = np.median(errors[known]) if known.any() else np.float32(1)
+    return model.astype(np.float32), np.where(known, errors, typical).astype(np.float32)
+
+
+def _faint_cards(light: FaintLight | None) -> dict[str, Any]:
+    if light is None:
+        return {}
+    return {"FAINTLIGHT": light.value, "FAINTERROR": light.uncertainty, "FAINTSOURCE": light.provenance}
+
+
+def _faint_light(where: str, hdu: Hdu) -> FaintLight | None:
+    value, error = (hdu.cards.get(name) for name in ("FAINTLIGHT", "FAINTERROR"))
+    if value is None and error is None:
+        return None
+    try:
+        return FaintLight(float(value), float(error), str(hdu.cards.get("FAINTSOURCE", "")))
+    except (TypeError, ValueError) as reason:
+        raise LayoutError(f"{where}: FAINTLIGHT and FAINTERROR are {value!r} and {error!r}: {reason}") from None
 
 
 def _check_writable(where: str, layer: Background) -> None:
