@@ -110,6 +110,7 @@ def fit_robust(
     robust: RobustConfig,
     *,
     light: float = 0.0,
+    believed: bool = False,
 ) -> RobustFit:
     """Fit the polynomial to superpixels, some of which hold light that is not sky.
 
@@ -122,6 +123,8 @@ def fit_robust(
     light
         From 0 to 1: how sure it is, whatever these superpixels show, that some of them hold light. It is known
         from those that no mask has touched; the masked ones may fit a polynomial all too well.
+    believed
+        Believe every superpixel: those that hold light have been left out.
 
     Raises
     ------
@@ -158,7 +161,7 @@ def fit_robust(
     v, noise = v / scale, noise / scale
 
     system = _System(everywhere[usable.ravel()], v, degree, least=_least_prior(everywhere, degree), learn=robust.prior)
-    solution, spread, weights, distrust = _weighted(system, noise, robust, light)
+    solution, spread, weights, distrust = _weighted(system, noise, robust, light, believed=believed)
     coefficients = solution.coefficients.copy()
     noise = spread
     residual = v - system.matrix @ coefficients
@@ -265,7 +268,12 @@ def _least_prior(everywhere: NDArray[np.float64], degree: NDArray[np.int64]) -> 
 
 
 def _weighted(
-    system: _System, noise: NDArray[np.float64], robust: RobustConfig, light: float
+    system: _System,
+    noise: NDArray[np.float64],
+    robust: RobustConfig,
+    light: float,
+    *,
+    believed: bool,
 ) -> tuple[_Solution, NDArray[np.float64], NDArray[np.float64], float]:
     """Solution, errors by which residuals were judged, and weights of the superpixels.
 
@@ -279,7 +287,7 @@ def _weighted(
     solution = system.solve(1 / noise**2, solution.tau)
     residual = system.residual(solution)
     distrust = max(light, one_sided(residual / noise))
-    if distrust == 0:
+    if believed or distrust == 0:
         return solution, noise, np.ones(len(values)), 0.0
     # where there are sources, degrees that the sky lacks are held back altogether
     system.least = np.full_like(system.least, _HELD_BACK)

@@ -15,7 +15,7 @@ from skysub.background.superpixels import SuperpixelGrid, SuperpixelStatistics
 from skysub.pipeline.corrections import Corrections, corrected, find_corrections, find_faint_light
 from skysub.sources.detect import correlated_noise, measured_fwhm, smoothing_kernel
 from skysub.sources.extended import structure_left
-from skysub.sources.flags import NOT_SKY, SOURCE
+from skysub.sources.flags import EXTENDED, NOT_SKY, SOURCE
 from skysub.sources.mask import DARKEST, RUNGS, SourceMask, mask_compact, mask_sources
 
 if TYPE_CHECKING:
@@ -40,6 +40,13 @@ _CLEAR_OF_NOISE = 12.0
 """beyond this many times the variance that noise alone would show."""
 _CHANCE = 3.0
 """Errors of a superpixel by which it lies off the model by chance."""
+_SMOOTH, _SHARP = 3.0, 1.0
+"""Mean square of pulls that a finer fit leaves of a smooth sky at most; and how sure of light it makes one when it
+leaves more."""
+_SUSPECT = 0.02
+"""Share of the pixels masked as faint extended light that is looked at anew."""
+_FEW_BRIGHT = 0.03
+"""Share of the superpixels that may be full of light without there being light at large."""
 _SAME_WIDTH = 1.25
 """Ratio of the PSF's width measured to the one given up to which they agree."""
 _WIDTHS = (1.5, 8.0)
@@ -137,7 +144,7 @@ def find_sky(
                 model.background, image, flags, grid, background, threads=threads
             )
         with stopwatch("fit"):
-            return fit_robust(grid, statistics, background, config.robust, light=light)
+            return _fit(grid, statistics, background, config.robust, light=light)
 
     def masked(fit: RobustFit, rung: int) -> SourceMask:
         with stopwatch("fit"):
@@ -190,9 +197,15 @@ def find_sky(
         mask = masked(guess, 0)
     if light > 0 and mask.rung < DARKEST:
         with stopwatch("statistics"):
-            light = _light_at_large(
+            inclusive = _with_compact_masked(
                 image, flags, guess, mask, grid, background, config, noise=level, threads=threads
             )
+        finer = _finer(inclusive, background, config.robust)
+        smooth = inclusive.balanced and _chi2(finer or inclusive) < _SMOOTH
+        light = TRACE if smooth else max(inclusive.one_sided, _SHARP)
+        if smooth and (finer is not None or float(np.mean(flags[::_SAMPLE] & EXTENDED != 0)) > _SUSPECT):
+            # the guess may have taken some of a sky that it cannot follow for light
+            mask = masked(inclusive, 0)
     turns, moved, ran_away = 1, np.inf, False
     while True:
         before, fit = fit, measured(fit)
@@ -303,7 +316,33 @@ def first_guess(
     return dataclasses.replace(fit, background=dataclasses.replace(fit.background, grid=grid))
 
 
-def _light_at_large(
+def _fit(
+    grid: SuperpixelGrid,
+    statistics: SuperpixelStatistics,
+    config: BackgroundConfig,
+    robust: RobustConfig,
+    *,
+    light: float,
+) -> RobustFit:
+    """Fit to what a mask has left.
+
+    Where there is no light at large, superpixels that lie off are judged by a finer fit: those that it follows are
+    sky, and the others hold what the mask has left of a source.
+    """
+    fit = fit_robust(grid, statistics, config, robust, light=light)
+    if light > TRACE or fit.balanced:
+        return fit
+    finer = fit_robust(grid, statistics, dataclasses.replace(config, order=2 * config.order), robust)
+    trusted = finer.weights > 0
+    if not trusted.any():
+        return fit
+    mean = np.where(trusted, statistics.mean, np.float32(np.nan))
+    kept = fit_robust(grid, dataclasses.replace(statistics, mean=mean), config, robust, believed=True)
+    kept = dataclasses.replace(kept, background=dataclasses.replace(kept.background, statistics=statistics))
+    return kept if trusted.sum() > fit.background.usable.sum() else fit
+
+
+def _with_compact_masked(
     image: NDArray[np.float32],
     flags: NDArray[np.uint8],
     guess: RobustFit,
@@ -314,14 +353,22 @@ def _light_at_large(
     *,
     noise: float,
     threads: int,
-) -> float:
-    """How sure it is that there is light as large as what the polynomial follows, from 0 to 1.
+) -> RobustFit:
+    """Fit with compact sources masked alone, and without the few superpixels that hold most light.
 
-    Judged with compact sources masked alone: a mask of large ones hides what it is to be judged by.
+    It tells whether there is light as large as what the polynomial follows. A mask of large sources hides what
+    that is to be judged by, and a bright star in one superpixel says nothing of it.
     """
     compact = mask_compact(flags, mask.footprints, grid, config=config.mask, noise=noise)
     statistics = statistics_about(guess.background, image, compact, grid, background, threads=threads)
-    return max(TRACE, fit_robust(grid, statistics, background, config.robust).one_sided)
+    first = fit_robust(grid, statistics, background, config.robust)
+    if first.balanced:
+        return first
+    residual = np.where(np.isfinite(statistics.mean), statistics.mean - _at_centres(first.background), -np.inf)
+    brightest = np.argsort(residual, axis=None)[-max(1, int(_FEW_BRIGHT * residual.size)) :]
+    mean = statistics.mean.copy()
+    mean.flat[brightest] = np.nan
+    return fit_robust(grid, dataclasses.replace(statistics, mean=mean), background, config.robust)
 
 
 def statistics_about(
