@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "gram",
     "ChebyshevFit",
     "degrees",
     "design_matrix",
@@ -97,7 +98,7 @@ def fit_chebyshev(
     # the scale of the weights cancels; taking it out keeps images of 1e15 or 1e-20 within range
     w = weights / np.max(weights)
     matrix = design_matrix(x, y, shape=shape, order=order)
-    normal = _gram(matrix, w)
+    normal = gram(matrix, w)
     held = _determined_order(normal, len(x), order)
     terms = len(degrees(held))
     # terms stand by degree: a lower order's equations are the first of a higher one's
@@ -106,7 +107,7 @@ def fit_chebyshev(
     scale = np.max(errors, initial=0.0, where=np.isfinite(errors)) or 1.0
     relative = np.where(np.isfinite(errors), errors / scale, 0.0)
     inverse = np.linalg.inv(normal)
-    covariance = inverse @ _gram(matrix, (w * relative) ** 2) @ inverse
+    covariance = inverse @ gram(matrix, (w * relative) ** 2) @ inverse
     known = relative > 0
     freedom = int(np.count_nonzero(known)) - terms
     chi2 = np.nan
@@ -125,13 +126,13 @@ def least_squares(matrix: NDArray[np.float64], values: NDArray[np.float64]) -> N
     By normal equations, so that the bits do not depend on BLAS' threads; for a few terms of low degree.
     A trace of ridge gives points that do not determine all terms the answer of about the least norm.
     """
-    normal = _gram(matrix, np.ones(len(matrix)))
+    normal = gram(matrix, np.ones(len(matrix)))
     normal.flat[:: len(normal) + 1] += 1e-12 * normal.max(initial=0.0)
     right = np.einsum("ki,km->im", matrix, values.reshape(len(values), -1))
     return np.linalg.solve(normal, right).reshape(matrix.shape[1], *values.shape[1:])
 
 
-def _gram(matrix: NDArray[np.float64], w: NDArray[np.float64]) -> NDArray[np.float64]:
+def gram(matrix: NDArray[np.float64], w: NDArray[np.float64]) -> NDArray[np.float64]:
     """``matrix.T @ diag(w) @ matrix`` in pieces too small for BLAS to share among threads.
 
     So the bits do not depend on the number of threads, and none waits for a core that is busy, which

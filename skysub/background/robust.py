@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skysub.background.chebyshev import degrees, design_matrix
+from skysub.background.chebyshev import degrees, design_matrix, gram
 from skysub.background.model import Background, fit_statistics
 from skysub.errors import ConfigError
 
@@ -35,6 +35,7 @@ _LEAN = (0.2, 0.5)
 _BALANCED = (0.14, 0.2)
 _EXTREME = (2.2, 3.0)
 _CHANCE = 3.0
+_SETTLED = 3e-3
 _HELD_BACK = 1e-6
 _LEAST_PRIOR = 1.5
 _FOLLOWED = (1.3, 2.0)
@@ -223,17 +224,13 @@ class _System:
     ) -> None:
         self.matrix, self.values, self.degree, self.learn = matrix, values, degree, learn
         self.least = least
-        self._upper = np.triu_indices(len(degree))
-        self._products = matrix[:, self._upper[0]] * matrix[:, self._upper[1]]
         self._members = np.bincount(degree)[1:]
 
     def solve(self, weights: NDArray[np.float64], tau: NDArray[np.float64]) -> _Solution:
         """Posterior mean and covariance of the coefficients; the prior's widths tau, (order + 1,), are learnt."""
         terms = len(self.degree)
+        normal = gram(self.matrix, weights)
         # einsum rather than BLAS: its sums do not depend on the number of threads
-        normal = np.zeros((terms, terms))
-        normal[self._upper] = np.einsum("k,kj->j", weights, self._products)
-        normal.T[self._upper] = normal[self._upper]
         right = np.einsum("ki,k->i", self.matrix, weights * self.values)
         tau = tau.copy()
         for _ in range(_PRIOR_STEPS if self.learn else 1):
@@ -288,7 +285,7 @@ def _weighted(
     residual = system.residual(solution)
     distrust = max(light, one_sided(residual / noise))
     if believed or distrust == 0:
-        return solution, noise, np.ones(len(values)), 0.0
+        return solution, noise, np.ones(len(values)), distrust
     # where there are sources, degrees that the sky lacks are held back altogether
     system.least = np.full_like(system.least, _HELD_BACK)
     weights = np.ones(len(values))
@@ -298,7 +295,9 @@ def _weighted(
         tau = solution.tau
         residual = system.residual(solution)
         spread = _spread(residual, noise)
-        weights = _huber(residual / spread)
+        before, weights = weights, _huber(residual / spread)
+        if np.max(np.abs(weights - before)) < _SETTLED:
+            break
     wide = max(robust.cut_above, robust.cut_below)
     above, below = wide / distrust, robust.cut_below / distrust
     if distrust > 0.5:
@@ -308,7 +307,9 @@ def _weighted(
             above = _cut_above(residual, noise, spread, robust, light) / distrust
             if above == wide / distrust:
                 break
-        weights = _bisquare(residual / spread, above, below)
+        before, weights = weights, _bisquare(residual / spread, above, below)
+        if turn > _SYMMETRIC_PASSES and np.max(np.abs(weights - before)) < _SETTLED:
+            break
         solution = system.solve(weights / spread**2, tau)
         tau = solution.tau
         residual = system.residual(solution)

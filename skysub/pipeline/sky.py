@@ -338,7 +338,11 @@ def _fit(
         return fit
     mean = np.where(trusted, statistics.mean, np.float32(np.nan))
     kept = fit_robust(grid, dataclasses.replace(statistics, mean=mean), config, robust, believed=True)
-    kept = dataclasses.replace(kept, background=dataclasses.replace(kept.background, statistics=statistics))
+    kept = dataclasses.replace(
+        kept,
+        one_sided=TRACE,
+        background=dataclasses.replace(kept.background, statistics=statistics),
+    )
     return kept if trusted.sum() > fit.background.usable.sum() else fit
 
 
@@ -407,7 +411,11 @@ def _finer(fit: RobustFit, config: BackgroundConfig, robust: RobustConfig) -> Ro
     if not before > _UNDERFIT:
         return None
     finer = fit_robust(
-        fit.background.grid, statistics, dataclasses.replace(config, order=2 * config.order), robust
+        fit.background.grid,
+        statistics,
+        dataclasses.replace(config, order=2 * config.order),
+        robust,
+        believed=True,
     )
     return finer if finer.balanced and _chi2(finer) < _BETTER * before else None
 
