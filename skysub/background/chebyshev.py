@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
-    "gram",
     "ChebyshevFit",
     "degrees",
     "design_matrix",
     "fit_chebyshev",
+    "gram",
     "power_coefficients",
 ]
 

@@ -16,13 +16,13 @@ from skysub.background.chebyshev import (
 )
 from skysub.background.compiled import once, plain
 from skysub.background.config import BackgroundConfig
-from skysub.background.faint_light import FaintLight
 from skysub.background.threads import in_threads
 from skysub.errors import InvalidImageError, NoUsableSuperpixelsError, UndersampledError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from skysub.background.faint_light import FaintLight
     from skysub.background.superpixels import SuperpixelGrid, SuperpixelStatistics
 
 __all__ = ["Background", "BackgroundList", "fit_statistics"]

@@ -122,8 +122,8 @@ def fit_robust(
     config
         ``order`` is the highest degree; the prior decides how much of it is used.
     light
-        From 0 to 1: how sure it is, whatever these superpixels show, that some of them hold light. It is known
-        from those that no mask has touched; the masked ones may fit a polynomial all too well.
+        From 0 to 1: how sure it is, whatever these superpixels show, that some of them hold light. It is
+        known from those that no mask has touched; the masked ones may fit a polynomial all too well.
     believed
         Believe every superpixel: those that hold light have been left out.
 
@@ -161,12 +161,14 @@ def fit_robust(
     scale = float(np.median(noise))
     v, noise = v / scale, noise / scale
 
-    system = _System(everywhere[usable.ravel()], v, degree, least=_least_prior(everywhere, degree), learn=robust.prior)
+    system = _System(
+        everywhere[usable.ravel()], v, degree, least=_least_prior(everywhere, degree), learn=robust.prior
+    )
     solution, spread, weights, distrust = _weighted(system, noise, robust, light, believed=believed)
     coefficients = solution.coefficients.copy()
     noise = spread
     residual = v - system.matrix @ coefficients
-    believed = weights > 0.1
+    trusted = weights > 0.1
     chi2 = float(np.sum(weights * (residual / noise) ** 2) / max(1.0, weights.sum() - solution.freedom))
     inflation = max(1.0, chi2) * _correlated(residual, noise, weights, iy, ix)
     covariance = solution.covariance * inflation * scale**2
@@ -174,7 +176,7 @@ def fit_robust(
     coefficients[0] += level
     deviation = np.sqrt(np.einsum("ki,ki->k", np.einsum("ki,ij->kj", everywhere, covariance), everywhere))
     believed_grid = np.zeros(grid.shape)
-    believed_grid[usable] = np.where(believed, weights, 0.0)
+    believed_grid[usable] = np.where(trusted, weights, 0.0)
     background = Background(
         grid=grid,
         statistics=statistics,
@@ -227,7 +229,10 @@ class _System:
         self._members = np.bincount(degree)[1:]
 
     def solve(self, weights: NDArray[np.float64], tau: NDArray[np.float64]) -> _Solution:
-        """Posterior mean and covariance of the coefficients; the prior's widths tau, (order + 1,), are learnt."""
+        """Posterior mean and covariance of the coefficients.
+
+        The prior's widths tau, (order + 1,), are learnt.
+        """
         terms = len(self.degree)
         normal = gram(self.matrix, weights)
         # einsum rather than BLAS: its sums do not depend on the number of threads
@@ -358,8 +363,8 @@ def _cut_above(
     """Upper cut that the residuals of a symmetric fit justify.
 
     Light adds, so that residuals lean upwards where there is light; a polynomial that the sky is too much for
-    leaves as much below it as above, and weights that lean would drag it down. Where light is known to be there
-    the cut is the narrow one as long as the darker side shows no more than noise.
+    leaves as much below it as above, and weights that lean would drag it down. Where light is known to be
+    there the cut is the narrow one as long as the darker side shows no more than noise.
     """
     leaning = _between(_lean(residual / spread, robust.cut_below), _LEAN)
     followed = 1 - _between(float(np.median(spread / noise)), _FOLLOWED)

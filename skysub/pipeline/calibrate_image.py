@@ -56,7 +56,8 @@ class CalibrateImageResult:
     was left out of the sky, and CR; it holds PSF, and photo_calib and corrected wcs where they were found."""
     preliminary_visit_image_background: BackgroundList
     """What was subtracted, in the unit of the post-ISR image: sky and the light of undetected sources, which
-    stands beside it as ``preliminary_visit_image_background[0].faint_light`` and which ``sky_alone()`` takes off."""
+    stands beside it as ``preliminary_visit_image_background[0].faint_light`` and which ``sky_alone()`` takes
+    off."""
     sky: Sky | None
     """Fit, mask statistics and noise behind the background; None for the flow of LSST."""
     psf: MoffatPsf | None = None

@@ -54,8 +54,8 @@ class CorrectionsConfig:
         Estimate the light of sources too faint to be masked, from the counts of those just bright enough. It
         stays in the background of record, and is a product beside it (`skysub.FaintLight`).
     faint_magnitudes
-        That light, in magnitudes' worth of the light per magnitude of sources at 14 to 28 sigma. It ranges over
-        0.3 to 6 with slope and end of the counts, which no single image knows.
+        That light, in magnitudes' worth of the light per magnitude of sources at 14 to 28 sigma. It ranges
+        over 0.3 to 6 with slope and end of the counts, which no single image knows.
     faint_uncertainty
         Relative uncertainty of that number.
     """

@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from skysub.pipeline.config import CorrectionsConfig
     from skysub.sources.mask import SourceMask, SourceMaskConfig
 
-__all__ = ["Corrections", "clip_skew", "corrected", "faint_counts", "find_corrections", "find_faint_light", "noise_peaks"]
+__all__ = [
+    "Corrections",
+    "clip_skew",
+    "corrected",
+    "faint_counts",
+    "find_corrections",
+    "find_faint_light",
+    "noise_peaks",
+]
 
 _BRIGHTER = (14.0, 28.0)
 """Fluxes of the sources whose light is extrapolated, in those of a point source of 1 sigma."""
@@ -99,8 +107,8 @@ def find_faint_light(
 ) -> FaintLight | None:
     """Light of sources too faint to be masked; None where the image does not tell.
 
-    It is that per magnitude of the sources just bright enough, times a number of magnitudes that no single image
-    knows: it depends on the slope and the end of the counts.
+    It is that per magnitude of the sources just bright enough, times a number of magnitudes that no single
+    image knows: it depends on the slope and the end of the counts.
 
     Parameters
     ----------

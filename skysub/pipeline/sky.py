@@ -40,9 +40,11 @@ _CLEAR_OF_NOISE = 12.0
 """beyond this many times the variance that noise alone would show."""
 _CHANCE = 3.0
 """Errors of a superpixel by which it lies off the model by chance."""
+_FREE_OF_SOURCES = 0.04
+"""Share of the pixels that noise alone makes a mask take at most."""
 _SMOOTH, _SHARP = 3.0, 1.0
-"""Mean square of pulls that a finer fit leaves of a smooth sky at most; and how sure of light it makes one when it
-leaves more."""
+"""Mean square of pulls that a finer fit leaves of a smooth sky at most; and how sure of light it makes one
+when it leaves more."""
 _SUSPECT = 0.02
 """Share of the pixels masked as faint extended light that is looked at anew."""
 _FEW_BRIGHT = 0.03
@@ -52,8 +54,8 @@ _SAME_WIDTH = 1.25
 _WIDTHS = (1.5, 8.0)
 """Least and largest width that sources are looked for by, pixel."""
 _UNDERFIT, _BETTER = 1.3, 0.7
-"""Mean square of superpixels' pulls above which the polynomial does not follow the sky, and what a finer fit must
-make of it; light of undetected sources leaves about as much in either."""
+"""Mean square of superpixels' pulls above which the polynomial does not follow the sky, and what a finer fit
+must make of it; light of undetected sources leaves about as much in either."""
 _CLEAR = 0.6
 """Share of the pixels that sources leave in an open field,"""
 _SAMPLE = 16
@@ -140,9 +142,7 @@ def find_sky(
 
     def measured(model: RobustFit) -> RobustFit:
         with stopwatch("statistics"):
-            statistics = statistics_about(
-                model.background, image, flags, grid, background, threads=threads
-            )
+            statistics = statistics_about(model.background, image, flags, grid, background, threads=threads)
         with stopwatch("fit"):
             return _fit(grid, statistics, background, config.robust, light=light)
 
@@ -198,7 +198,15 @@ def find_sky(
     if light > 0 and mask.rung < DARKEST:
         with stopwatch("statistics"):
             inclusive = _with_compact_masked(
-                image, flags, guess, mask, grid, background, config, noise=level, threads=threads
+                image,
+                flags,
+                guess,
+                mask,
+                grid=grid,
+                background=background,
+                config=config,
+                noise=level,
+                threads=threads,
             )
         finer = _finer(inclusive, background, config.robust)
         smooth = inclusive.balanced and _chi2(finer or inclusive) < _SMOOTH
@@ -206,6 +214,8 @@ def find_sky(
         if smooth and (finer is not None or float(np.mean(flags[::_SAMPLE] & EXTENDED != 0)) > _SUSPECT):
             # the guess may have taken some of a sky that it cannot follow for light
             mask = masked(inclusive, 0)
+    if light == 0 and mask.masked > _FREE_OF_SOURCES:
+        light = TRACE
     turns, moved, ran_away = 1, np.inf, False
     while True:
         before, fit = fit, measured(fit)
@@ -326,8 +336,8 @@ def _fit(
 ) -> RobustFit:
     """Fit to what a mask has left.
 
-    Where there is no light at large, superpixels that lie off are judged by a finer fit: those that it follows are
-    sky, and the others hold what the mask has left of a source.
+    Where there is no light at large, superpixels that lie off are judged by a finer fit: those that it
+    follows are sky, and the others hold what the mask has left of a source.
     """
     fit = fit_robust(grid, statistics, config, robust, light=light)
     if light > TRACE or fit.balanced:
@@ -351,24 +361,26 @@ def _with_compact_masked(
     flags: NDArray[np.uint8],
     guess: RobustFit,
     mask: SourceMask,
+    *,
     grid: SuperpixelGrid,
     background: BackgroundConfig,
     config: SkyConfig,
-    *,
     noise: float,
     threads: int,
 ) -> RobustFit:
     """Fit with compact sources masked alone, and without the few superpixels that hold most light.
 
-    It tells whether there is light as large as what the polynomial follows. A mask of large sources hides what
-    that is to be judged by, and a bright star in one superpixel says nothing of it.
+    It tells whether there is light as large as what the polynomial follows. A mask of large sources hides
+    what that is to be judged by, and a bright star in one superpixel says nothing of it.
     """
     compact = mask_compact(flags, mask.footprints, grid, config=config.mask, noise=noise)
     statistics = statistics_about(guess.background, image, compact, grid, background, threads=threads)
     first = fit_robust(grid, statistics, background, config.robust)
     if first.balanced:
         return first
-    residual = np.where(np.isfinite(statistics.mean), statistics.mean - _at_centres(first.background), -np.inf)
+    residual = np.where(
+        np.isfinite(statistics.mean), statistics.mean - _at_centres(first.background), -np.inf
+    )
     brightest = np.argsort(residual, axis=None)[-max(1, int(_FEW_BRIGHT * residual.size)) :]
     mean = statistics.mean.copy()
     mean.flat[brightest] = np.nan
@@ -401,8 +413,8 @@ def statistics_about(
 def _finer(fit: RobustFit, config: BackgroundConfig, robust: RobustConfig) -> RobustFit | None:
     """A fit of twice the order to look for sources by; None where the sky does not ask for it.
 
-    It does where superpixels lie off the model by more than their errors, as much above it as below: that is a
-    smooth sky which the polynomial cannot follow, and what lies above must not be taken for light.
+    It does where superpixels lie off the model by more than their errors, as much above it as below: that is
+    a smooth sky which the polynomial cannot follow, and what lies above must not be taken for light.
     """
     if not fit.balanced:
         return None

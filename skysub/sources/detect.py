@@ -22,8 +22,8 @@ __all__ = [
     "Footprints",
     "Runs",
     "connected_runs",
-    "find_footprints",
     "correlated_noise",
+    "find_footprints",
     "grown",
     "measured_fwhm",
     "no_bits",
@@ -49,7 +49,7 @@ _EVERY = 3
 """Every so many columns of them are looked at."""
 _LEAST_PAIRS = 2000
 _ALIKE, _FADED = 0.05, 0.6
-"""Correlation of neighbours from which pixels share noise, and share of it that may be left two pixels apart."""
+"""Correlation of neighbours from which pixels share noise, and the share left two pixels apart at most."""
 _STAR_PEAK, _STAR_ROUND, _SHARPEST = 25.0, 0.3, 1.2
 """Peak in units of the noise, elongation of moments at most, and width in pixels at least, of a star."""
 _STARS, _FEWEST_STARS = 0.25, 12
@@ -214,8 +214,8 @@ def correlated_noise(
 
     Pixels of resampled images share noise with their neighbours, whose differences then are too small. It is
     measured on a few bands of rows, from differences of pixels too far apart to share any, which sources and
-    gradients hardly change. Light of unresolved sources makes pixels alike over the width of the PSF, resampling
-    over one or two pixels: only what fades by the second pixel is taken for noise.
+    gradients hardly change. Light of unresolved sources makes pixels alike over the width of the PSF,
+    resampling over one or two pixels: only what fades by the second pixel is taken for noise.
 
     Parameters
     ----------
@@ -227,8 +227,8 @@ def correlated_noise(
     Returns
     -------
     per_pixel, smoothed
-        Factors to multiply the noise per pixel, and that of the image smoothed by ``kernel``, by; 1 where pixels
-        are independent, or where too little is seen to tell.
+        Factors to multiply the noise per pixel, and that of the image smoothed by ``kernel``, by; 1 where
+        pixels are independent, or where too little is seen to tell.
     """
     from skysub.background import evaluation_kernels
 
@@ -262,7 +262,7 @@ def correlated_noise(
 
 
 def _scatter(bands: list[tuple[NDArray[np.float32], NDArray[np.bool_]]], lag: int) -> float:
-    """Standard deviation of values from their differences over ``lag`` columns; NaN where too few are good."""
+    """Scatter of values from their differences over ``lag`` columns; NaN where too few are good."""
     parts = []
     for values, good in bands:
         both = good[:, lag::_EVERY] & good[:, :-lag:_EVERY]

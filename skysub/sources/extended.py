@@ -98,8 +98,8 @@ def find_extended(
         Sources; a large region round one of them is believed for its sake
         (`skysub.sources.verification`).
     light
-        Whether it is known that there is light as large as what the background's model follows. If it is not, and
-        nothing here tells of it either, a large region is believed for a source's sake alone.
+        Whether it is known that there is light as large as what the background's model follows. If it is not,
+        and nothing here tells of it either, a large region is believed for a source's sake alone.
 
     Returns
     -------
@@ -264,9 +264,7 @@ def _region(
         kernels.convolve(count * explained, kernel, 0, ny, weight)
         above = _standardised(light - weight, deviation, judged, chosen)
         for label, region in large:
-            if not believed(
-                region, above, threshold=verified, footprints=footprints, noise=level, size=size
-            ):
+            if not believed(region, above, threshold=verified, footprints=footprints, noise=level, size=size):
                 area[label] = -1
         runs = runs.of(area > 0)
         area = area[area > 0]
@@ -274,7 +272,10 @@ def _region(
 
 
 def _standardised(
-    light: NDArray[np.float32], deviation: NDArray[np.float32], judged: NDArray[np.bool_], chosen: NDArray[np.int64]
+    light: NDArray[np.float32],
+    deviation: NDArray[np.float32],
+    judged: NDArray[np.bool_],
+    chosen: NDArray[np.int64],
 ) -> NDArray[np.float32]:
     """Smoothed light from its level, in units of its scatter; 0 where it is not judged."""
     above = np.where(judged, light / deviation, np.float32(0))

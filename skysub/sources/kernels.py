@@ -78,8 +78,8 @@ def pixel_noise(image, flags, ignored, y_edges, x_edges, rows, pairs, quantile, 
 def _quantile(values, quantile):
     """Quantile of absolute differences, which are reordered; whole-number ones count as spread evenly.
 
-    Of values that are alike, as those of whole-number pixels are, each stands for all within half of the step to
-    its neighbours, 0 for those up to half a step.
+    Of values that are alike, as those of whole-number pixels are, each stands for all within half of the step
+    to its neighbours, 0 for those up to half a step.
     """
     n = len(values)
     at = quantile * (n - 1)

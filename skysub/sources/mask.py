@@ -246,7 +246,9 @@ def _vague(found: Footprints, grid: SuperpixelGrid, noise: float) -> NDArray[np.
     light finds, which tells the two apart.
     """
     side = _LARGE * min(int(np.min(np.diff(edges))) for edges in (grid.y_edges, grid.x_edges))
-    return (found.area > side**2) & (found.peak < _BRIGHT_PIXEL * noise) & (found.saturated == 0)
+    vague: NDArray[np.bool_] = (found.area > side**2) & (found.peak < _BRIGHT_PIXEL * noise)
+    vague &= found.saturated == 0
+    return vague
 
 
 def _with_sky(good: NDArray[np.int64], grid: SuperpixelGrid, config: SourceMaskConfig) -> NDArray[np.bool_]:

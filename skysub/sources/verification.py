@@ -102,7 +102,9 @@ def polynomial_at_blocks(
         np.polynomial.chebyshev.chebvander((2 * (factor * np.arange(n) + middle) - size + 1) / size, order)
         for n, size in zip(blocks, shape, strict=True)
     )
-    values: NDArray[np.float64] = np.einsum("yq,qp,xp->yx", across, table, along, optimize=["einsum_path", (0, 1), (0, 1)])
+    values: NDArray[np.float64] = np.einsum(
+        "yq,qp,xp->yx", across, table, along, optimize=["einsum_path", (0, 1), (0, 1)]
+    )
     return values.astype(np.float32)
 
 
@@ -124,7 +126,10 @@ class Region:
         return max(float(values[y, first:last].max()) for y, first, last in self.rows)
 
     def touched_by(self, sources: Footprints, size: int) -> bool:
-        """Whether its bounds reach within a source's radius of the source's edge; ``size`` of a block in pixels."""
+        """Whether its bounds reach within a source's radius of the source's edge.
+
+        ``size`` of a block in pixels.
+        """
         if not len(sources):
             return False
         y, x, reach = sources.y / size, sources.x / size, 2 * sources.radius / size

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from skysub.background.config import BackgroundConfig
-from skysub.background.robust import RobustConfig, fit_robust
+from skysub.background.robust import TRACE, RobustConfig, fit_robust, one_sided
 from skysub.background.superpixels import SuperpixelGrid, SuperpixelStatistics
 from skysub.errors import ConfigError, NoUsableSuperpixelsError
 
@@ -36,9 +36,14 @@ def noisy(grid):
     return sky(grid) + np.random.default_rng(4).normal(0, ERROR, grid.shape)
 
 
-def fit(grid, values, *, config=None, robust=None, **kwargs):
+def fit(grid, values, *, config=None, robust=None, light=0.0, believed=False, **kwargs):
     return fit_robust(
-        grid, statistics(values, **kwargs), config or BackgroundConfig(), robust or RobustConfig()
+        grid,
+        statistics(values, **kwargs),
+        config or BackgroundConfig(),
+        robust or RobustConfig(),
+        light=light,
+        believed=believed,
     )
 
 
@@ -50,8 +55,10 @@ def model_at_centres(grid, found):
 def test_smooth_sky_costs_few_coefficients(grid, noisy):
     found = fit(grid, noisy)
     off = model_at_centres(grid, found) - sky(grid)
-    # degrees that the sky lacks count half: the prior is no narrower than the errors of their coefficients
-    assert found.freedom < 18
+    # degrees that the sky lacks count for less, as the prior is not much wider than their coefficients'
+    # errors; for nothing where sources make the most of what superpixels show
+    assert found.freedom < 23
+    assert fit(grid, noisy, light=TRACE).freedom < 14
     assert np.sqrt(np.mean(off**2)) < 0.08
     free = fit(grid, noisy, robust=RobustConfig(prior=False))
     assert free.freedom == pytest.approx(28, abs=0.1)
@@ -158,3 +165,51 @@ def test_nothing_to_fit(grid):
 def test_settings_out_of_range(setting):
     with pytest.raises(ConfigError, match=next(iter(setting))):
         RobustConfig(**setting)
+
+
+def steep(grid):
+    """A sky that no polynomial of order 6 follows, in units of the superpixels' errors."""
+    y, x = np.meshgrid(grid.y_centers / 2048, grid.x_centers / 2048, indexing="ij")
+    return 600 / ((x - 1.15) ** 2 + (y - 1.1) ** 2)
+
+
+def test_a_smooth_sky_that_is_too_much_for_the_polynomial_is_believed_everywhere(grid):
+    noisy = steep(grid) + np.random.default_rng(3).normal(0, 1, grid.shape)
+    found = fit(grid, noisy, error=1.0)
+    assert found.balanced
+    assert (found.weights == 1).all()
+    off = model_at_centres(grid, found) - steep(grid)
+    assert abs(off.mean()) < 0.05 * off.std()
+    # said in the errors, which pixel noise alone would make 0.3
+    assert found.inflation > 3
+
+
+def test_light_that_spreads_over_superpixels_is_not_believed(grid):
+    y, x = np.meshgrid(grid.y_centers, grid.x_centers, indexing="ij")
+    galaxy = 40 * np.exp(-np.hypot(y - 700, x - 1300) / 250)
+    found = fit(grid, 100 + x / 500 + galaxy + np.random.default_rng(4).normal(0, 1, grid.shape), error=1.0)
+    assert found.one_sided == 1
+    off = model_at_centres(grid, found) - (100 + x / 500)
+    assert np.sqrt(np.mean(off[galaxy < 1] ** 2)) < 1.2
+    assert found.weights[np.unravel_index(galaxy.argmax(), galaxy.shape)] == 0
+    lean = fit(grid, 100 + x / 500 + galaxy, error=1.0, believed=True)
+    assert (lean.weights == 1).all()
+    assert np.abs(model_at_centres(grid, lean) - (100 + x / 500)).max() > 5
+
+
+def test_sure_of_light_the_fit_leans_below_what_scatters(grid):
+    noisy = np.random.default_rng(5).normal(0, 1, grid.shape)
+    calm, wary = fit(grid, noisy, error=1.0), fit(grid, noisy, error=1.0, light=1.0)
+    assert calm.balanced
+    assert not wary.balanced
+    assert wary.weights.min() < 0.6
+    # its weights lean, and what that shifts is put back
+    assert abs(model_at_centres(grid, wary).mean() - noisy.mean()) < 0.1
+
+
+@pytest.mark.parametrize(("sign", "expected"), [(1, 1.0), (-1, 1.0)])
+def test_few_deep_holes_are_one_sided_like_few_high_peaks(sign, expected):
+    pulls = np.random.default_rng(6).normal(0, 1, 400)
+    assert one_sided(pulls) == 0
+    pulls[:8] = sign * 15
+    assert one_sided(pulls) == expected

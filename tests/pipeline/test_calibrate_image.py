@@ -145,13 +145,14 @@ def test_a_galaxy_in_the_corner_keeps_its_light():
 
 
 def test_corrections_can_be_left_out(field):
-    bare = CorrectionsConfig(clip_skew=False, noise_peaks=False, faint_counts=False)
+    bare = CorrectionsConfig(clip_skew=False, noise_peaks=False, faint_light=False)
     without = skysub.calibrate_image(field[0], dataclasses.replace(FAST, sky=SkyConfig(corrections=bare)))
     with_all = skysub.calibrate_image(field[0], FAST)
     assert without.sky.corrections.total == 0
     shift = with_all.sky.corrections.total
     assert with_all.sky.corrections.clip_skew == pytest.approx(0.041, abs=0.002)
     np.testing.assert_allclose(model_of(with_all) - model_of(without), shift, atol=1e-3)
+    assert without.preliminary_visit_image_background[0].faint_light is None
     assert with_all.preliminary_visit_image_background.uncertainty().min() >= (
         without.preliminary_visit_image_background.uncertainty().min()
     )

@@ -9,7 +9,13 @@ from skysub.background.clipping import superpixel_statistics
 from skysub.background.config import BackgroundConfig
 from skysub.background.superpixels import SuperpixelGrid
 from skysub.pipeline.config import CorrectionsConfig
-from skysub.pipeline.corrections import clip_skew, faint_counts, find_corrections, noise_peaks
+from skysub.pipeline.corrections import (
+    clip_skew,
+    faint_counts,
+    find_corrections,
+    find_faint_light,
+    noise_peaks,
+)
 from skysub.sources.flags import NOT_SKY
 from skysub.sources.mask import SourceMaskConfig, mask_sources
 
@@ -72,21 +78,64 @@ def test_faint_counts_measures_light_per_magnitude():
     assert 0 < error < light / 10
 
 
-def test_without_sources_noise_or_gain_nothing_is_added():
+SETTINGS = {
+    "config": CorrectionsConfig(),
+    "sources": SourceMaskConfig(),
+    "level": 900.0,
+    "noise": 30.0,
+    "gain": 1.0,
+    "fwhm": 4.0,
+    "crowded": False,
+}
+
+
+def test_without_noise_or_gain_nothing_is_added():
     mask, _ = mask_of(np.random.default_rng(0).normal(0, 30, (500, 500)), 30.0, SourceMaskConfig())
-    settings = {
-        "config": CorrectionsConfig(noise_peaks=False),
-        "sources": SourceMaskConfig(),
-        "gain": None,
-        "fwhm": 4.0,
-        "crowded": False,
-    }
-    found = find_corrections(mask, BackgroundConfig(), noise=30.0, **settings)
-    assert found.total == 0
-    assert find_corrections(mask, BackgroundConfig(), noise=np.nan, **settings).total == 0
-    crowded = find_corrections(mask, BackgroundConfig(), noise=30.0, **(settings | {"crowded": True}))
-    assert crowded.faint_counts == 0
+    bare = SETTINGS | {"config": CorrectionsConfig(noise_peaks=False), "gain": None}
+    assert find_corrections(mask, BackgroundConfig(), **bare).total == 0
+    assert find_corrections(mask, BackgroundConfig(), **(SETTINGS | {"noise": np.nan})).total == 0
+    crowded = find_corrections(mask, BackgroundConfig(), **(SETTINGS | {"crowded": True}))
+    assert crowded.noise_peaks == 0
     assert crowded.uncertainty > 1
+
+
+@pytest.mark.parametrize(("level", "share"), [(900.0, 1.0), (450.0, 0.5), (-10.0, 0.0), (2000.0, 1.0)])
+def test_only_the_noise_of_counts_is_skewed(level, share):
+    mask, _ = mask_of(np.random.default_rng(0).normal(0, 30, (500, 500)), 30.0, SourceMaskConfig())
+    found = find_corrections(mask, BackgroundConfig(), **(SETTINGS | {"level": level}))
+    assert found.clip_skew == pytest.approx(share * clip_skew(1.0, 3.0))
+    # by the gain it is in the image's unit, and the share is that of the counts' variance
+    found = find_corrections(
+        mask, BackgroundConfig(), **(SETTINGS | {"level": level / 2, "gain": 2.0, "noise": 15.0})
+    )
+    assert found.clip_skew == pytest.approx(share * clip_skew(2.0, 3.0))
+
+
+def test_corrections_are_as_uncertain_as_their_formulas():
+    mask, _ = mask_of(np.random.default_rng(0).normal(0, 30, (500, 500)), 30.0, SourceMaskConfig())
+    found = find_corrections(mask, BackgroundConfig(), **SETTINGS)
+    assert found.uncertainty == pytest.approx(np.hypot(0.15 * found.clip_skew, 0.25 * found.noise_peaks))
+
+
+def test_faint_light_is_that_of_the_magnitudes_below_the_limit():
+    rng = np.random.default_rng(4)
+    noise, unit, n = 30.0, 30.0 / 0.166, 400
+    flux = unit * 14 * 2 ** rng.uniform(0.2, 0.8, n)
+    image = rng.normal(0, noise, SHAPE)
+    yy, xx = np.mgrid[-12:13, -12:13]
+    for x, y, f in zip(rng.integers(13, 1987, n), rng.integers(13, 1987, n), flux, strict=True):
+        image[y - 12 : y + 13, x - 12 : x + 13] += f / (2 * np.pi * 2.89) * np.exp(-(xx**2 + yy**2) / 5.78)
+    mask, _ = mask_of(image, noise, SourceMaskConfig())
+    asked = {"config": CorrectionsConfig(faint_magnitudes=3.0), "noise": noise, "fwhm": 4.0, "crowded": False}
+    found = find_faint_light(mask, **asked)
+    light, error = faint_counts(mask, noise, fwhm=4.0)
+    assert found.value == pytest.approx(3 * light)
+    assert found.uncertainty == pytest.approx(3 * np.hypot(error, 0.4 * light))
+    assert "3 magnitudes" in found.provenance
+    assert find_faint_light(mask, **(asked | {"crowded": True})) is None
+    assert find_faint_light(mask, **(asked | {"config": CorrectionsConfig(faint_light=False)})) is None
+    empty, _ = mask_of(rng.normal(0, noise, (500, 500)), noise, SourceMaskConfig())
+    assert find_faint_light(empty, **asked) is None
 
 
 def test_footprints_that_cover_half_of_the_field_leave_the_level_uncertain():
@@ -102,12 +151,7 @@ def test_footprints_that_cover_half_of_the_field_leave_the_level_uncertain():
         found = find_corrections(
             dataclasses.replace(mask, area=int(taken / covered)),
             BackgroundConfig(),
-            config=CorrectionsConfig(),
-            sources=SourceMaskConfig(),
-            noise=30.0,
-            gain=1.0,
-            fwhm=4.0,
-            crowded=False,
+            **SETTINGS,
         )
         uncertainty.append(found.uncertainty / 30.0)
     # what starlight the darkest pixels hold is not known better than to a fifth of the noise

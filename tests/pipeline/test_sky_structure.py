@@ -103,7 +103,8 @@ def test_uncertainty_covers_sharp_structure(kind):
     without = skysub.calibrate_image(observed(sky, sources(sky.shape, 150)), off)
     assert without.sky.structure == 0
     assert "sky_structure" not in without.flags
-    assert np.sqrt(np.mean(pulls_of(without, sky)[1] ** 2)) > 2
+    # scatter of superpixels, which enters the covariance, does not cover it
+    assert np.sqrt(np.mean(pulls_of(without, sky)[1] ** 2)) > 1.5
 
 
 def test_a_smooth_sky_has_no_structure():

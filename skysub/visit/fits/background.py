@@ -41,12 +41,12 @@ def write_background(
 ) -> None:
     """Write a background, or layers that add up, as LSST's BackgroundList FITS.
 
-    Per layer there are three HDUs, the first layer's image being the primary: superpixel values (float32),
-    a mask of zeros (int32) and, where a variance would be, the standard error itself (float32), as afw does
-    it. Coefficients are not stored; readers fit them again. Where plain least squares of the superpixels would
-    give another model, as of robust fits and corrected levels, the values are the model's own at the centres of
-    all superpixels, so that readers get the model that was subtracted. The light of undetected sources stands
-    in the cards FAINTLIGHT, FAINTERROR and FAINTSOURCE. The file appears when it is complete.
+    Per layer there are three HDUs, the first layer's image being the primary: superpixel values (float32), a
+    mask of zeros (int32) and, where a variance would be, the standard error itself (float32), as afw does it.
+    Coefficients are not stored; readers fit them again. Where plain least squares of the superpixels would
+    give another model, as of robust fits and corrected levels, the values are the model's own at the centres
+    of all superpixels, so that readers get the model that was subtracted. The light of undetected sources
+    stands in the cards FAINTLIGHT, FAINTERROR and FAINTSOURCE. The file appears when it is complete.
 
     Parameters
     ----------
@@ -194,7 +194,9 @@ def _faint_light(where: str, hdu: Hdu) -> FaintLight | None:
     try:
         return FaintLight(float(value), float(error), str(hdu.cards.get("FAINTSOURCE", "")))
     except (TypeError, ValueError) as reason:
-        raise LayoutError(f"{where}: FAINTLIGHT and FAINTERROR are {value!r} and {error!r}: {reason}") from None
+        raise LayoutError(
+            f"{where}: FAINTLIGHT and FAINTERROR are {value!r} and {error!r}: {reason}"
+        ) from None
 
 
 def _check_writable(where: str, layer: Background) -> None:
