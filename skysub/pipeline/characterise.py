@@ -169,9 +169,11 @@ def star_candidates(
     from skysub.psf import star_kernels as kernels
 
     alone = np.empty(len(candidates), bool)
-    places = (np.asarray(values, np.float64) for values in (footprints.x, footprints.y, footprints.flux))
-    reach = np.asarray(footprints.radius, np.float64)
-    kernels.stand_alone(candidates, *places, reach, _DISTURBING, 0.6 * size, alone)
+    x, y, flux, reach = (
+        np.asarray(values, np.float64)
+        for values in (footprints.x, footprints.y, footprints.flux, footprints.radius)
+    )
+    kernels.stand_alone(candidates, x, y, flux, reach, _DISTURBING, 0.6 * size, alone)
     return candidates[alone][: config.most_stars]
 
 
@@ -190,7 +192,6 @@ def fit_aperture_correction(stars: Stars, psf: MoffatPsf, *, radius: float) -> A
 
     Of order 2 at most, clipped at 4 sigma; lowered where there are fewer than three stars per term.
     """
-    size = stars.stamps.shape[1]
     from skysub.psf import star_kernels as kernels
 
     weights = np.empty(stars.stamps.shape)
@@ -222,4 +223,3 @@ def fit_aperture_correction(stars: Stars, psf: MoffatPsf, *, radius: float) -> A
         scatter=scatter if used.sum() > matrix.shape[1] else math.nan,
         stars=int(used.sum()),
     )
-

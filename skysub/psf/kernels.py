@@ -152,14 +152,14 @@ def fit_moffats(data, weights, beta, steps, free, x, y, chi2):
     Parameters
     ----------
     data, weights
-        (n, s, width) float64, rows filled up: pixels, and one over their noise, zero where they are not known.
+        (n, s, width) float64, rows filled up: pixels, and one over their noise, zero where not known.
     beta
         Exponent of the profiles.
     steps
         At most; a star whose parameters move by less than 1e-6 is done.
     free
-        (n, 3) float64, changed in place: log of the squared radius, and the shape. NaN where a fit wanders off
-        the stamp, becomes a line or has no light.
+        (n, 3) float64, changed in place: log of the squared radius, and the shape. NaN where a fit wanders
+        off the stamp, becomes a line or has no light.
     x, y
         (n,) float64, changed in place: centres, pixel of the stamp.
     chi2
@@ -197,7 +197,7 @@ def fit_moffats(data, weights, beta, steps, free, x, y, chi2):
             shape += right[3:]
             step += 1
         chi2[k] = np.nan
-        if flux == flux:
+        if not np.isnan(flux):
             for j in range(size):
                 for i in range(width):
                     light[j, i] -= flux * columns[0, j, i]
@@ -302,12 +302,18 @@ def adaptive_moments(stamps, iterations, x, y, xx, xy, yy):
                 myy += sums[2, i]
             sx, sy = sx / total, sy / total
             # the weight halves the covariance of a Gaussian of its own shape
-            mxx, mxy, myy = 2 * (mxx / total - sx * sx), 2 * (mxy / total - sx * sy), 2 * (myy / total - sy * sy)
+            mxx, mxy, myy = (
+                2 * (mxx / total - sx * sx),
+                2 * (mxy / total - sx * sy),
+                2 * (myy / total - sy * sy),
+            )
             change = max(abs(mxx - vxx), abs(mxy - vxy), abs(myy - vyy)) / (mxx + myy)
             change = max(change, abs(sx), abs(sy))
             cx, cy = cx + 2 * sx, cy + 2 * sy
             fxx, fxy, fyy = 2 * mxx - vxx, 2 * mxy - vxy, 2 * myy - vyy
-            far = fxx > 0.5 * mxx and fyy > 0.5 * myy and fxx * fyy - fxy * fxy > 0.25 * (mxx * myy - mxy * mxy)
+            far = (
+                fxx > 0.5 * mxx and fyy > 0.5 * myy and fxx * fyy - fxy * fxy > 0.25 * (mxx * myy - mxy * mxy)
+            )
             vxx, vxy, vyy = (fxx, fxy, fyy) if far else (mxx, mxy, myy)
             if change < _SAME:
                 break
