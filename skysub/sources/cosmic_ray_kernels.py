@@ -1,8 +1,8 @@
 """L.A.Cosmic (van Dokkum 2001, PASP 113, 1420) on one square block of pixels at a time, compiled.
 
 The steps are those of the paper with three changes that are usual: medians are separable, noise comes from
-a filtered variance, and the fine structure is what the PSF finds beyond its surroundings. Medians run over whole
-rows as vector code; the fine structure is worked out where a pixel is a candidate alone.
+a filtered variance, and the fine structure is what the PSF finds beyond its surroundings. Medians run over
+whole rows as vector code; the fine structure is worked out where a pixel is a candidate alone.
 """
 
 from __future__ import annotations
