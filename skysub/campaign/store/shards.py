@@ -32,7 +32,7 @@ class ShardFormat:
     chunk: tuple[int, ...]
     """Shape of a chunk."""
     compressor: tuple[str, int, int, int, int] | None
-    """Of Blosc: codec, level, kind of shuffle, size of its blocks, size of an element; None: not compressed."""
+    """Of Blosc: codec, level, kind of shuffle, sizes of its blocks and of an element; None: none."""
     dtype: np.dtype[Any]
     fill: Any
 

@@ -51,8 +51,8 @@ def test_the_bytes_are_zarrs(compression, dtype, kind, counts):
     for fill in (0, np.nan) if dtype == "float32" else (0, 7):
         kept = {}
         array = zarr.create_array(
-            MemoryStore(kept), shape=(2, 1, *shape), dtype=dtype, chunks=(1, 1, *chunk), shards=(1, 1, *shape),
-            compressors=KINDS[compression], fill_value=fill, zarr_format=3,
+            MemoryStore(kept), shape=(2, 1, *shape), dtype=dtype, chunks=(1, 1, *chunk),
+            shards=(1, 1, *shape), compressors=KINDS[compression], fill_value=fill, zarr_format=3,
         )  # fmt: skip
         array[1, 0] = pixels
         theirs = kept.get("c/1/0/0/0")
