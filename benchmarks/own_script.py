@@ -2,10 +2,10 @@
 
     python benchmarks/own_script.py FILE.fits [--rounds 3]
 
-The script: astropy reads, sep finds a background, extracts, masks what it found and finds the background again,
-astroscrappy searches for cosmic rays, photutils builds a PSF from the brightest round objects, astropy writes.
-Both are timed in one process with one thread, by processor time, with and without cosmic rays and PSF; the unit
-writes its products to a Zarr store. Medians in seconds; the first round of each compiles and is left out.
+The script: astropy reads, sep finds a background, extracts, masks what it found and finds the background
+again, astroscrappy searches for cosmic rays, photutils builds a PSF from the brightest round objects, astropy
+writes. Both are timed in one process with one thread, by processor time, with and without cosmic rays and PSF;
+the unit writes its products to a Zarr store. Medians in seconds; the first round compiles and is left out.
 """
 
 from __future__ import annotations
