@@ -5,7 +5,8 @@
 The script: astropy reads, sep finds a background, extracts, masks what it found and finds the background
 again, astroscrappy searches for cosmic rays, photutils builds a PSF from the brightest round objects, astropy
 writes. Both are timed in one process with one thread, by processor time, with and without cosmic rays and
-PSF; the unit writes its products to a Zarr store. Medians in seconds; the first round compiles and is left out.
+PSF; the unit writes its products to a Zarr store. Medians in seconds; the first round compiles and
+is left out.
 """
 
 from __future__ import annotations
