@@ -181,7 +181,7 @@ def stages(data: Path, scratch: Path) -> None:
     from skysub.campaign.store.arrays import write_plane
     from skysub.campaign.unit import process_units, read_input
 
-    for compression in ("none", "lossless"):
+    for compression, kind in (("none", "uncompressed"), ("lossy16", "RICE"), ("lossless", "GZIP_2")):
         paths = full_size(data, compression)
         for label, (name, settings) in CASES.items():
             out = scratch / f"{name}-{compression}"
@@ -211,7 +211,6 @@ def stages(data: Path, scratch: Path) -> None:
             totals = [sum(timings.values()) for timings in units]
             ratio = _median([total / seconds for total, seconds in zip(totals, alone, strict=True)])
             to_bare = _median([total / seconds for total, seconds in zip(totals, bare, strict=True)])
-            kind = "uncompressed" if compression == "none" else "RICE"
             print(f"\n{label}, {kind} FITS in: {1e3 * _median(totals):.0f} ms")
             print(f"  reading and writing alone {1e3 * _median(alone):.0f} ms: ratio {ratio:.2f}")
             print(f"  plain copy of the input's bytes {1e3 * _median(bare):.0f} ms: ratio {to_bare:.1f}")

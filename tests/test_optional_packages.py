@@ -70,5 +70,5 @@ def test_pictures(without, tmp_path):
 
 def test_the_extras_that_are_named_exist():
     extras = tomllib.loads(PROJECT.read_text())["project"]["optional-dependencies"]
-    assert {"cosmic-rays", "parquet", "pictures", "s3", "xarray"} <= set(extras)
+    assert {"parquet", "pictures", "s3", "xarray"} <= set(extras)
     assert how("s3") == "install skysub with the extra s3: pip install '.[s3]' in its folder"

@@ -233,14 +233,16 @@ def _calibrate_image(visit_image: VisitImage, config: CalibrateImageConfig) -> S
         figures |= {
             f"zero_point_{name}": value for name, value in dataclasses.asdict(result.zero_points).items()
         }
+    clock = time.perf_counter()
+    maps = _maps(result)
     objects = {"psf": result.psf, "aperture_correction": result.aperture_correction}
     return StepResult(
         visit_image=result.preliminary_visit_image,
         background=result.preliminary_visit_image_background,
         figures=figures | result.summary,
         flags=result.flags,
-        timings=result.timings,
-        maps=_maps(result),
+        timings=result.timings | {"maps": time.perf_counter() - clock},
+        maps=maps,
         objects={name: value for name, value in objects.items() if value is not None},
     )
 
@@ -251,13 +253,9 @@ def _maps(result: CalibrateImageResult) -> dict[str, NDArray[Any]]:
         maps["noise"] = result.sky.noise
     if result.psf is not None:
         ny, nx = result.psf.shape
-        places = [
-            ((j + 0.5) * ny / _PSF_PLACES - 0.5, (i + 0.5) * nx / _PSF_PLACES - 0.5)
-            for j in range(_PSF_PLACES)
-            for i in range(_PSF_PLACES)
-        ]
-        sizes = [result.psf.moments(x=x, y=y).size[0] for y, x in places]
-        maps["psf_sigma"] = np.array(sizes).reshape(_PSF_PLACES, _PSF_PLACES)
+        y, x = ((np.arange(_PSF_PLACES) + 0.5) * n / _PSF_PLACES - 0.5 for n in (ny, nx))
+        sizes = result.psf.moments(x=np.tile(x, _PSF_PLACES), y=np.repeat(y, _PSF_PLACES)).size
+        maps["psf_sigma"] = sizes.reshape(_PSF_PLACES, _PSF_PLACES)
     return maps
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from skysub.background.model import BackgroundList
 from skysub.background.superpixels import SuperpixelGrid
-from skysub.errors import InvalidImageError, NoUsableSuperpixelsError, how_to_install
+from skysub.errors import InvalidImageError, NoUsableSuperpixelsError
 from skysub.pipeline.config import CalibrateImageConfig
 from skysub.pipeline.lsst_sky import LSST_DETECTIONS, find_sky_as_lsst
 from skysub.pipeline.sky import Sky, find_sky, first_guess
@@ -220,21 +220,14 @@ class _Work:
 
         sky = self.guess.background
         with self.stopwatch("cosmic rays"):
-            try:
-                self.image = find_cosmic_rays(
-                    self.image,
-                    sky,
-                    self.flags,
-                    config,
-                    noise=float(np.nanmedian(self.noise)),
-                    fwhm=self.config.fwhm,
-                )
-            except ImportError:
-                self.said["cosmic_rays_not_searched"] = (
-                    "Cosmic rays were not searched for: astroscrappy is not installed; "
-                    f"{how_to_install('cosmic-rays')}."
-                )
-                return
+            self.image = find_cosmic_rays(
+                self.image,
+                sky,
+                self.flags,
+                config,
+                noise=float(np.nanmedian(self.noise)),
+                fwhm=self.config.fwhm,
+            )
 
     def find_sky(self) -> None:
         """Layers of background by the configured flow; marks sources in the flags."""

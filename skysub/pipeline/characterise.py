@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["ApertureCorrection", "PsfConfig", "characterise", "fit_aperture_correction", "star_candidates"]
 
 _CLIP, _ROUNDS = 4.0, 4
+_DISTURBING = 0.02
+"""Share of a star's flux from which a neighbour disturbs it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,12 +166,14 @@ def star_candidates(
     good &= footprints.flux >= config.least_signal * unit_flux
     candidates = np.nonzero(good)[0]
     candidates = candidates[np.argsort(-footprints.flux[candidates], kind="stable")][: 3 * config.most_stars]
-    alone = np.ones(len(candidates), bool)
-    for k, i in enumerate(candidates):
-        near = np.hypot(footprints.x - footprints.x[i], footprints.y - footprints.y[i])
-        disturbing = footprints.flux > 0.02 * footprints.flux[i]
-        disturbing[i] = False
-        alone[k] = not (disturbing & (near < 0.6 * size + footprints.radius)).any()
+    from skysub.psf import star_kernels as kernels
+
+    alone = np.empty(len(candidates), bool)
+    x, y, flux, reach = (
+        np.asarray(values, np.float64)
+        for values in (footprints.x, footprints.y, footprints.flux, footprints.radius)
+    )
+    kernels.stand_alone(candidates, x, y, flux, reach, _DISTURBING, 0.6 * size, alone)
     return candidates[alone][: config.most_stars]
 
 
@@ -188,13 +192,12 @@ def fit_aperture_correction(stars: Stars, psf: MoffatPsf, *, radius: float) -> A
 
     Of order 2 at most, clipped at 4 sigma; lowered where there are fewer than three stars per term.
     """
-    size = stars.stamps.shape[1]
-    grid = np.arange(size)
-    weights = np.array(
-        [_disc(grid, x, y, radius) for x, y in zip(stars.moments.x, stars.moments.y, strict=True)]
-    )
+    from skysub.psf import star_kernels as kernels
+
+    weights = np.empty(stars.stamps.shape)
+    kernels.disc_shares(stars.moments.x, stars.moments.y, float(radius), weights)
     # a pixel that is not known is filled in by the PSF
-    model = np.array([psf.stamp(x=x, y=y) for x, y in zip(stars.x, stars.y, strict=True)])
+    model = psf.stamps(x=stars.x, y=stars.y)
     filled = np.where(stars.good, stars.stamps, psf.stars.flux[:, None, None] * model)
     ratio = (filled * weights).sum((1, 2)) / psf.stars.flux
     used = psf.stars.used & np.isfinite(ratio)
@@ -220,13 +223,3 @@ def fit_aperture_correction(stars: Stars, psf: MoffatPsf, *, radius: float) -> A
         scatter=scatter if used.sum() > matrix.shape[1] else math.nan,
         stars=int(used.sum()),
     )
-
-
-def _disc(grid: NDArray[np.int64], x: float, y: float, radius: float) -> NDArray[np.float64]:
-    """Share of each pixel inside a circle, (s, s), by 5 x 5 points."""
-    points = (np.arange(5) - 2) / 5
-    dx = (grid[:, None] + points[None, :] - x) ** 2
-    dy = (grid[:, None] + points[None, :] - y) ** 2
-    inside = dy[:, None, :, None] + dx[None, :, None, :] <= radius**2
-    share: NDArray[np.float64] = inside.mean((2, 3))
-    return share

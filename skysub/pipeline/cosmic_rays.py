@@ -1,13 +1,15 @@
-"""Cosmic rays, found by astroscrappy's version of L.A.Cosmic (van Dokkum 2001, PASP 113, 1420)."""
+"""Cosmic rays by L.A.Cosmic (van Dokkum 2001, PASP 113, 1420), where something is sharper than a star."""
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from skysub.background.compiled import plain
 from skysub.errors import ConfigError
 from skysub.sources.flags import COSMIC_RAY, IGNORED, SATURATED
 
@@ -18,11 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = ["CosmicRayConfig", "find_cosmic_rays"]
 _BLOCK = 32
-"""The library is slow: it sees only blocks of so many pixels that hold a pixel sharper than a star,"""
+"""Only blocks of so many pixels are searched that hold a pixel sharper than a star,"""
 _REACH = 4
 """with so many around them, for tracks that run on from there,"""
-_MARGIN = 8
+_MARGIN = 12
 """and so many more that only tell these what lies around them."""
+_EDGE = _BLOCK + 2 * (_REACH + _MARGIN)
 _STRIP = 512
 """Rows for which the sky is evaluated at once."""
 _LEAST_CONTRAST = 0.3
@@ -36,7 +39,7 @@ class CosmicRayConfig:
     ----------
     sigma, neighbours, contrast
         Threshold in units of the noise; share of it for neighbours; and how much sharper than the PSF a
-        cosmic ray must be (``sigclip``, ``sigfrac``, ``objlim`` of astroscrappy).
+        cosmic ray must be (``sigclip``, ``sigfrac``, ``objlim`` of other programs).
     iterations
         Of the search.
     interpolate
@@ -86,18 +89,11 @@ def find_cosmic_rays(
     -------
     image
         The image given, or with ``config.interpolate`` a copy whose hit pixels are interpolated.
-
-    Raises
-    ------
-    ImportError
-        When astroscrappy or threadpoolctl is not installed.
     """
-    import astroscrappy
-    from threadpoolctl import threadpool_limits
-
-    from skysub.sources import kernels
+    from skysub.sources import cosmic_ray_kernels, kernels
 
     ny, nx = image.shape
+    pixels = plain(image)
     blocks = np.zeros((-(-ny // _BLOCK), -(-nx // _BLOCK)), bool)
     # a star is no sharper than this against its neighbours
     contrast = max(_LEAST_CONTRAST, 1.3 * (1 - math.exp(-4 * math.log(2) / fwhm**2)))
@@ -105,7 +101,7 @@ def find_cosmic_rays(
     for start in range(0, ny, _STRIP):
         rows = slice(max(0, start - 1), min(ny, start + _STRIP + 1))
         kernels.sharp_blocks(
-            image[rows],
+            pixels[rows],
             sky.evaluate(y=rows),
             flags[rows],
             unusable,
@@ -117,48 +113,60 @@ def find_cosmic_rays(
             blocks,
         )
     clean = image.copy() if config.interpolate else image
+    planes = np.empty((cosmic_ray_kernels.PLANES, _EDGE, _EDGE), np.float32)
+    hits, light = np.empty((_EDGE, _EDGE), np.uint8), np.empty((_EDGE, _EDGE), np.float32)
+    level = np.zeros((_EDGE, _EDGE), np.float32)
+    sigma, psf = np.float32(config.sigma), _psf(fwhm)
     found: list[tuple[tuple[slice, ...], NDArray[np.bool_]]] = []
-    with threadpool_limits(1, user_api="openmp"):
-        for j, i in np.argwhere(blocks):
-            inner = _window(j, i, _REACH, image.shape)
-            outer = _window(j, i, _REACH + _MARGIN, image.shape)
-            level = sky.evaluate(y=outer[0], x=outer[1])
-            masked = ((flags[outer] & unusable) != 0) | ~np.isfinite(image[outer])
-            judged = np.where(masked, level, image[outer])
-            rays, cleaned = astroscrappy.detect_cosmics(
-                judged,
-                inmask=masked,
-                inbkg=level,
-                # noise of sky and of sources; the unit of the image serves as electrons
-                invar=np.float32(noise) ** 2 + np.maximum(judged - level, 0),
-                sigclip=config.sigma,
-                sigfrac=config.neighbours,
-                objlim=config.contrast,
-                gain=1.0,
-                readnoise=max(noise / 4, 1e-3),
-                satlevel=np.inf,
-                niter=config.iterations,
-                cleantype="medmask",
-                fsmode="convolve",
-                psfmodel="gauss",
-                psffwhm=fwhm,
-            )
-            here = tuple(
-                slice(a.start - b.start, a.stop - b.start) for a, b in zip(inner, outer, strict=True)
-            )
-            new = rays.astype(bool)[here] & ~masked[here]
-            found.append((inner, new))
-            if config.interpolate:
-                clean[inner][new] = cleaned[here][new]
+    for j, i in np.argwhere(blocks):
+        top, left = (n * _BLOCK - _REACH - _MARGIN for n in (int(j), int(i)))
+        outer, within = _cut(top, left, 0, image.shape)
+        level[within] = sky.evaluate(y=outer[0], x=outer[1])
+        if not cosmic_ray_kernels.search_block(
+            pixels,
+            level,
+            flags,
+            np.uint8(unusable),
+            top,
+            left,
+            np.float32(noise),
+            psf,
+            sigma,
+            np.float32(config.neighbours) * sigma,
+            np.float32(config.contrast),
+            config.iterations,
+            planes,
+            hits,
+            light,
+        ):
+            continue
+        inner, within = _cut(top, left, _MARGIN, image.shape)
+        new = hits[within] == 1
+        found.append((inner, new))
+        if config.interpolate:
+            clean[inner][new] = (light[within] * np.float32(noise) + level[within])[new]
     # only now: blocks see each other's margins as they were
     for inner, new in found:
         flags[inner][new] |= IGNORED | COSMIC_RAY
     return clean
 
 
-def _window(j: int, i: int, around: int, shape: tuple[int, ...]) -> tuple[slice, ...]:
-    """Block (j, i) with some pixels around it, within the image."""
-    return tuple(
-        slice(max(0, n * _BLOCK - around), min(length, (n + 1) * _BLOCK + around))
-        for n, length in zip((j, i), shape, strict=True)
-    )
+def _cut(
+    top: int, left: int, margin: int, shape: tuple[int, ...]
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Part of the image that a window without its margin covers, and that part of the window."""
+    image, window = [], []
+    for start, length in zip((top, left), shape, strict=True):
+        first, last = max(0, start + margin), min(length, start + _EDGE - margin)
+        image.append(slice(first, last))
+        window.append(slice(first - start, last - start))
+    return tuple(image), tuple(window)
+
+
+@functools.lru_cache(maxsize=4)
+def _psf(fwhm: float) -> NDArray[np.float32]:
+    """Round Gaussian on 7 x 7 pixels, sum 1."""
+    square = (np.arange(7) - 3) ** 2
+    profile = np.exp(-4 * math.log(2) * (square[:, None] + square[None, :]) / fwhm**2)
+    psf: NDArray[np.float32] = (profile / profile.sum()).astype(np.float32)
+    return psf

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skysub.background.chebyshev import design_matrix, least_squares
+from skysub.background.compiled import plain
 from skysub.psf.stars import Moments, Stars, adaptive_moments
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ _SAMPLE = 40
 """Stars from which the exponent is found."""
 _ENOUGH = 8
 """Stars that make a mean residual worth while."""
-_ROUNDEST = 0.9
-"""Largest element of a shape; 1 would be a line."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +52,7 @@ class PsfStars:
 
 @dataclass(frozen=True, eq=False)
 class MoffatPsf:
-    """PSF of one detector; ``psf.stamp(x=..., y=...)`` renders it."""
+    """PSF of one detector; ``psf.stamp(x=..., y=...)`` renders it, ``psf.stamps`` does at many places."""
 
     shape: tuple[int, int]
     """(ny, nx) of the detector, pixel."""
@@ -76,21 +75,27 @@ class MoffatPsf:
 
         The place between pixels is kept: the profile is centred on x - round(x), y - round(y).
         """
-        offset = np.array([x - round(x)]), np.array([y - round(y)])
-        half = self.size // 2
-        profile = _profile(
-            self._free(np.array([x]), np.array([y])), self.beta, offset[0] + half, offset[1] + half, self.size
-        )[0]
-        profile += _shifted(self.residual, float(offset[0][0]), float(offset[1][0]))
-        total: NDArray[np.float64] = profile / profile.sum()
-        return total
+        stamps: NDArray[np.float64] = self.stamps(x=np.array([x]), y=np.array([y]))[0]
+        return stamps
 
-    def moments(self, *, x: float | None = None, y: float | None = None) -> Moments:
-        """Adaptive moments at a place; by default the middle of the detector."""
+    def stamps(self, *, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+        """PSF at places (n,), pixel: (n, s, s) float64, each as `stamp` has it."""
+        x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+        half = self.size // 2
+        dx, dy = x - np.round(x), y - np.round(y)
+        profiles = _profiles(self._free(x, y), self.beta, dx + half, dy + half, self.size)
+        profiles += _shifted(self.residual[None], dx, dy)
+        profiles /= profiles.sum((1, 2))[:, None, None]
+        return profiles
+
+    def moments(
+        self, *, x: float | NDArray[np.float64] | None = None, y: float | NDArray[np.float64] | None = None
+    ) -> Moments:
+        """Adaptive moments at a place, or at places (n,); by default the middle of the detector."""
         ny, nx = self.shape
         x = (nx - 1) / 2 if x is None else x
         y = (ny - 1) / 2 if y is None else y
-        return adaptive_moments(self.stamp(x=x, y=y)[None])
+        return adaptive_moments(self.stamps(x=np.atleast_1d(x), y=np.atleast_1d(y)))
 
     @property
     def sigma(self) -> float:
@@ -134,9 +139,10 @@ def fit_psf(stars: Stars, *, shape: tuple[int, int], order: int = 2) -> MoffatPs
     order
         Of the polynomials at most; lowered where there are fewer than four stars per term.
     """
-    sample = stars.keep(np.arange(len(stars)) % max(1, len(stars) // _SAMPLE) == 0)
-    beta = min(_BETAS, key=lambda b: _typical(_fit_each(sample, b).chi2))
-    each = _fit_each(stars, beta)
+    pixels = _Pixels.of(stars)
+    step = max(1, len(stars) // _SAMPLE)
+    beta = min(_BETAS, key=lambda b: _typical(_fit_each(pixels.every(step), b).chi2))
+    each = _fit_each(pixels, beta)
     used = np.isfinite(each.free).all(axis=1) & np.isfinite(each.chi2)
     if not used.any():
         # no profile fits: the moments as they are
@@ -156,8 +162,8 @@ def fit_psf(stars: Stars, *, shape: tuple[int, int], order: int = 2) -> MoffatPs
             break
         used = kept
     residual = _mean_residual(stars, each, matrix @ coefficients.T, beta, used)
-    profile = _profile(matrix @ coefficients.T, beta, each.x, each.y, stars.stamps.shape[1])
-    profile += np.array([_shifted(residual, *o) for o in zip(*_offsets(stars, each), strict=True)])
+    profile = _profiles(matrix @ coefficients.T, beta, each.x, each.y, stars.stamps.shape[1])
+    profile += _shifted(residual[None], *_offsets(stars, each))
     profile /= profile.sum((1, 2))[:, None, None]
     w = stars.good.astype(np.float64)
     flux = (w * stars.stamps * profile).sum((1, 2)) / (w * profile**2).sum((1, 2))
@@ -181,61 +187,55 @@ def fit_psf(stars: Stars, *, shape: tuple[int, int], order: int = 2) -> MoffatPs
 
 
 @dataclass(frozen=True, eq=False)
+class _Pixels:
+    """Stars as kernels take them."""
+
+    data: NDArray[np.float64]
+    """(n, s, width): stamps, rows filled up."""
+    weights: NDArray[np.float64]
+    """(n, s, width): one over the noise, zero where pixels are not known."""
+    moments: Moments
+
+    @classmethod
+    def of(cls, stars: Stars) -> _Pixels:
+        from skysub.psf import kernels
+
+        n, size, _ = stars.stamps.shape
+        data, weights = np.zeros((2, n, size, kernels.padded(size)))
+        data[:, :, :size] = stars.stamps
+        weights[:, :, :size] = stars.good / stars.noise[:, None, None]
+        return cls(data=data, weights=weights, moments=stars.moments)
+
+    def every(self, step: int) -> _Pixels:
+        """Every so many-th star."""
+        m = self.moments
+        return _Pixels(
+            data=np.ascontiguousarray(self.data[::step]),
+            weights=np.ascontiguousarray(self.weights[::step]),
+            moments=Moments(m.x[::step], m.y[::step], m.xx[::step], m.xy[::step], m.yy[::step]),
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class _Each:
     """Fits of stars one by one, (n,) each; places in pixels of the stamp."""
 
     free: NDArray[np.float64]
-    """(n, 3): log of the squared radius, and two elements of the shape."""
+    """(n, 3): log of the squared radius, and two elements of the shape; NaN where a fit is of no use."""
     x: NDArray[np.float64]
     y: NDArray[np.float64]
-    flux: NDArray[np.float64]
     chi2: NDArray[np.float64]
 
 
-def _fit_each(stars: Stars, beta: float) -> _Each:
-    """Gauss-Newton fits of flux, place and shape, all stars at once."""
-    n, size, _ = stars.stamps.shape
-    data = stars.stamps.reshape(n, -1)
-    w = stars.good.reshape(n, -1) / stars.noise[:, None]
+def _fit_each(stars: _Pixels, beta: float) -> _Each:
+    """Gauss-Newton fits of flux, place and shape, star by star."""
+    from skysub.psf import kernels
+
     free = _start(stars.moments, beta)
     x, y = stars.moments.x.copy(), stars.moments.y.copy()
-    flux = data.sum(1)
-    steps = np.array([0.02, 0.02, 0.02, 0.02, 0.02])
-
-    def profile(p: NDArray[np.float64]) -> NDArray[np.float64]:
-        return _profile(p[:, 2:], beta, p[:, 0], p[:, 1], size).reshape(n, -1)
-
-    parameters = np.column_stack([x, y, free])
-    with np.errstate(all="ignore"):
-        for _ in range(_STEPS):
-            here = profile(parameters)
-            flux = (w * w * data * here).sum(1) / (w * w * here**2).sum(1)
-            columns = [here]
-            for k in range(5):
-                moved = parameters.copy()
-                moved[:, k] += steps[k]
-                columns.append(flux[:, None] * (profile(moved) - here) / steps[k])
-            jacobian = np.stack(columns, axis=-1) * w[:, :, None]
-            left = (data - flux[:, None] * here) * w
-            normal = np.einsum("npi,npj->nij", jacobian, jacobian)
-            normal += (
-                1e-9 * np.eye(6) * np.nan_to_num(np.trace(normal, axis1=1, axis2=2), nan=1.0)[:, None, None]
-            )
-            right = np.einsum("npi,np->ni", jacobian, left)
-            solvable = np.isfinite(normal).all((1, 2)) & np.isfinite(right).all(1)
-            normal[~solvable] = np.eye(6)
-            right[~solvable] = 0
-            change = np.linalg.solve(normal, right[:, :, None])[:, 1:, 0]
-            parameters += np.clip(change, -0.5, 0.5)
-        here = profile(parameters)
-        flux = (w * w * data * here).sum(1) / (w * w * here**2).sum(1)
-        chi2 = (((data - flux[:, None] * here) * w) ** 2).sum(1) / np.maximum(1, (w > 0).sum(1) - 6)
-    x, y, free = parameters[:, 0], parameters[:, 1], parameters[:, 2:].copy()
-    lost = np.hypot(x - size // 2, y - size // 2) > size / 4
-    lost |= np.abs(free[:, 1:]).max(axis=1, initial=0) > _ROUNDEST
-    lost |= ~(flux > 0)
-    free[lost] = np.nan
-    return _Each(free=free, x=x, y=y, flux=flux, chi2=chi2)
+    chi2 = np.empty(len(x))
+    kernels.fit_moffats(stars.data, stars.weights, beta, _STEPS, free, x, y, chi2)
+    return _Each(free=free, x=x, y=y, chi2=chi2)
 
 
 def _typical(chi2: NDArray[np.float64]) -> float:
@@ -250,7 +250,7 @@ def _start(moments: Moments, beta: float) -> NDArray[np.float64]:
     return np.column_stack([np.log(core), -np.nan_to_num(e1), -np.nan_to_num(e2)])
 
 
-def _profile(
+def _profiles(
     free: NDArray[np.float64],
     beta: float,
     x: NDArray[np.float64],
@@ -258,14 +258,11 @@ def _profile(
     size: int,
 ) -> NDArray[np.float64]:
     """Profiles of sum 1 centred on (x, y) of stamps, (n, size, size)."""
-    grid = np.arange(size, dtype=np.float64)
-    dx = grid[None, None, :] - x[:, None, None]
-    dy = grid[None, :, None] - y[:, None, None]
-    g1, g2 = (np.clip(free[:, k], -_ROUNDEST, _ROUNDEST)[:, None, None] for k in (1, 2))
-    r2 = np.exp(-free[:, 0])[:, None, None] * ((1 + g1) * dx * dx + 2 * g2 * dx * dy + (1 - g1) * dy * dy)
-    values: NDArray[np.float64] = (1 + r2) ** -beta
-    values /= values.sum((1, 2))[:, None, None]
-    return values
+    from skysub.psf import kernels
+
+    out = np.empty((len(x), size, size))
+    kernels.moffats(plain(free), beta, plain(x), plain(y), out)
+    return out
 
 
 def _offsets(stars: Stars, each: _Each) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -284,29 +281,31 @@ def _mean_residual(
     size = stars.stamps.shape[1]
     if used.sum() < _ENOUGH:
         return np.zeros((size, size))
-    profile = _profile(free, beta, each.x, each.y, size)
+    profile = _profiles(free, beta, each.x, each.y, size)
     w = stars.good / stars.noise[:, None, None] ** 2
     flux = (w * stars.stamps * profile).sum((1, 2)) / (w * profile**2).sum((1, 2))
     left = np.where(stars.good, stars.stamps / flux[:, None, None] - profile, 0.0)
-    centred = np.array(
-        [_shifted(image, -dx, -dy) for image, dx, dy in zip(left, *_offsets(stars, each), strict=True)]
-    )[used]
+    dx, dy = _offsets(stars, each)
+    # star by star next to each other, which medians are quicker for
+    centred = _shifted(left, -dx, -dy)[used].reshape(-1, size * size).T.copy()
     weights = ((flux / stars.noise) ** 2)[used]
     # no star may speak for all the others
-    weights = np.minimum(weights, 4 * np.median(weights))[:, None, None]
-    middle = np.median(centred, axis=0)
-    spread = 1.4826 * np.median(np.abs(centred - middle), axis=0) + 1e-12
-    kept = weights * (np.abs(centred - middle) < _CLIP * spread)
-    mean: NDArray[np.float64] = (kept * centred).sum(0) / np.maximum(kept.sum(0), 1e-30)
-    return mean
+    weights = np.minimum(weights, 4 * np.median(weights))
+    middle = np.median(centred, axis=1)[:, None]
+    off = np.abs(centred - middle)
+    spread = 1.4826 * np.median(off, axis=1)[:, None] + 1e-12
+    kept = weights * (off < _CLIP * spread)
+    mean: NDArray[np.float64] = (kept * centred).sum(1) / np.maximum(kept.sum(1), 1e-30)
+    return mean.reshape(size, size)
 
 
-def _shifted(image: NDArray[np.float64], dx: float, dy: float) -> NDArray[np.float64]:
-    """Image moved by a fraction of a pixel: a phase in Fourier space, edges tapered by being near zero."""
-    ny, nx = image.shape
-    phase_x = np.exp(-2j * np.pi * np.fft.rfftfreq(nx) * dx)
-    phase_y = np.exp(-2j * np.pi * np.fft.fftfreq(ny) * dy)
-    moved: NDArray[np.float64] = np.fft.irfft2(
-        np.fft.rfft2(image) * phase_y[:, None] * phase_x[None, :], s=(ny, nx)
-    )
-    return moved
+def _shifted(
+    images: NDArray[np.float64], dx: NDArray[np.float64], dy: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Images (n, s, s), or one for all, moved by fractions of a pixel (n,); their edges are near zero."""
+    from skysub.psf import kernels
+
+    size = images.shape[1]
+    out = np.empty((len(dx), size, size))
+    kernels.shift(plain(images), plain(dx), plain(dy), out)
+    return out

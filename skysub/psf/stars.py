@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from skysub.background.compiled import plain
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -133,31 +135,11 @@ def adaptive_moments(stamps: NDArray[np.float64]) -> Moments:
     stamps
         (n, s, s) float64, background subtracted; the object lies near the centre.
     """
-    n, size, _ = stamps.shape
-    grid = np.arange(size, dtype=np.float64)
-    x = np.full(n, size // 2, np.float64)
-    y = x.copy()
-    xx, xy, yy = np.full(n, 4.0), np.zeros(n), np.full(n, 4.0)
-    with np.errstate(all="ignore"):
-        for _ in range(_ITERATIONS):
-            dx = grid[None, None, :] - x[:, None, None]
-            dy = grid[None, :, None] - y[:, None, None]
-            det = xx * yy - xy * xy
-            a, b, c = (v[:, None, None] for v in (yy / det, -xy / det, xx / det))
-            weighted = stamps * np.exp(-0.5 * (a * dx * dx + 2 * b * dx * dy + c * dy * dy))
-            total = weighted.sum((1, 2))
-            sx = np.einsum("nij,nij->n", weighted, dx * np.ones_like(dy)) / total
-            sy = np.einsum("nij,nij->n", weighted, dy * np.ones_like(dx)) / total
-            # the weight halves the covariance of a Gaussian of its own shape
-            xx = 2 * (np.einsum("nij,nij->n", weighted, dx * dx * np.ones_like(dy)) / total - sx * sx)
-            xy = 2 * (np.einsum("nij,nij->n", weighted, dx * dy) / total - sx * sy)
-            yy = 2 * (np.einsum("nij,nij->n", weighted, dy * dy * np.ones_like(dx)) / total - sy * sy)
-            x, y = x + 2 * sx, y + 2 * sy
-        wrong = ~((xx > 0) & (yy > 0) & (xx * yy > xy * xy) & (total > 0))
-        wrong |= np.hypot(x - size // 2, y - size // 2) > size / 4
-    for values in (xx, xy, yy):
-        values[wrong] = np.nan
-    return Moments(x=x, y=y, xx=xx, xy=xy, yy=yy)
+    from skysub.psf import kernels
+
+    m = np.empty((5, len(stamps)))
+    kernels.adaptive_moments(plain(stamps), _ITERATIONS, *m)
+    return Moments(*m)
 
 
 def choose_stars(stars: Stars, flux: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -225,7 +225,6 @@ def test_what_cannot_be_written_to_is_not_overwritten(field):
 
 
 def test_cosmic_rays_are_found_marked_and_interpolated():
-    pytest.importorskip("astroscrappy")
     visit_image, _, _, places = make_field(9, stars=20, galaxies=30, shape=(400, 420))
     image = visit_image.image.copy()
     rng = np.random.default_rng(1)

@@ -13,6 +13,7 @@ from zarr.storage import MemoryStore, StorePath
 
 from skysub.campaign.store.backgrounds import FIELDS
 from skysub.campaign.store.records import pixels_checksum
+from skysub.campaign.store.shards import ShardFormat, encoded_shard
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -262,6 +263,9 @@ def _opened(place: Place, _made: Hashable) -> Any:
 
 def _encoded(array: Any, index: tuple[int, ...], block: NDArray[Any]) -> NDArray[np.uint8] | None:
     """Bytes of the one shard or chunk that holds a whole block; None where it is all the fill value."""
+    layout = ShardFormat.of(array)
+    if layout is not None:
+        return encoded_shard(layout, block)
     kept: dict[str, Any] = {}
     sink = zarr.Array(zarr.AsyncArray(array.metadata, StorePath(MemoryStore(kept))))
     # as a slice of the array's own rank: a whole shard is then taken as it is, without a copy

@@ -9,7 +9,7 @@ import numpy as np
 
 from skysub.errors import LayoutError, VisitFileError
 from skysub.visit.fits.checksum import data_sum, fold
-from skysub.visit.fits.file import BLOCK
+from skysub.visit.fits.tiles import DamagedTileError, UnusualTileError, unpack_tiles
 from skysub.visit.ingest import by_hand
 
 if TYPE_CHECKING:
@@ -160,11 +160,23 @@ def _check_tiles(file: FitsFile, hdu: Hdu) -> None:
 
 def _unpack(file: FitsFile, hdu: Hdu, *, verify: bool) -> NDArray[Any]:
     """Pixels of tiles as the image stores them, BSCALE and BZERO not applied."""
+    data = file.read(hdu)
+    if verify:
+        _verify(file, hdu, data_sum(data))
+    try:
+        return unpack_tiles(hdu, data)
+    except DamagedTileError as error:
+        raise VisitFileError(f"{_where(file, hdu)}: the tiles cannot be unpacked: {error}") from error
+    except UnusualTileError:
+        del data
+        return _unpack_by_astropy(file, hdu)
+
+
+def _unpack_by_astropy(file: FitsFile, hdu: Hdu) -> NDArray[Any]:
+    """Pixels of tiles that only astropy knows."""
     from astropy.io.fits import BinTableHDU, CompImageHDU
 
     data = file.read_alone(hdu)
-    if verify:
-        _verify(file, hdu, data_sum(memoryview(data)[-(-hdu.nbytes // BLOCK) * -BLOCK :]))
     try:
         with np.errstate(all="ignore"):
             table = BinTableHDU.fromstring(data)
