@@ -196,6 +196,28 @@ def test_a_fit_finds_the_exponent_and_the_shape_it_was_made_with():
     assert np.median(found.stars.chi2) == pytest.approx(1, abs=0.1)
 
 
+def test_residuals_are_averaged_about_the_centres_of_their_stars():
+    """Moved by a fraction of a pixel the wrong way, a narrow bump would be blurred and lose its height."""
+    rng = np.random.default_rng(6)
+    grid = np.arange(float(SIZE)) - SIZE // 2
+    bump = 0.01 * np.exp(-((grid[None, :] - 5) ** 2 + (grid[:, None] + 4) ** 2) / 1.5)
+    truth = made_psf(size=SIZE, residual=bump)
+    x, y = rng.uniform(50, 1900, 60), rng.uniform(50, 1900, 60)
+    stamps = np.array([1e6 * truth.stamp(x=a, y=b) for a, b in zip(x, y, strict=True)])
+    stars = Stars(
+        stamps=stamps + rng.normal(0, 5, stamps.shape),
+        good=np.ones(stamps.shape, bool),
+        x0=np.round(x).astype(int) - SIZE // 2,
+        y0=np.round(y).astype(int) - SIZE // 2,
+        moments=adaptive_moments(stamps),
+        noise=np.full(60, 5.0),
+    )
+    found = fit_psf(stars, shape=SHAPE, order=0)
+    peak = SIZE // 2 - 4, SIZE // 2 + 5
+    assert found.residual[peak] == pytest.approx(0.01 / (1 + bump.sum()), rel=0.06)
+    assert np.abs(found.stamp(x=700.4, y=300.3) - truth.stamp(x=700.4, y=300.3)).sum() < 0.01
+
+
 def test_what_the_profile_lacks_is_in_the_residual(psf):
     bare = replace(psf, residual=np.zeros_like(psf.residual))
     misfits = {name: [] for name in ("whole", "bare")}
