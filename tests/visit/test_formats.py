@@ -1,4 +1,4 @@
-"""Rules of formats that lie in a number or a word: which card counts, where versions begin, where pixels are."""
+"""Rules of formats that lie in a number or a word: which card counts, where versions and pixels begin."""
 
 import numpy as np
 import pytest
