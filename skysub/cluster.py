@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import resource
 import signal
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import psutil
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from skysub.campaign.lookup import find_yaml, merged, read_yaml
+from skysub.campaign.progress import LogFormat
 from skysub.campaign.recipe import explained
 from skysub.errors import ClusterError, NotEnoughMemoryError, RecipeError
 
@@ -27,6 +29,15 @@ __all__ = ["ALL_CORES", "Profile", "Workers", "connected", "expected_slots", "lo
 
 ALL_CORES = 1_000_000
 """A number of units that no cluster does at once."""
+
+_LOOPBACK = "127.0.0.1"
+"""Host at which Dask listens, whose protocol runs what it is sent: no other machine can reach it."""
+
+_FILES_OF_WORKER = 12
+"""Open files that this process needs for a worker process: pipes and connections (10 were seen)."""
+
+_FILES = 64
+"""Open files that it needs otherwise (21 were seen, and files of the store)."""
 
 _USABLE = 0.9
 """Share of this machine's memory that workers may have."""
@@ -79,7 +90,8 @@ class Profile(BaseModel):
     patience: float = Field(60, gt=0)
     """Seconds to wait for a scheduler's first worker; for the scheduler itself 15 at most."""
     dashboard: str = ""
-    """Address of Dask's dashboard, such as ":8787"; empty: none."""
+    """Address of Dask's dashboard; empty: none. ":8787" is for this machine alone; as Dask asks for no
+    login, only "0.0.0.0:8787" opens it to others."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +170,8 @@ def connected(profile: Profile, *, need: int, units: int, log: Path | None = Non
     # its defaults must be there before settings are laid over them, or they go with the settings
     import distributed  # noqa: F401
 
+    processes = _local_workers(profile, need, max(1, units))[0] if profile.kind == "local" else 0
+    _allow_files(_FILES + processes * _FILES_OF_WORKER)
     opened = {"local": _local, "threads": _threads, "address": _address}[profile.kind]
     with dask.config.set(_DASK), opened(profile, need, max(1, units)) as workers:
         if profile.kind == "local":
@@ -165,6 +179,25 @@ def connected(profile: Profile, *, need: int, units: int, log: Path | None = Non
         if profile.kind != "address":
             workers.client.register_plugin(_short_memory())
         yield workers
+
+
+def _allow_files(number: int) -> None:
+    """Make sure that this process, and those it starts, may open so many files.
+
+    Raises
+    ------
+    ClusterError
+        When the system's limit is lower: connections would fail here and there, and be tried again for long.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= number:
+        return
+    if hard != resource.RLIM_INFINITY and hard < number:
+        raise ClusterError(
+            f"a process may open {soft} files here (ulimit -n), {number} are needed: raise the limit by "
+            f"`ulimit -n {max(1024, number)}`"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))
 
 
 @contextmanager
@@ -176,6 +209,7 @@ def _local(profile: Profile, need: int, units: int) -> Iterator[Workers]:
     def start() -> LocalCluster:
         with _shielded():
             return LocalCluster(
+                host=_LOOPBACK,
                 n_workers=count,
                 threads_per_worker=profile.threads,
                 processes=True,
@@ -213,9 +247,9 @@ def _manners(log: Path | None) -> Any:
         def setup(self, worker: Any) -> None:  # noqa: ARG002
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             if log is not None:
-                handler = logging.FileHandler(log)
+                handler = logging.FileHandler(log, encoding="utf-8")
                 handler.setLevel(logging.WARNING)
-                handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+                handler.setFormatter(LogFormat())
                 logging.getLogger("distributed").handlers = [handler]
 
     return Manners()
@@ -239,7 +273,12 @@ def _short_memory() -> Any:
 
 @contextmanager
 def _threads(profile: Profile, need: int, units: int) -> Iterator[Workers]:
-    from distributed import Client, LocalCluster
+    from distributed import Client, LocalCluster, Worker
+
+    class Quiet(Worker):
+        def __init__(self, *given: Any, **options: Any) -> None:
+            # within one process there is no address whose host it would take
+            super().__init__(*given, **{**options, "dashboard_address": f"{_LOOPBACK}:0"})
 
     count = _thread_count(profile, need, units)
     with (
@@ -249,6 +288,7 @@ def _threads(profile: Profile, need: int, units: int) -> Iterator[Workers]:
                 threads_per_worker=count,
                 processes=False,
                 memory_limit=None,
+                worker_class=Quiet,
                 **_dashboard(profile),
             )
         ) as cluster,
@@ -337,8 +377,9 @@ def _started(start: Any, cure: str = "") -> Iterator[Any]:
 
 def _dashboard(profile: Profile) -> dict[str, Any]:
     # without one a server is still there: at any free port, as 8787 may be taken
-    wanted = bool(profile.dashboard)
-    return {"dashboard_address": profile.dashboard or ":0", "scheduler_kwargs": {"dashboard": wanted}}
+    address = profile.dashboard or ":0"
+    address = f"{_LOOPBACK}{address}" if address.startswith(":") else address
+    return {"dashboard_address": address, "scheduler_kwargs": {"dashboard": bool(profile.dashboard)}}
 
 
 def _refuse(who: str, has: int, needs: int, cure: str) -> None:

@@ -1,5 +1,9 @@
 """Every error that skysub raises on purpose; each also is the built-in that a caller would catch."""
 
+from __future__ import annotations
+
+from skysub.text import printable
+
 __all__ = [
     "CampaignNotFoundError",
     "ClusterError",
@@ -29,7 +33,10 @@ __all__ = [
 
 
 class SkysubError(Exception):
-    """Base of all errors that skysub raises on purpose."""
+    """Base of all errors that skysub raises on purpose; what its message quotes is made safe to print."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class CampaignNotFoundError(SkysubError, FileNotFoundError):
@@ -65,7 +72,7 @@ class MaskPlaneError(SkysubError, KeyError):
 
     def __str__(self) -> str:
         # KeyError would print the message in quotes
-        return str(self.args[0])
+        return printable(self.args[0])
 
 
 class MissingPackageError(SkysubError, ImportError):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import tempfile
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,8 @@ def once(kernels: Any, kind: str, first: Callable[[], None]) -> None:
     """Call ``first`` when kernels of this ``kind`` have not run in this process yet.
 
     The first process of a machine compiles them, while others that start with it wait and then load
-    what it left in numba's cache; once that is there nobody waits.
+    what it left in numba's cache; once that is there nobody waits. Where no folder for such notes can be
+    had (see `_own_folder`), each process compiles for itself.
     """
     if kind in _ready:
         return
@@ -61,12 +63,36 @@ def _one_process(kernels: Any, kind: str) -> Iterator[None]:
         return
     source = Path(kernels.__file__)
     key = f"{source}:{source.stat().st_mtime_ns}:{os.environ.get('NUMBA_CACHE_DIR')}:{kind}"
-    folder = Path(tempfile.gettempdir()) / f"skysub-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder = _own_folder()
+    if folder is None:
+        yield
+        return
     done = folder / hashlib.sha256(key.encode()).hexdigest()[:24]
-    with done.open("a+b") as file:
+    try:
+        file = done.open("a+b", buffering=0)
+    except OSError:
+        # a full disk: nothing that a unit should fail for
+        yield
+        return
+    with file:
         if file.tell() == 0:
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
         if file.tell() == 0:
-            file.write(b"compiled")
+            with suppress(OSError):
+                file.write(b"compiled")
+
+
+def _own_folder() -> Path | None:
+    """Folder for notes between processes of this user; None where none can be had that is theirs alone.
+
+    Its name can be foreseen, so others may have made a folder, file or link of that name to get in the way.
+    """
+    folder = Path(tempfile.gettempdir()) / f"skysub-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError:
+        return None
+    private = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
+    return folder if private else None

@@ -10,7 +10,7 @@ from skysub.campaign.context import configured_step
 from skysub.campaign.gather import stored_background
 from skysub.campaign.lookup import closest
 from skysub.campaign.status import current_units, read_status
-from skysub.campaign.steps import find_step
+from skysub.campaign.steps import is_loaded, product_names
 from skysub.campaign.store.address import place_at
 from skysub.campaign.store.arrays import read_plane
 from skysub.campaign.store.backgrounds import unpacked
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from skysub.background.model import BackgroundList
     from skysub.campaign.status import Status
-    from skysub.campaign.steps import Step
     from skysub.campaign.store.place import Place
     from skysub.campaign.store.runs import Run, Unit
 
@@ -92,8 +91,7 @@ class Campaign:
     @property
     def products(self) -> tuple[str, str]:
         """Names of the pixels and of the background that the newest run makes."""
-        step = find_step(self._runs[-1].record["step"])
-        return step.product, step.background_product
+        return product_names(self._runs[-1].record)
 
     @property
     def visits(self) -> QTable:
@@ -179,7 +177,7 @@ class Campaign:
         """
         unit, run = self._unit(visit, detector)
         record = self.marker(visit, detector)
-        product = self._step(run).product
+        product, _ = product_names(run.record)
         index = (unit.visit_index, unit.detector_index)
         has_variance = record["image"]["has_variance"]
         if run.record["products"]["pixels"] == "stored":
@@ -211,7 +209,7 @@ class Campaign:
         unit, run = self._unit(visit, detector)
         self.marker(visit, detector)
         index = (unit.visit_index, unit.detector_index)
-        return read_plane(run.images, self._step(run).product, "mask", index, unit.shape)
+        return read_plane(run.images, product_names(run.record)[0], "mask", index, unit.shape)
 
     def background(self, product: str, visit: int, detector: int) -> BackgroundList:
         """Return the layers of background that were subtracted from a detector.
@@ -227,7 +225,7 @@ class Campaign:
             When the campaign does not make such a product, or the unit is not done.
         """
         unit, run = self._unit(visit, detector)
-        made = self._step(run).background_product
+        _, made = product_names(run.record)
         if product != made:
             raise NotDoneError(f"run {run.name} makes no {product!r}; its background is {made!r}")
         return stored_background(run, self.marker(visit, detector), (unit.visit_index, unit.detector_index))
@@ -316,9 +314,6 @@ class Campaign:
             return f"{who} failed: {unit.path}: {unit.reason(failed['message'])}"
         return f"{who} is not done yet: `skysub run` continues"
 
-    def _step(self, run: Run) -> Step:
-        return find_step(run.record["step"])
-
     def _made_again(self, run: Run, unit: Unit, record: dict[str, Any]) -> tuple[Any, Any]:
         """Image and variance of a unit, from its input."""
         visit_image = read_input(run, unit)
@@ -328,6 +323,12 @@ class Campaign:
         if pixels_checksum(image) == record["pixels_crc32c"]:
             return image, visit_image.variance
         # the step did more to the pixels than subtract
+        if not is_loaded(run.record["step"]):
+            raise NotDoneError(
+                f"the pixels of visit {unit.visit} detector {unit.detector} are made by the step "
+                f"{run.record['step']!r}, which a store alone cannot make skysub import: import its module "
+                "first, if you trust it"
+            )
         step, config = configured_step(run)
         made = step.work(visit_image, config).visit_image
         if pixels_checksum(made.image) != record["pixels_crc32c"]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skysub.campaign.steps import find_step
+from skysub.campaign.steps import product_names
 from skysub.campaign.store.address import place_at
 from skysub.campaign.store.arrays import read_block
 from skysub.errors import MissingPackageError, NotDoneError, how_to_install
@@ -97,8 +97,8 @@ def _xarray() -> Any:
 
 
 def _stores(run: Run) -> dict[str, Place]:
-    step = find_step(run.record["step"])
-    return {step.product: run.images, step.background_product: run.backgrounds}
+    pixels, background = product_names(run.record)
+    return {pixels: run.images, background: run.backgrounds}
 
 
 def _flags(run: Run, visit: int, detector: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from skysub.campaign.campaign import open_campaign
 from skysub.campaign.store.address import place_at
 from skysub.campaign.store.place import writing
-from skysub.errors import NotDoneError
+from skysub.errors import InputChangedError, InvalidImageError, LayoutError, NotDoneError
 
 if TYPE_CHECKING:
     import os
@@ -75,22 +75,22 @@ def export_products(
     for visit, detector in units:
         try:
             campaign.marker(visit, detector)
-        except NotDoneError as error:
+            for product in chosen:
+                write: Callable[[Path], object]
+                if product == pixels:
+                    write = functools.partial(
+                        skysub.write_visit_image,
+                        campaign.visit_image(visit, detector),
+                        compression=compression,
+                    )
+                else:
+                    write = functools.partial(
+                        skysub.write_background, campaign.background(product, visit, detector)
+                    )
+                with writing(target):
+                    (target / product / str(visit) / f"{product}_{visit}_{detector}.fits").put_by(write)
+                written += 1
+        # one that cannot be written for what it holds leaves the others
+        except (NotDoneError, InvalidImageError, LayoutError, InputChangedError) as error:
             missing.append(str(error))
-            continue
-        for product in chosen:
-            write: Callable[[Path], object]
-            if product == pixels:
-                write = functools.partial(
-                    skysub.write_visit_image,
-                    campaign.visit_image(visit, detector),
-                    compression=compression,
-                )
-            else:
-                write = functools.partial(
-                    skysub.write_background, campaign.background(product, visit, detector)
-                )
-            with writing(target):
-                (target / product / str(visit) / f"{product}_{visit}_{detector}.fits").put_by(write)
-            written += 1
     return Exported(written, tuple(missing))

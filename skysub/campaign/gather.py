@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from skysub.background.model import BackgroundList
 from skysub.campaign.context import configured_step, run_at
-from skysub.campaign.steps import find_step
+from skysub.campaign.steps import product_names
 from skysub.campaign.store.arrays import background_rows, remove_partial, write_background_rows
 from skysub.campaign.store.backgrounds import FIELDS, as_arrays, from_arrays, outline
 from skysub.campaign.store.place import writing
@@ -43,7 +43,7 @@ def stored_background(run: Run, marker: Mapping[str, Any], index: tuple[int, int
     described_layers = marker["background"]
     if all("arrays" in layer for layer in described_layers):
         return outline(described_layers)
-    rows = background_rows(run.backgrounds, find_step(marker["step"]).background_product, *index)
+    rows = background_rows(run.backgrounds, product_names(run.record)[1], *index)
     return BackgroundList(
         [
             from_arrays(layer, {name: rows[name][number] for name in FIELDS})

@@ -6,7 +6,7 @@ import heapq
 from typing import TYPE_CHECKING, Any
 
 from skysub.campaign.inputs import is_unchanged
-from skysub.campaign.steps import find_step
+from skysub.campaign.steps import product_names
 from skysub.campaign.store.arrays import shard_place
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _is_sound(run: Run, unit: Unit) -> bool:
         return False
     index = (unit.visit_index, unit.detector_index)
     for name, written in marker["shards"].items():
-        shard = shard_place(run.images, find_step(run.record["step"]).product, name, index)
+        shard = shard_place(run.images, product_names(run.record)[0], name, index)
         there = shard.exists()
         if there != bool(written["bytes"]) or (there and shard.checksum() != written["crc32c"]):
             return False

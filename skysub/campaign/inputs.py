@@ -16,6 +16,7 @@ from skysub.campaign.recipe import built
 from skysub.campaign.store.local import checksum
 from skysub.campaign.store.runs import Unit
 from skysub.errors import InputChangedError, InputsError, SkysubError
+from skysub.text import printable
 from skysub.visit.ingest import IngestMap
 
 if TYPE_CHECKING:
@@ -257,7 +258,11 @@ def _look(path: str, known: dict[str, Any], number: int, ingest: IngestMap) -> I
         yield Unreadable(path, "there is no such file")
         return
     except (SkysubError, OSError) as error:
-        yield Unreadable(path, str(error).removeprefix(f"{path}: "))
+        yield Unreadable(path, str(error).removeprefix(f"{printable(path)}: "))
+        return
+    # one strange file must not keep the others from being planned
+    except Exception as error:  # noqa: BLE001
+        yield Unreadable(path, printable(f"{type(error).__name__}: {error}"))
         return
     for header in headers:
         exposure_time = header.exposure_time

@@ -172,7 +172,8 @@ def make_plan(recipe: Recipe, output: str | os.PathLike[str] | Place, *, verify:
     runs = open_runs(output)
     wanted, unreadable = _wanted(recipe, step, config, ingests)
     found = _compared(wanted, History(runs, recipe.products.pixels, verify=verify))
-    resumes = bool(runs) and found.resumes
+    # a store from elsewhere must not choose which step workers import
+    resumes = bool(runs) and found.resumes and runs[-1].record["step"] == step.name
     layouts = {shape: step.layout(shape, config) for shape in found.left}
     megapixels = sum(number * _pixels(shape) for shape, number in found.left.items()) / 1e6
     return Plan(
@@ -277,6 +278,7 @@ def _record(
     return {
         "step": step.name,
         "step_version": step.version,
+        "product": step.product,
         "settings": plain(config),
         "settings_hash": short_hash([step.name, step.version, config]),
         "ingests": [plain(ingest) for ingest in ingests],

@@ -6,7 +6,9 @@ import logging
 import time
 from collections import Counter
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+from skysub.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
     from skysub.campaign.unit import Receipt
 
-__all__ = ["LOG", "Progress", "logged", "span"]
+__all__ = ["LOG", "LogFormat", "Progress", "logged", "span"]
 
 LOG = logging.getLogger("skysub.campaign")
 
@@ -64,7 +66,7 @@ class Progress:
         """Print a line above the live one."""
         if self._stream is not None:
             self._clear()
-            print(message, file=self._stream, flush=True)
+            print(printable(message), file=self._stream, flush=True)
 
     def show(self) -> None:
         """Show where the campaign stands."""
@@ -113,6 +115,21 @@ class Progress:
             self._width = 0
 
 
+class LogFormat(logging.Formatter):
+    """Lines of a log: what a message quotes is made safe to print, the lines of a traceback stay lines."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Return the line of a record."""
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        """Return the traceback of a record."""
+        return "\n".join(printable(line) for line in super().formatException(ei).split("\n"))
+
+
 class _PatientHandler(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:
         """Pass over it: a full disk must not end in tracebacks about the log."""
@@ -124,9 +141,9 @@ def logged(path: Path) -> Iterator[None]:
     # its first import sets up logging of its own
     import distributed  # noqa: F401
 
-    ours, dasks = _PatientHandler(path), _PatientHandler(path)
+    ours, dasks = (_PatientHandler(path, encoding="utf-8") for _ in range(2))
     for handler in (ours, dasks):
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+        handler.setFormatter(LogFormat())
     dasks.setLevel(logging.WARNING)
     dask = logging.getLogger("distributed")
     before = (LOG.level, LOG.propagate, dask.propagate, list(dask.handlers))

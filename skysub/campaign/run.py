@@ -25,6 +25,7 @@ from skysub.campaign.unit import Receipt, failure_record, process_units
 from skysub.campaign.window import Job, Window
 from skysub.cluster import ALL_CORES, connected, expected_slots, load_profile
 from skysub.errors import OutputError, RecipeError
+from skysub.text import printable
 
 if TYPE_CHECKING:
     import os
@@ -349,10 +350,10 @@ def _announce(plan: Plan, stream: TextIO | None) -> None:
     if stream is None:
         return
     for each in plan.unreadable:
-        print(f"input unreadable, left out: {each.path}: {each.reason}", file=stream)
+        print(printable(f"input unreadable, left out: {each.path}: {each.reason}"), file=stream)
     for unit in plan.changed:
         who = f"visit {unit.visit} detector {unit.detector}"
-        print(f"the input of {who} changed, it will be redone: {unit.path}", file=stream)
+        print(printable(f"the input of {who} changed, it will be redone: {unit.path}"), file=stream)
     if plan.outdated:
         print(f"{plan.outdated} units will be redone with the new settings", file=stream)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from skysub.campaign.store.address import place_at
 from skysub.campaign.store.place import read_json
 from skysub.campaign.store.runs import existing_runs
+from skysub.text import printable
 
 if TYPE_CHECKING:
     import os
@@ -161,7 +162,7 @@ def lines(status: Status) -> Iterator[str]:
     yield f"{'visit':>16}  {'band':<6}{'run':<6}{'done':>12}{'failed':>8}{'left':>8}"
     for row in status.by_visit:
         done = f"{row['done']} of {row['detectors']}"
-        head = f"{row['visit']:>16}  {row['band'] or '-':<6}{row['run']:<6}"
+        head = f"{row['visit']:>16}  {printable(row['band']) or '-':<6}{row['run']:<6}"
         yield f"{head}{done:>12}{row['failed']:>8}{row['left']:>8}"
     for failure in status.failures:
         who = (
@@ -169,7 +170,7 @@ def lines(status: Status) -> Iterator[str]:
             if failure.visit is None
             else f"visit {failure.visit} detector {failure.detector}"
         )
-        yield f"{who}: {failure.path}: {failure.message}"
+        yield printable(f"{who}: {failure.path}: {failure.message}")
     yield f"{counts['done']} of {total} units done{others(counts)}"
 
 

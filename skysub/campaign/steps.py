@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import sys
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,18 @@ if TYPE_CHECKING:
     from skysub.pipeline.calibrate_image import CalibrateImageResult
     from skysub.visit.image import VisitImage
 
-__all__ = ["STEPS", "BackgroundStep", "Findings", "Layout", "SingleFit", "Step", "StepResult", "find_step"]
+__all__ = [
+    "STEPS",
+    "BackgroundStep",
+    "Findings",
+    "Layout",
+    "SingleFit",
+    "Step",
+    "StepResult",
+    "find_step",
+    "is_loaded",
+    "product_names",
+]
 
 _PSF_PLACES = 8
 """Places along an axis at which a PSF's size is kept for a map."""
@@ -180,6 +192,21 @@ def find_step(name: str) -> Step:
     if not isinstance(found, Step):
         raise RecipeError(f"steps: {name} is no skysub.campaign.steps.Step, but {type(found).__name__}")
     return found
+
+
+def product_names(record: Mapping[str, Any]) -> tuple[str, str]:
+    """Names of pixels and background that a run makes, from its ``run.json``.
+
+    The step itself is not imported: a store may come from anybody, and must not choose what runs here.
+    """
+    step = STEPS.get(record["step"])
+    product = str(record.get("product", Step.product)) if step is None else step.product
+    return product, f"{product}_background"
+
+
+def is_loaded(name: str) -> bool:
+    """Whether a step is one of skysub's, or of a module that this process has imported by its own will."""
+    return name in STEPS or name.partition(":")[0] in sys.modules
 
 
 def _background(visit_image: VisitImage, config: BackgroundStep) -> StepResult:

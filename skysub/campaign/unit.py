@@ -26,6 +26,7 @@ from skysub.campaign.store.place import writing
 from skysub.campaign.store.records import described, narrow_mask, numbers, pixels_checksum
 from skysub.campaign.store.runs import Unit
 from skysub.errors import InputChangedError, OutputError
+from skysub.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -263,7 +264,7 @@ def _process(run: Run, unit: Unit) -> dict[str, float]:
 
 
 def _in_one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = printable(" ".join(str(error).split()))
     return (
         text
         if text and hasattr(error, "__module__") and type(error).__module__ == "skysub.errors"

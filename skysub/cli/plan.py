@@ -9,6 +9,7 @@ from skysub.campaign.progress import span
 from skysub.campaign.recipe import load_recipe
 from skysub.cli.run import add_recipe_arguments
 from skysub.cluster import expected_slots, load_profile
+from skysub.text import printable
 
 if TYPE_CHECKING:
     import argparse
@@ -32,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     profile = load_profile(recipe.cluster)
     plan = make_plan(recipe, options.output)
     shapes = plan.shapes
-    bands = [band or "unknown" for band in plan.bands]
+    bands = [printable(band) or "unknown" for band in plan.bands]
     # what cannot be had is refused before anything is said
     slots = expected_slots(profile, need=plan.memory, units=plan.left)
     print(f"step       {recipe.step} (settings {plan.record['settings_hash']})")
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         print(f"to do      nothing: {plan.done} units are done in {options.output}")
     for each in plan.unreadable:
-        print(f"input unreadable, left out: {each.path}: {each.reason}")
+        print(printable(f"input unreadable, left out: {each.path}: {each.reason}"))
     return 1 if plan.unreadable else 0
 
 

@@ -28,6 +28,7 @@ from skysub.report.panels import common_scales, visit_cards
 from skysub.report.rows import Row, label_of, rows_of
 from skysub.report.tables import cost_of, detector_table, figure_names, outlier_table, span
 from skysub.report.views import BUDGET, edge_for, most_pictured, views_of
+from skysub.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -150,8 +151,15 @@ def _page(
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_shown,
     )
     return environment.get_template("report.html").generate(context)
+
+
+def _shown(value: Any) -> Any:
+    """What a page says, safe to write and to copy into a terminal; the lines of tracebacks stay lines."""
+    # not the markup that templates make
+    return "\n".join(map(printable, value.split("\n"))) if type(value) is str else value
 
 
 def _results(rows: list[Row], views: list[View], failures: Sequence[Failure]) -> dict[str, Any]:

@@ -152,8 +152,10 @@ def _each(simulation: Simulation, units: list[tuple[int, int]], workers: int) ->
     local: Any = LocalCluster
     connect: Any = Client
     completed: Any = as_completed
+    # Dask's server of pages is there in any case: for this machine alone, at a port that is free
+    quiet = {"dashboard_address": "127.0.0.1:0", "scheduler_kwargs": {"dashboard": False}}
     with (
-        local(n_workers=min(workers, len(units)), threads_per_worker=1, dashboard_address=None) as cluster,
+        local(n_workers=min(workers, len(units)), threads_per_worker=1, host="127.0.0.1", **quiet) as cluster,
         connect(cluster) as client,
     ):
         for future in completed(

@@ -56,7 +56,7 @@ class IngestMap:
         it such pixels are masked as BAD and NO_DATA, their variance becomes NaN, and `VisitImage.notes` says
         so; above it the variance is taken to be wrong as a whole, which is an error. 0 allows none.
     verify
-        Compare data with their DATASUM, where the file has one.
+        Compare headers with their CHECKSUM and data with their DATASUM, where the file has them.
 
     Raises
     ------

@@ -8,7 +8,7 @@ from astropy.wcs import WCS
 import skysub
 import skysub.errors
 import skysub.testing
-from skysub.pipeline.zero_points import Reference, find_zero_points, read_reference
+from skysub.pipeline.zero_points import Reference, ZeroPoints, find_zero_points, read_reference
 
 SHAPE = (800, 900)
 ZERO_POINT = 32.05
@@ -50,9 +50,62 @@ def test_offset_and_zero_point_are_found():
     assert found.dy == pytest.approx(-11.2, abs=0.05)
     assert found.photometric == pytest.approx(ZERO_POINT, abs=0.01)
     assert found.photometric_error < 0.01
-    assert found.offset_scatter == pytest.approx(0.05, rel=0.6)
     # magnitude 31.4 is 1 nJy
     assert found.photo_calib == pytest.approx(10 ** (0.4 * (31.4 - ZERO_POINT)), rel=0.01)
+
+
+@pytest.mark.parametrize(("of_x", "of_y"), [(0.3, 0.3), (0.4, 0.0), (0.0, 0.2)])
+def test_the_scatter_of_places_is_that_of_an_axis(of_x, of_y):
+    x, y, flux = make_stars(300, seed=2)
+    rng = np.random.default_rng(3)
+    found, _ = find_zero_points(
+        x + rng.normal(0, of_x, 300),
+        y + rng.normal(0, of_y, 300),
+        flux,
+        make_wcs(),
+        reference_of(x, y, flux),
+        shape=SHAPE,
+    )
+    # the root of the mean square over both axes
+    assert found.offset_scatter == pytest.approx(np.hypot(of_x, of_y) / np.sqrt(2), rel=0.12)
+
+
+@pytest.mark.parametrize("stars", [25, 100])
+def test_the_error_of_the_zero_point_is_how_far_it_scatters(stars):
+    pulls, errors = [], []
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        x, y, flux = make_stars(stars, seed=seed)
+        noise = rng.normal(0, 0.05, stars)
+        found, _ = find_zero_points(
+            x, y, flux * 10 ** (0.4 * noise), make_wcs(), reference_of(x, y, flux), shape=SHAPE
+        )
+        pulls.append((found.photometric - ZERO_POINT) / found.photometric_error)
+        errors.append(found.photometric_error)
+    # the median of Gaussian values: their standard deviation times the root of pi / 2 over their number
+    assert np.median(errors) == pytest.approx(0.05 * np.sqrt(np.pi / 2 / stars), rel=0.07)
+    assert np.std(pulls) == pytest.approx(1, abs=0.35)
+    assert abs(np.mean(pulls)) < 0.3
+
+
+def test_a_star_whose_magnitude_is_wrong_does_not_count():
+    x, y, flux = make_stars(30)
+    noise = np.tile([-0.01, 0.0, 0.01], 10)
+    flux_seen = flux * 10 ** (0.4 * noise)
+    flux_seen[:3] *= 4
+    flux_seen[3] = -1
+    found, _ = find_zero_points(x, y, flux_seen, make_wcs(), reference_of(x, y, flux), shape=SHAPE)
+    assert found.matches == 30
+    assert found.photometric == pytest.approx(ZERO_POINT, abs=1e-6)
+    # 26 stars are left, whose median distance from the median is 0.01
+    assert found.photometric_error == pytest.approx(1.4826 * 0.01 * np.sqrt(np.pi / 2 / 26), rel=1e-6)
+
+
+def test_the_calibration_is_nanojansky_per_unit():
+    # 31.4 is the magnitude of 1 nJy, and 2.5 mag are a factor of ten
+    known = {"photometric_error": 0.0, "dx": 0.0, "dy": 0.0, "offset_scatter": 0.0, "matches": 3}
+    assert ZeroPoints(photometric=31.4, **known).photo_calib == pytest.approx(1)
+    assert ZeroPoints(photometric=28.9, **known).photo_calib == pytest.approx(10)
 
 
 def test_others_in_the_field_do_not_confuse_it():

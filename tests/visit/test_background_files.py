@@ -10,7 +10,7 @@ from skysub.background.estimate import fit_background
 from skysub.background.model import BackgroundList
 from skysub.errors import LayoutError, NoUsableSuperpixelsError
 from skysub.visit.fits.background import read_background, write_background
-from tests.visit.layouts import assert_same_bits
+from tests.visit.layouts import assert_same_bits, rewrite
 
 BLOCK = 2880
 
@@ -101,7 +101,7 @@ def test_a_file_without_approx_cards_is_a_spline(tmp_path):
     with fits.open(tmp_path / "b.fits") as hdus:
         for hdu in hdus:
             del hdu.header["APPROXSTYLE"]
-        hdus.writeto(tmp_path / "c.fits")
+        rewrite(hdus, tmp_path / "c.fits")
     with pytest.raises(LayoutError, match=r"layer 0: APPROXSTYLE is -1: this layer is a spline"):
         read_background(tmp_path / "c.fits")
 
@@ -129,7 +129,7 @@ def test_wrong_cards(tmp_path, index, keyword, value, message):
     write_background(layers(1), tmp_path / "b.fits")
     with fits.open(tmp_path / "b.fits") as hdus:
         hdus[index].header[keyword] = value
-        hdus.writeto(tmp_path / "c.fits")
+        rewrite(hdus, tmp_path / "c.fits")
     with pytest.raises(LayoutError, match=message):
         read_background(tmp_path / "c.fits")
 

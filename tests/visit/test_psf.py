@@ -10,7 +10,7 @@ from skysub.errors import LayoutError
 from skysub.visit.fits.psf import GaussianPsf
 from skysub.visit.fits.read import read_visit_image
 from skysub.visit.fits.write import write_visit_image
-from tests.visit.layouts import assert_same_visit_image, make_psf, make_visit_image
+from tests.visit.layouts import assert_same_visit_image, make_psf, make_visit_image, rewrite
 
 
 def leaves(value, path=""):
@@ -57,7 +57,7 @@ def changed(tmp_path, change):
     write_visit_image(make_visit_image(psf=make_psf()), tmp_path / "v.fits", compression="none")
     with fits.open(tmp_path / "v.fits") as hdus:
         change(hdus)
-        hdus.writeto(tmp_path / "changed.fits", overwrite=True)
+        rewrite(hdus, tmp_path / "changed.fits")
     return tmp_path / "changed.fits"
 
 

@@ -22,6 +22,7 @@ from tests.visit.layouts import (
     assert_same_bits,
     assert_same_visit_image,
     make_visit_image,
+    rewrite,
     write_decam,
     write_plain,
 )
@@ -127,14 +128,14 @@ def test_origin_from_ltv_where_there_is_no_linear_wcs(tmp_path, files):
             for key in ("CTYPE", "CRPIX", "CRVAL", "CUNIT"):
                 del hdu.header[f"{key}1A"], hdu.header[f"{key}2A"]
             hdu.header["LTV1"], hdu.header["LTV2"] = -100, -200
-        hdus.writeto(tmp_path / "ltv.fits")
+        rewrite(hdus, tmp_path / "ltv.fits")
     assert read_visit_image(tmp_path / "ltv.fits").xy0 == (100, 200)
 
 
 def test_planes_are_named_by_the_file(tmp_path, files):
     with fits.open(files["afw-none"]) as hdus:
         hdus["MASK"].header["MP_BAD"], hdus["MASK"].header["MP_SAT"] = 1, 0
-        hdus.writeto(tmp_path / "swapped.fits")
+        rewrite(hdus, tmp_path / "swapped.fits")
     assert read_visit_image(tmp_path / "swapped.fits").planes.bits("SAT") == 1
 
 
@@ -346,8 +347,7 @@ def test_headers_in_gzip_are_read_without_unpacking_pixels(tmp_path, parts):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert (header.visit, header.shape) == (12, (1000, 1000))
-    # the size at the end of a file of several parts is that of the last, so all of it is unpacked
-    assert peak < image.nbytes / 4 if parts == 1 else peak > image.nbytes
+    assert peak < image.nbytes / 4
     assert_same_bits(read_visit_image(tmp_path / "v.fits.gz").image, image)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from skysub.campaign.store.markers import Markers
 from skysub.campaign.store.place import read_json, writing
 from skysub.errors import CampaignNotFoundError, StoreVersionError
+from skysub.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -65,7 +66,8 @@ class Unit:
     def reason(self, message: str) -> str:
         """Return what a message about this unit says, without the path, visit and detector it begins with."""
         rest = message
-        names = (f"{self.path}: ", f"{self.path} ", f"visit {self.visit} detector {self.detector}: ")
+        path = printable(self.path)
+        names = (f"{path}: ", f"{path} ", f"visit {self.visit} detector {self.detector}: ")
         while name := next((each for each in names if rest.startswith(each)), ""):
             rest = rest.removeprefix(name)
         return rest or message

@@ -41,14 +41,12 @@ class S3Place(S3Object, Place):
     def lines(self) -> Iterator[bytes]:
         with TemporaryFile() as file:
 
-            def fetch(s3: Any, at: dict[str, str]) -> None:
+            def begin() -> None:
                 file.seek(0)
                 file.truncate()
-                for piece in s3.get_object(**at)["Body"].iter_chunks(1 << 20):
-                    file.write(piece)
 
             try:
-                self.ask("read", fetch)
+                self.stream(begin, file.write)
             except AbsentError:
                 raise FileNotFoundError(f"{self}: there is no such object") from None
             file.seek(0)
@@ -62,16 +60,21 @@ class S3Place(S3Object, Place):
         return str(head["ETag"]), str(head["LastModified"])
 
     def checksum(self) -> str:
-        def fetch(s3: Any, at: dict[str, str]) -> int:
+        total = 0
+
+        def begin() -> None:
+            nonlocal total
             total = 0
-            for piece in s3.get_object(**at)["Body"].iter_chunks(1 << 20):
-                total = google_crc32c.extend(total, piece)
-            return total
+
+        def take(piece: bytes) -> None:
+            nonlocal total
+            total = google_crc32c.extend(total, piece)
 
         try:
-            return f"{self.ask('read', fetch):08x}"
+            self.stream(begin, take)
         except AbsentError:
             raise FileNotFoundError(f"{self}: there is no such object") from None
+        return f"{total:08x}"
 
     def put(self, data: bytes | memoryview, *, durable: bool = False) -> None:  # noqa: ARG002
         # an answer means that it is safe

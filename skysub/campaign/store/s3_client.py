@@ -9,11 +9,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from skysub.errors import OutputError, how_to_install
+from skysub.text import without_password
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["AbsentError", "ChangedError", "client", "request"]
+__all__ = ["AbsentError", "ChangedError", "DamagedAnswerError", "client", "request"]
 
 _LOG = logging.getLogger("skysub.campaign")
 
@@ -22,6 +23,9 @@ PATIENCE = 120.0
 
 _FIRST_PATIENCE = 6.0
 """Seconds for which a server that never answered is tried: its address may well be wrong."""
+
+_MOST_SPOILT = 10
+"""Answers that may arrive damaged, one after the other."""
 
 _ABSENT = {"NoSuchKey", "404", "NotFound"}
 _CHANGED = {"PreconditionFailed", "412"}
@@ -36,6 +40,7 @@ _PASSING = {
     "ThrottlingException",
     "TooManyRequests",
 }
+_BUSY = {409, 429, 500, 502, 503, 504}
 _CREDENTIALS = {
     "AuthFailure",
     "ExpiredToken",
@@ -58,6 +63,10 @@ class AbsentError(Exception):
 
 class ChangedError(Exception):
     """The object is not in the state that a write was conditional on."""
+
+
+class DamagedAnswerError(Exception):
+    """What arrived is not what the server sent."""
 
 
 @functools.lru_cache(maxsize=1)
@@ -102,7 +111,7 @@ def client() -> Any:
     try:
         return Session(profile=given.get("profile")).create_client("s3", config=Config(**settings), **options)
     except (BotoCoreError, ValueError) as error:
-        raise OutputError(f"the settings for s3:// are no good: {error}") from None
+        raise OutputError(f"the settings for s3:// are no good: {without_password(error)}") from None
 
 
 def request(act: Callable[[Any], Any], url: str, doing: str) -> Any:
@@ -128,10 +137,11 @@ def request(act: Callable[[Any], Any], url: str, doing: str) -> Any:
     """
     # says what to do where botocore is missing
     client()
-    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
+    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
     from botocore.exceptions import ConnectionError as NoConnectionError
     from urllib3.exceptions import HTTPError
 
+    damaged, spoilt = _damaged(), 0
     began, pause = time.monotonic(), 0.1
     while True:
         try:
@@ -144,13 +154,19 @@ def request(act: Callable[[Any], Any], url: str, doing: str) -> Any:
                 raise AbsentError from None
             if code in _CHANGED:
                 raise ChangedError from None
-            passing = code in _PASSING or status in {409, 429, 500, 502, 503, 504}
+            passing = code in _PASSING or status in _BUSY
             if not passing or time.monotonic() - began > PATIENCE:
                 raise OutputError(_refused(error, code, url, doing)) from None
             why = code or str(status)
-        # the body of an answer may break off as well
-        except (HTTPClientError, IncompleteReadError, NoConnectionError, HTTPError) as error:
-            why = " ".join(str(error).split())
+        # an answer may break off in its headers or its body, or arrive with other bytes
+        except (HTTPClientError, NoConnectionError, HTTPError, *damaged) as error:
+            why = _why(error)
+            spoilt += isinstance(error, damaged)
+            if spoilt >= _MOST_SPOILT:
+                raise OutputError(
+                    f"{url} cannot be {doing}: {_endpoint()} has given {spoilt} answers that are damaged "
+                    f"or none of S3's ({why}). {_GO_ON}"
+                ) from None
             away = time.monotonic() - began
             if away > (PATIENCE if _Server.answered else min(PATIENCE, _FIRST_PATIENCE)):
                 # whatever else is asked of it need not wait as long
@@ -161,7 +177,7 @@ def request(act: Callable[[Any], Any], url: str, doing: str) -> Any:
                     "same command again"
                 ) from None
         except BotoCoreError as error:
-            raise OutputError(f"{url} cannot be {doing}: {_unsent(error)}") from None
+            raise OutputError(f"{url} cannot be {doing}: {without_password(_unsent(error))}") from None
         else:
             _Server.answered = True
             return answer
@@ -171,16 +187,37 @@ def request(act: Callable[[Any], Any], url: str, doing: str) -> Any:
         pause = min(2 * pause, 5.0)
 
 
+def _damaged() -> tuple[type[Exception], ...]:
+    """What is raised where an answer is not whole: checks that fail, and fields that are missing or odd."""
+    from botocore.exceptions import FlexibleChecksumError, IncompleteReadError
+    from botocore.parsers import ResponseParserError
+
+    return (
+        DamagedAnswerError,
+        FlexibleChecksumError,
+        IncompleteReadError,
+        ResponseParserError,
+        KeyError,
+        TypeError,
+        ValueError,
+    )
+
+
+def _why(error: Exception) -> str:
+    text = without_password(" ".join(str(error).split()))
+    return f"the answer lacks {text}" if isinstance(error, KeyError) else text
+
+
 class _Server:
     answered = False
 
 
 def _endpoint() -> str:
-    return str(client().meta.endpoint_url)
+    return without_password(client().meta.endpoint_url)
 
 
 def _refused(error: Any, code: str, url: str, doing: str) -> str:
-    message = " ".join(str(error.response.get("Error", {}).get("Message", "")).split())
+    message = without_password(" ".join(str(error.response.get("Error", {}).get("Message", "")).split()))
     said = f"{code}: {message}" if message and message != code else code
     bucket = url.removeprefix("s3://").partition("/")[0]
     if code == "NoSuchBucket":

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from skysub.campaign.store.s3_client import AbsentError, ChangedError, request
+from skysub.campaign.store.s3_client import AbsentError, ChangedError, DamagedAnswerError, request
 from skysub.errors import OutputError
 
 if TYPE_CHECKING:
@@ -54,9 +56,22 @@ class S3Object:
 
     def read_range(self, span: str | None) -> bytes | None:
         """Part of the object's bytes by HTTP's words, such as "bytes=0-99"; None where there is no object."""
-        more = {} if span is None else {"Range": span}
+        if span is not None:
+
+            def fetch(s3: Any, at: dict[str, str]) -> bytes:
+                answer = s3.get_object(**at, Range=span)
+                # an answer without is none of S3's, or broke off
+                answer["ETag"]
+                data: bytes = answer["Body"].read()
+                return data
+
+            try:
+                part: bytes = self.ask("read", fetch)
+            except AbsentError:
+                return None
+            return part
         try:
-            data: bytes = self.ask("read", lambda s3, at: s3.get_object(**at, **more)["Body"].read())
+            data: bytes = self.get()["Body"]
         except AbsentError:
             return None
         return data
@@ -69,10 +84,45 @@ class S3Object:
         AbsentError
             When there is no object.
         """
+        pieces: list[bytes] = []
+        found = self.stream(pieces.clear, pieces.append)
+        return {**found, "Body": b"".join(pieces)}
+
+    def stream(self, begin: Callable[[], object], take: Callable[[bytes], object]) -> dict[str, Any]:
+        """Read the object piece by piece; returns the server's answer about it, without its ``Body``.
+
+        Bytes that are not those which the server has are asked for again.
+
+        Parameters
+        ----------
+        begin
+            Called when the first piece comes, or comes once more.
+        take
+            Called with each piece.
+
+        Raises
+        ------
+        AbsentError
+            When there is no object.
+        """
+        seen: set[str] = set()
 
         def fetch(s3: Any, at: dict[str, str]) -> dict[str, Any]:
+            begin()
             answer = s3.get_object(**at)
-            return {**answer, "Body": answer["Body"].read()}
+            stated = _md5(answer)
+            found = hashlib.md5(usedforsecurity=False)
+            for piece in answer.pop("Body").iter_chunks(1 << 20):
+                take(piece)
+                if stated:
+                    found.update(piece)
+            made = found.hexdigest()
+            # a server whose tags are not such sums sends the same bytes again
+            if stated not in {"", made} and made not in seen:
+                seen.add(made)
+                raise DamagedAnswerError("the bytes do not have the MD5 that the server states")
+            # the lock tells its owner, and its age, by these
+            return {**answer, "ETag": answer["ETag"], "LastModified": answer["LastModified"]}
 
         found: dict[str, Any] = self.ask("read", fetch)
         return found
@@ -134,7 +184,13 @@ class S3Object:
         AbsentError
             When there is no object.
         """
-        return self.ask("read", lambda s3, at: s3.head_object(**at))
+
+        def look(s3: Any, at: dict[str, str]) -> dict[str, Any]:
+            answer: dict[str, Any] = s3.head_object(**at)
+            # an answer that breaks off in its headers is a good one for botocore
+            return answer | {name: answer[name] for name in ("ETag", "LastModified", "ContentLength")}
+
+        return self.ask("read", look)
 
     def _put(self, data: bytes | memoryview, **more: str) -> str:
         body = bytes(data)
@@ -160,11 +216,27 @@ class S3Object:
         while True:
             page = self.ask(
                 "read",
-                lambda s3, at, more=dict(more): s3.list_objects_v2(
-                    Bucket=at["Bucket"], Prefix=self._prefix, **more
+                lambda s3, at, more=dict(more): _whole_page(
+                    s3.list_objects_v2(Bucket=at["Bucket"], Prefix=self._prefix, **more)
                 ),
             )
             yield page
-            if not page.get("IsTruncated"):
+            if not page["IsTruncated"]:
                 return
             more["ContinuationToken"] = page["NextContinuationToken"]
+
+
+def _whole_page(page: dict[str, Any]) -> dict[str, Any]:
+    """Make sure that a page of a listing says whether another follows: a cut one would look like the last."""
+    return {**page, "NextContinuationToken": page["NextContinuationToken"]} if page["IsTruncated"] else page
+
+
+def _md5(answer: dict[str, Any]) -> str:
+    """MD5 that a whole object has by its tag; empty where something better was checked, or the tag is none.
+
+    Tags of objects that were put in parts, or are encrypted by other keys than the server's, are other sums.
+    """
+    tag = str(answer["ETag"]).strip('"')
+    checked = "ChecksumAlgorithm" in answer["ResponseMetadata"]
+    other = "SSECustomerAlgorithm" in answer or answer.get("ServerSideEncryption", "AES256") != "AES256"
+    return tag if not checked and not other and re.fullmatch("[0-9a-f]{32}", tag) else ""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skysub.errors import LayoutError
+from skysub.visit.fits.claims import check_pixels
 from skysub.visit.fits.header import Lookup, VisitHeader, find_origin, find_wcs, same_as_square
 from skysub.visit.fits.pixels import read_float, read_integer
 from skysub.visit.image import VisitImage
@@ -65,6 +66,7 @@ def visit_header(
     """
     if not image.is_image or 0 in image.shape:
         raise LayoutError(f"{file.path}: extension {image.index} {image.name} is no image of two axes")
+    check_pixels(image.shape, f"{file.path}: extension {image.index} {image.name}".rstrip())
     lookup = Lookup(file.path, cards, ingest)
     exposure_time = lookup.number("exposure_time", "EXPTIME", "EXPOSURE", "SHUTTIME")
     if exposure_time is None and isinstance(known_exposure_time, (int, float)) and known_exposure_time >= 0:
@@ -75,7 +77,7 @@ def visit_header(
         extension=image.index,
         visit=lookup.whole("visit", *visit, default=known_visit),
         detector=lookup.whole("detector", *detector, default=known_detector),
-        band=known_band if known_band and ingest.band is None else lookup.band("BAND", "FILTER", "FILTBAND"),
+        band=lookup.band("BAND", "FILTER", "FILTBAND", known=known_band),
         shape=(image.shape[0], image.shape[1]),
         unit=lookup.unit(image.cards, default=default_unit),
         exposure_time=math.nan if exposure_time is None else exposure_time,

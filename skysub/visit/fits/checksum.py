@@ -10,7 +10,12 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["data_sum", "encode_checksum", "fold"]
+    from skysub.visit.fits.cards import Cards
+
+__all__ = ["data_sum", "encode_checksum", "fold", "header_holds"]
+
+_UNSET = ("", "0" * 16)
+"""What stands for a sum that is not known: the standard's blank, and the zeros that tools begin with."""
 
 
 def fold(total: int) -> int:
@@ -48,3 +53,26 @@ def encode_checksum(total: int) -> str:
         for j, letter in enumerate(letters):
             encoded[4 * j + i] = letter
     return (encoded[-1:] + encoded[:-1]).decode("ascii")
+
+
+def header_holds(head: bytes, cards: Cards) -> bool | None:
+    """Whether a header has the sum that its CHECKSUM states; None where it does not state one.
+
+    CHECKSUM makes the sum of header and data minus zero. The data's part is DATASUM, so that they need not
+    be read; a header without it, or with a blank or unset CHECKSUM, cannot be told.
+
+    Parameters
+    ----------
+    head
+        The header as it lies in the file, with END and padding.
+    cards
+        Its cards.
+    """
+    stated, data = cards.get("CHECKSUM"), cards.get("DATASUM")
+    if stated is None or data is None or stated in _UNSET or data in _UNSET:
+        return None
+    if not isinstance(data, str) or not data.strip().isdecimal() or not isinstance(stated, str):
+        return False
+    # few bytes, for which the compiled loop need not be loaded
+    words = np.frombuffer(head, ">u4")
+    return fold(int(words.sum(dtype=np.uint64)) + int(data)) in {0, 0xFFFFFFFF}

@@ -135,12 +135,12 @@ def read(file: FitsFile, header: VisitHeader, ingest: IngestMap) -> VisitImage:
     hdu = file.hdus[header.extension]
     image = read_float(file, hdu, verify=ingest.verify)
     with ExitStack() as stack:
-        quality, codes_hdu = _beside(stack, header, hdu, "d")
+        quality, codes_hdu = _beside(stack, header, hdu, "d", verify=ingest.verify)
         codes = read_integer(quality, codes_hdu, verify=ingest.verify)
     version = header.cards.get("PLVER")
     mask = planes_of_quality(header.who, codes, version if isinstance(version, str) else "")
     with ExitStack() as stack:
-        weights, weight_hdu = _beside(stack, header, hdu, "w")
+        weights, weight_hdu = _beside(stack, header, hdu, "w", verify=ingest.verify)
         variance = weight_to_variance(read_float(weights, weight_hdu, verify=ingest.verify))
     mask[np.isnan(variance)] |= PLANES.bits("NO_DATA")
     return finish(header, ingest, image=image, mask=mask, variance=variance)
@@ -175,7 +175,9 @@ def planes_of_quality(who: str, quality: NDArray[np.signedinteger], version: str
 _WHAT = {"d": "data quality", "w": "weight"}
 
 
-def _beside(stack: ExitStack, header: VisitHeader, image: Hdu, product: str) -> tuple[FitsFile, Hdu]:
+def _beside(
+    stack: ExitStack, header: VisitHeader, image: Hdu, product: str, *, verify: bool
+) -> tuple[FitsFile, Hdu]:
     name = PurePosixPath(header.path).name
     beside, count = _PRODUCT.subn(rf"_\g<1>{product}", name, count=1)
     if not count:
@@ -185,7 +187,7 @@ def _beside(stack: ExitStack, header: VisitHeader, image: Hdu, product: str) -> 
         )
     path = header.path[: len(header.path) - len(name)] + beside
     try:
-        file = stack.enter_context(open_fits(path))
+        file = stack.enter_context(open_fits(path, verify=verify))
     except VisitFileNotFoundError as error:
         raise VisitFileNotFoundError(
             f"{header.who}: its {_WHAT[product]} file is missing: {path}; fetch it, "

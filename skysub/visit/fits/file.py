@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import io
 import lzma
 import math
 import os
 import re
+import stat
 import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from skysub.errors import LayoutError, VisitFileError, VisitFileNotFoundError
+from skysub.errors import LayoutError, SkysubError, VisitFileError, VisitFileNotFoundError
 from skysub.visit.fits.cards import CARD, Cards
+from skysub.visit.fits.checksum import header_holds
+from skysub.visit.fits.claims import check_claims, check_packed, check_room, data_bytes, no_room, whole
+from skysub.visit.fits.packed import Unpacking, packing
 from skysub.visit.fits.remote import is_remote, open_remote
+from skysub.visit.ingest import by_hand
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,10 +33,19 @@ __all__ = ["BLOCK", "FitsFile", "Hdu", "open_fits"]
 
 BLOCK = 2880
 _GZIP = b"\x1f\x8b"
-_MAX_HEADER = 4000 * BLOCK
+_MAX_HEADER = 4000
+"""Blocks of one header, and a quarter of those of all headers of a file."""
 _MAX_HDUS = 2000
 _END = b"END".ljust(CARD)
-_DAMAGED: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError)
+_ASCII = bytes(byte if 32 <= byte < 127 else ord("?") for byte in range(256))
+_DAMAGED: tuple[type[Exception], ...] = (
+    OSError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    ValueError,
+    MemoryError,
+)
 _TABLE = re.compile(
     r"(ZIMAGE|ZCMPTYPE|ZQUANTIZ|ZDITHER0|ZSCALE|ZZERO|ZBLANK|ZTENSION|ZSIMPLE|ZEXTEND|ZBLOCKED|ZHECKSUM|ZDATASUM|"
     r"ZBITPIX|ZPCOUNT|ZGCOUNT|(ZNAXIS|ZTILE|ZNAME|ZVAL|TTYPE|TFORM|TUNIT|TDIM)\d*|THEAP|TFIELDS|CHECKSUM|DATASUM|"
@@ -87,13 +99,39 @@ class Hdu:
 
 
 class FitsFile:
-    """An open FITS file. Headers are read on opening, data by `read`."""
+    """An open FITS file. Headers are read on opening, data by `read`.
 
-    def __init__(self, path: str, stream: IO[bytes], size: int) -> None:
+    Parameters
+    ----------
+    path
+        For messages.
+    stream
+        The bytes, unpacked.
+    size
+        Number of them. Of those that are being unpacked: the number that the file states, with which
+        nothing is unpacked behind the last header; None where it states none, or all is to be looked at.
+    packed
+        Bytes of the packed file; 0 where it is not packed.
+    verify
+        Compare headers with their CHECKSUM, where they have one, and DATASUM.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        stream: IO[bytes] | Unpacking,
+        size: int | None,
+        *,
+        packed: int = 0,
+        verify: bool = True,
+    ) -> None:
         self.path = path
         self._stream = stream
         self._size = size
+        self._packed = packed
+        self._verify = verify
         self._failures = _failures(path)
+        self._blocks = 0
         self.hdus = list(self._walk())
 
     @property
@@ -124,13 +162,18 @@ class FitsFile:
 
     def read(self, hdu: Hdu) -> NDArray[np.uint8]:
         """Bytes of an HDU's data, without padding, read once into memory of their own."""
-        # not a bytearray: NumPy does not fill the memory first, and asks for large pages
-        data = np.empty(hdu.nbytes, np.uint8)
+        where = f"{self.path}: extension {hdu.index}"
+        check_room(where, hdu.nbytes + (8 * math.prod(hdu.shape) if hdu.compressed else 0))
+        try:
+            # not a bytearray: NumPy does not fill the memory first, and asks for large pages
+            data = np.empty(hdu.nbytes, np.uint8)
+        except MemoryError as error:
+            raise VisitFileError(no_room(where, str(error))) from error
         view, done = data.data, 0
         try:
             self._stream.seek(hdu.offset)
             while done < len(view):
-                got = self._stream.readinto(view[done:])  # type: ignore[attr-defined]
+                got = self._stream.readinto(view[done:])  # type: ignore[union-attr]
                 if not got:
                     break
                 done += got
@@ -149,67 +192,87 @@ class FitsFile:
     def _walk(self) -> Iterator[Hdu]:
         position = 0
         for index in range(_MAX_HDUS):
-            raw = self._header(index, position)
-            if raw is None:
+            found = self._header(index, position)
+            if found is None:
                 return
-            text, offset = raw
+            head, text, offset = found
             hdu = self._hdu(index, text, offset)
+            if self._verify and header_holds(head, hdu.raw) is False:
+                raise VisitFileError(
+                    f"{self.path}: the header of extension {index} {hdu.name} does not have the CHECKSUM "
+                    "that it states: the file is damaged, or was changed without it; fetch it again, or read "
+                    f"it with {by_hand(verify=False)}"
+                )
             yield hdu
             position = offset + -(-hdu.nbytes // BLOCK) * BLOCK
-            # padding counts: a file cut there may have lost the extensions behind it
-            if position > self._size:
-                raise self._truncated(position, self._size)
-            if position == self._size:
+            if self._is_over(position):
                 return
         raise VisitFileError(f"{self.path}: more than {_MAX_HDUS} extensions; is this one visit's file?")
 
-    def _header(self, index: int, position: int) -> tuple[str, int] | None:
-        """Text of the header at a position and the byte after it; None at the end of the file."""
+    def _is_over(self, position: int) -> bool:
+        """Whether the file ends here as far as that is known already.
+
+        Raises
+        ------
+        VisitFileError
+            When it ended before: padding counts, as a file cut there may have lost the extensions behind it.
+        """
+        if self._size == position:
+            return True
+        if isinstance(self._stream, Unpacking):
+            # the size that a packed file states is that of its last part, and of that the last 32 bits
+            check_packed(position, self._packed, self.path)
+            try:
+                reached = self._stream.reached(position)
+            except SkysubError:
+                raise
+            except self._failures as error:
+                raise _cannot_be_unpacked(self.path, error) from error
+            if not reached:
+                raise self._truncated(position, self._stream.unpacked)
+        elif self._size is not None and position > self._size:
+            raise self._truncated(position, self._size)
+        return False
+
+    def _header(self, index: int, position: int) -> tuple[bytes, str, int] | None:
+        """Header at a position, as bytes and as text, and the byte after it; None at the end of the file."""
         first = b"SIMPLE  =" if index == 0 else b"XTENSION="
         blocks: list[bytes] = []
         try:
             self._stream.seek(position)
-            while len(blocks) * BLOCK < _MAX_HEADER:
+            while len(blocks) < _MAX_HEADER and self._blocks < 4 * _MAX_HEADER:
                 block = self._stream.read(BLOCK)
                 if not blocks and not block.startswith(first):
                     if index and not block.strip(b"\0 "):
                         return None
                     raise VisitFileError(self._not_fits(index, block))
                 if len(block) < BLOCK:
-                    raise self._truncated(position + (len(blocks) + 1) * BLOCK, self._size)
+                    start = position + len(blocks) * BLOCK
+                    raise self._truncated(start + BLOCK, start + len(block))
                 blocks.append(block)
+                self._blocks += 1
                 end = next((i for i in range(0, BLOCK, CARD) if block[i : i + CARD] == _END), None)
                 if end is not None:
-                    data = b"".join(blocks)[: (len(blocks) - 1) * BLOCK + end]
+                    head = b"".join(blocks)
                     # FITS allows printable ASCII alone; other bytes stand in comments of real files
-                    text = "".join(chr(byte) if 32 <= byte < 127 else "?" for byte in data)
-                    return text, position + len(blocks) * BLOCK
+                    text = head[: (len(blocks) - 1) * BLOCK + end].translate(_ASCII).decode("ascii")
+                    return head, text, position + len(head)
         except self._failures as error:
-            if isinstance(error, VisitFileError):
+            if isinstance(error, SkysubError):
                 raise
-            raise VisitFileError(f"{self.path}: cannot be unpacked: {error}") from error
+            raise _cannot_be_unpacked(self.path, error) from error
         raise VisitFileError(f"{self.path}: the header of extension {index} has no END card; it is damaged")
 
     def _hdu(self, index: int, text: str, offset: int) -> Hdu:
         raw = Cards(text)
         where = f"{self.path}: extension {index}"
-        nbytes = _whole(raw, "BITPIX", where, allowed=(8, 16, 32, 64, -32, -64))
-        naxis = _whole(raw, "NAXIS", where, high=999)
-        axes = [_whole(raw, f"NAXIS{i}", where) for i in range(1, naxis + 1)]
-        if axes and axes[0] == 0 and raw.get("GROUPS") is True:
-            axes = axes[1:]
-        pcount = _whole(raw, "PCOUNT", where, default=0)
-        gcount = _whole(raw, "GCOUNT", where, default=1)
-        nbytes = abs(nbytes) // 8 * gcount * (pcount + math.prod(axes)) if axes else 0
+        nbytes = data_bytes(raw, where)
         # astropy loops over as many columns as a header claims
-        _whole(raw, "TFIELDS", where, high=999, default=0)
+        whole(raw, "TFIELDS", where, high=999, default=0)
         compressed = raw.get("ZIMAGE") is True
         cards = raw
         if compressed:
-            znaxis = _whole(raw, "ZNAXIS", where, high=999)
-            _whole(raw, "ZBITPIX", where, allowed=(8, 16, 32, 64, -32, -64))
-            for i in range(1, znaxis + 1):
-                _whole(raw, f"ZNAXIS{i}", where)
+            check_claims(raw, nbytes, where)
             cards = _image_cards(raw)
         return Hdu(index=index, raw=raw, cards=cards, offset=offset, nbytes=nbytes, compressed=compressed)
 
@@ -230,44 +293,60 @@ class FitsFile:
 
 
 @contextmanager
-def open_fits(path: str | os.PathLike[str], *, headers_only: bool = False) -> Iterator[FitsFile]:
+def open_fits(
+    path: str | os.PathLike[str], *, headers_only: bool = False, verify: bool = True
+) -> Iterator[FitsFile]:
     """Open a FITS file for reading, plain or packed by gzip, bzip2 or xz, local or at a URL.
 
-    Packed files are unpacked in memory. URLs (``s3://``, ``https://``, ...) go through fsspec.
+    Packed files are unpacked in memory, as far as their headers say that they go. URLs (``s3://``,
+    ``https://``, ...) go through fsspec.
 
     Parameters
     ----------
     path
         Local path or URL.
     headers_only
-        Whether no pixels will be read: of a file packed by gzip only the part up to the last header is then
-        unpacked, a little at a time.
+        Whether no pixels will be read: nothing of a packed file is then kept in memory, and one packed by
+        gzip is unpacked up to its last header alone.
+    verify
+        Compare headers with their CHECKSUM, where they have one, and DATASUM.
 
     Raises
     ------
     VisitFileNotFoundError
         When there is no such file.
     VisitFileError
-        When it is a directory, empty, truncated, damaged, or no FITS file.
+        When it is no regular file, empty, truncated, damaged, or no FITS file, or would need more memory
+        than there is.
     """
     name = os.fspath(path)
     with _stream(name) as plain:
-        file = _headers_of_gzip(name, plain) if headers_only else None
-        if file is None:
-            try:
-                stream = _unpacked(plain)
-                size = stream.seek(0, io.SEEK_END)
-            except _failures(name) as error:
-                raise VisitFileError(f"{name}: cannot be unpacked: {error}") from error
-            file = FitsFile(name, stream, size)
-        yield file
+        yield _opened(name, plain, headers_only=headers_only, verify=verify)
+
+
+def _opened(name: str, plain: IO[bytes], *, headers_only: bool, verify: bool) -> FitsFile:
+    try:
+        mark = packing(plain.read(8))
+        size = plain.seek(0, io.SEEK_END)
+        if not mark:
+            return FitsFile(name, plain, size, verify=verify)
+        stated = None
+        if headers_only and mark == _GZIP:
+            plain.seek(-4, io.SEEK_END)
+            stated = int.from_bytes(plain.read(4), "little")
+        stream = Unpacking(name, plain, keep=not headers_only)
+        return FitsFile(name, stream, stated, packed=size, verify=verify)
+    except SkysubError:
+        raise
+    except _failures(name) as error:
+        raise _cannot_be_unpacked(name, error) from error
 
 
 @contextmanager
 def _stream(name: str) -> Iterator[IO[bytes]]:
-    if not is_remote(name) and Path(name).is_dir():
-        raise VisitFileError(f"{name}: this is a directory; give the FITS files in it")
     try:
+        if not is_remote(name):
+            _check_regular(name)
         stream = open_remote(name) if is_remote(name) else Path(name).open("rb", buffering=0)  # noqa: SIM115 (closed below)
     except VisitFileError:
         raise
@@ -284,36 +363,17 @@ def _failures(name: str) -> tuple[type[Exception], ...]:
     return (Exception,) if is_remote(name) else _DAMAGED
 
 
-def _headers_of_gzip(name: str, plain: IO[bytes]) -> FitsFile | None:
-    """File whose pixels stay packed; None where it is not packed by gzip, or only a whole look will tell.
-
-    gzip ends with the unpacked size. Where that does not fit the headers, the file is cut short, made of
-    several parts, larger than 4 GiB or damaged.
-    """
-    try:
-        plain.seek(0)
-        if plain.read(len(_GZIP)) != _GZIP:
-            return None
-        plain.seek(-4, io.SEEK_END)
-        size = int.from_bytes(plain.read(4), "little")
-        plain.seek(0)
-        return FitsFile(name, cast("IO[bytes]", gzip.GzipFile(fileobj=plain)), size)
-    # errors of ours are among them
-    except _failures(name):
-        return None
+def _check_regular(name: str) -> None:
+    """Refuse what is no file of its own: reading a pipe would wait for ever, a device never end."""
+    mode = os.stat(name).st_mode
+    if stat.S_ISDIR(mode):
+        raise VisitFileError(f"{name}: this is a directory; give the FITS files in it")
+    if not stat.S_ISREG(mode):
+        raise VisitFileError(f"{name}: this is a pipe, socket or device, no regular file")
 
 
-def _unpacked(plain: IO[bytes]) -> IO[bytes]:
-    plain.seek(0)
-    magic = plain.read(6)
-    plain.seek(0)
-    if magic.startswith(_GZIP):
-        return io.BytesIO(gzip.GzipFile(fileobj=plain).read())
-    if magic.startswith(b"BZh"):
-        return io.BytesIO(bz2.BZ2File(plain).read())
-    if magic.startswith(b"\xfd7zXZ"):
-        return io.BytesIO(lzma.LZMAFile(plain).read())
-    return plain
+def _cannot_be_unpacked(name: str, error: Exception) -> VisitFileError:
+    return VisitFileError(f"{name}: cannot be unpacked: {error}")
 
 
 def _image_cards(raw: Cards) -> Cards:
@@ -328,20 +388,3 @@ def _image_cards(raw: Cards) -> Cards:
 
     rest = raw.select(of_image).text
     return Cards("".join(card.ljust(CARD) for card in structure) + rest)
-
-
-def _whole(
-    cards: Cards,
-    keyword: str,
-    where: str,
-    *,
-    high: int = 2**40,
-    allowed: tuple[int, ...] = (),
-    default: int | None = None,
-) -> int:
-    value = cards.get(keyword, default)
-    good = isinstance(value, int) and not isinstance(value, bool)
-    if not good or (value not in allowed if allowed else not 0 <= value <= high):
-        shown = "missing" if value is None else f"{getattr(value, 'text', value)!r}"
-        raise LayoutError(f"{where}: {keyword} is {shown}, which no sound FITS file has; the file is damaged")
-    return int(value)

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from skysub.errors import LayoutError
+from skysub.text import printable
 from skysub.visit.fits.cards import Cards, Malformed
 from skysub.visit.ingest import by_hand
 
@@ -33,6 +34,9 @@ _UNITS = {
     "electron": "electron", "electrons": "electron", "e-": "electron", "e": "electron",
     "njy": "nJy", "nanojansky": "nJy", "nanomaggy": "nanomaggy", "nmgy": "nanomaggy",
 }  # fmt: skip
+_MOST = 10**18
+"""What numbers of visits and detectors stay below: tables keep them in 64 bits."""
+_LONGEST_BAND = 60
 _NUMBER = re.compile(r"\s*[+-]?\d+(\.\d*)?([eE][+-]?\d+)?\s*$")
 _WCS_KEYWORD = re.compile(
     r"(WCSAXES|RADESYS|RADECSYS|EQUINOX|EPOCH|LONPOLE|LATPOLE|"
@@ -95,11 +99,11 @@ class Lookup:
         Raises
         ------
         LayoutError
-            When it is nowhere, or no whole number.
+            When it is nowhere, or no whole number from 0 to 1e18.
         """
         mapped = getattr(self._ingest, name)
         if isinstance(mapped, int):
-            return mapped
+            return self._as_whole(name, "the mapping", mapped)
         if mapped is not None:
             keywords, default = (mapped.upper(),), None
         elif self._from_name.get(name):
@@ -107,10 +111,11 @@ class Lookup:
         for keyword in keywords:
             value = self.cards.get(keyword)
             # instruments also keep serial numbers of other kinds under these keywords
-            if mapped is not None or isinstance(value, (int, float)) or _digits(value):
+            number = isinstance(value, (int, float)) or _whole(value) is not None
+            if mapped is not None or number:
                 return self._as_whole(name, keyword, value)
         if default is not None:
-            return default
+            return self._as_whole(name, "what else the file says of itself", default)
         raise LayoutError(
             f"{self.path}: the header does not say the {name} ({', '.join(keywords)} looked for); "
             f"say where it is, or what it is: {by_hand(name)}"
@@ -138,13 +143,21 @@ class Lookup:
                 raise LayoutError(f"{self.path}: {keyword}, mapped as the {name}, is {_shown(value)}")
         return None
 
-    def band(self, *keywords: str) -> str:
-        """The band, or an empty word."""
+    def band(self, *keywords: str, known: str = "") -> str:
+        """The band, or an empty word; one ``known`` otherwise stands above headers, not above mappings.
+
+        Raises
+        ------
+        LayoutError
+            When a keyword that was mapped by hand is missing or no word, or the band is far too long.
+        """
         mapped = self._ingest.band
+        if known and mapped is None:
+            return self._as_band(known)
         if mapped and mapped.startswith("="):
-            return mapped[1:]
+            return self._as_band(mapped[1:])
         if not mapped and self._from_name.get("band"):
-            return str(self._from_name["band"])
+            return self._as_band(self._from_name["band"])
         for keyword in (mapped.upper(),) if mapped else keywords:
             value = self.cards.get(keyword)
             if isinstance(value, str) and value.strip():
@@ -156,6 +169,16 @@ class Lookup:
                 )
         return ""
 
+    def _as_band(self, text: str) -> str:
+        """Return a band that did not come from a card, in characters that cards and terminals can have."""
+        band = printable(text)
+        if len(band) > _LONGEST_BAND:
+            raise LayoutError(
+                f"{self.path}: the band has {len(band)} characters, {_LONGEST_BAND} at most are allowed: "
+                f"{band[:20]!r}..."
+            )
+        return band
+
     def unit(self, image: Cards, *, default: str = "adu") -> str:
         """Unit of the pixels, from BUNIT; ``default`` where it is missing or blank."""
         stated: Any = self._ingest.unit
@@ -166,13 +189,13 @@ class Lookup:
         return known_unit(self.path, stated)
 
     def _as_whole(self, name: str, source: str, value: Any) -> int:
-        text = str(value).strip() if isinstance(value, (str, int, float)) else ""
-        if isinstance(value, bool) or not _digits(text):
+        number = _whole(value)
+        if number is None:
             raise LayoutError(
-                f"{self.path}: the {name}, from {source}, is {_shown(value)}, not a whole number; "
-                f"say where it is, or what it is: {by_hand(name)}"
+                f"{self.path}: the {name}, from {source}, is {_shown(value)}, not a whole number from 0 to "
+                f"{_MOST:.0e}; say where it is, or what it is: {by_hand(name)}"
             )
-        return int(text)
+        return number
 
 
 def known_unit(path: str, stated: Any) -> str:
@@ -280,8 +303,16 @@ def _fits_keyword(keyword: str, value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _digits(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"\d{1,18}(\.0*)?", value.strip()) is not None
+def _whole(value: Any) -> int | None:
+    """Whole number that a value is, however it is written (77, 77.0, "77."); None where it is none."""
+    if isinstance(value, str):
+        found = re.fullmatch(r"0*([0-9]{1,18})(\.0*)?", value.strip())
+        return int(found[1]) if found else None
+    good = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < _MOST
+    # of a larger number with a point it is not known which whole one was meant
+    if not good or (isinstance(value, float) and not (value.is_integer() and value < 2**53)):
+        return None
+    return int(value)
 
 
 def _shown(value: Any) -> str:

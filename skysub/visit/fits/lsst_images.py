@@ -112,6 +112,13 @@ def _planes(file: FitsFile) -> MaskPlanes:
     masks = file.named("MASK")
     if not masks:
         only(file, "MASK")
+    for hdu in file.hdus[1:]:
+        # whose name is damaged, its planes would be missed by nobody
+        if hdu not in masks and hdu.cards.keywords("MSKN"):
+            raise LayoutError(
+                f"{file.path}: extension {hdu.index} {hdu.name or '(no name)'} names mask planes, "
+                "but is no MASK; the file is damaged"
+            )
     bit_of: dict[str, int] = {}
     for index, hdu in enumerate(masks):
         where = f"{file.path}: extension {hdu.index} MASK"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from skysub.errors import LayoutError
+from skysub.errors import LayoutError, VisitFileError
 from skysub.visit.fits import afw, decam, lsst_images, mapped, plain, sdss
+from skysub.visit.fits.claims import no_room
 from skysub.visit.fits.file import open_fits
 from skysub.visit.ingest import IngestMap
 
@@ -51,15 +52,18 @@ def read_visit_image(
     VisitFileNotFoundError
         When there is no file, or none beside it that belongs to it.
     VisitFileError
-        When a file is truncated, damaged, or no FITS.
+        When a file is truncated, damaged, or no FITS, or needs more memory than there is.
     LayoutError
         When it does not hold what a visit image needs; the message says what, and what to do.
     """
     ingest = ingest or IngestMap()
-    with open_fits(path) as file:
+    with open_fits(path, verify=ingest.verify) as file:
         layout = _layout(file, ingest)
         header = _chosen(layout.headers(file, ingest), detector, file.path)
-        visit_image: VisitImage = layout.read(file, header, ingest)
+        try:
+            visit_image: VisitImage = layout.read(file, header, ingest)
+        except MemoryError as error:
+            raise VisitFileError(no_room(header.who, str(error) or "it ended on the way")) from error
         return visit_image
 
 
@@ -79,7 +83,7 @@ def read_visit_headers(path: str | os.PathLike[str], ingest: IngestMap | None = 
     Errors are those of `read_visit_image`.
     """
     ingest = ingest or IngestMap()
-    with open_fits(path, headers_only=True) as file:
+    with open_fits(path, headers_only=True, verify=ingest.verify) as file:
         headers: list[VisitHeader] = _layout(file, ingest).headers(file, ingest)
         return headers
 

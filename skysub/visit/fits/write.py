@@ -151,7 +151,7 @@ def _exposure_cards(visit_image: VisitImage) -> str:
         {
             "VISIT": visit_image.visit,
             "DETECTOR": visit_image.detector,
-            "BAND": visit_image.band or None,
+            "BAND": visit_image.band.encode("ascii", "replace").decode("ascii") or None,
             "EXPTIME": (time if math.isfinite(time) else None, "s"),
             "GAIN": (visit_image.gain, "electron per adu"),
             "RDNOISE": (visit_image.read_noise, "electron"),

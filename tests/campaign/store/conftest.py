@@ -33,7 +33,7 @@ def server(s3_server, monkeypatch):
     with contextlib.suppress(s3_client.client().exceptions.BucketAlreadyOwnedByYou):
         s3_client.client().create_bucket(Bucket="night")
     yield s3_server
-    s3_server.before = None
+    s3_server.before = s3_server.fault = None
     s3_client.client.cache_clear()
 
 

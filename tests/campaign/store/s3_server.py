@@ -15,6 +15,28 @@ from moto.moto_server.werkzeug_app import (
 )
 from werkzeug.serving import make_server
 
+FAULTS = ("reset", "lost", "head", "body", "flip", "busy", "garbage")
+"""Spoilt answers: none and nothing done; none though it was done; cut in its headers; cut in its body; a bit
+of its body flipped; an error of the server's; something that is no answer of S3."""
+
+
+def spoilt(kind, status, headers, body):
+    """Bytes of an answer with one thing wrong."""
+    if kind == "lost":
+        return b""
+    if kind == "busy":
+        return b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n"
+    if kind == "garbage":
+        return b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n<html>Welcome"
+    if kind == "flip" and body:
+        place = len(body) // 2
+        body = body[:place] + bytes([body[place] ^ 4]) + body[place + 1 :]
+    lines = [f"{name}: {value}\r\n" for name, value in headers]
+    if kind == "head" or (kind == "body" and not body):
+        return f"HTTP/1.1 {status}\r\n{''.join(lines[:1])}".encode()
+    head = f"HTTP/1.1 {status}\r\n{''.join(lines)}\r\n".encode()
+    return head + (body[: len(body) // 2] if kind == "body" else body)
+
 
 class Server:
     """Buckets outlive a stop, as they do in a real one."""
@@ -28,6 +50,8 @@ class Server:
         self.asked = Counter()
         self.deaf = False
         """Whether it does not hear If-None-Match, as some servers."""
+        self.fault = None
+        """Called with method and path; one of FAULTS spoils the answer, an empty word leaves it."""
         self.before = None
         """Called with method and path before each request; True answers "SlowDown" instead."""
 
@@ -44,9 +68,24 @@ class Server:
             return [b"<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"]
         if self.deaf:
             environ.pop("HTTP_IF_NONE_MATCH", None)
+        kind = self.fault(method, path) if self.fault else ""
+        if kind == "reset":
+            return self._send(environ, start_response, b"")
         # S3 decides on conditional writes one after the other; moto looks and writes in two steps
         with self._one_at_a_time:
-            return list(self._app(environ, start_response))
+            if not kind:
+                return list(self._app(environ, start_response))
+            said = []
+            body = b"".join(self._app(environ, lambda status, headers, *_: said.extend((status, headers))))
+        return self._send(environ, start_response, spoilt(kind, *said, body))
+
+    def _send(self, environ, start_response, answer):
+        connection = environ["werkzeug.socket"]
+        with suppress(OSError):
+            connection.sendall(answer)
+            connection.shutdown(socket.SHUT_RDWR)
+        start_response("200 OK", [])
+        return []
 
     @contextmanager
     def strict(self):
