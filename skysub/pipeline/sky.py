@@ -47,7 +47,9 @@ _SMOOTH, _SHARP = 3.0, 1.0
 when it leaves more."""
 _SUSPECT = 0.02
 """Share of the pixels masked as faint extended light that is looked at anew."""
-_FEW_BRIGHT = 0.03
+_FAR = 0.05
+"""How far the guess may lie off, in units of the noise per pixel, before sources are looked for anew."""
+_FEW_BRIGHT = 0.01
 """Share of the superpixels that may be full of light without there being light at large."""
 _SAME_WIDTH = 1.25
 """Ratio of the PSF's width measured to the one given up to which they agree."""
@@ -211,7 +213,10 @@ def find_sky(
         finer = _finer(inclusive, background, config.robust)
         smooth = inclusive.balanced and _chi2(finer or inclusive) < _SMOOTH
         light = TRACE if smooth else max(inclusive.one_sided, _SHARP)
-        if smooth and (finer is not None or float(np.mean(flags[::_SAMPLE] & EXTENDED != 0)) > _SUSPECT):
+        if smooth:
+            moved = float(np.max(np.abs(_at_centres(inclusive.background) - _at_centres(guess.background))))
+            suspect = float(np.mean((flags[::_SAMPLE] & EXTENDED) != 0)) > _SUSPECT
+        if smooth and (finer is not None or suspect or moved > _FAR * level):
             # the guess may have taken some of a sky that it cannot follow for light
             mask = masked(inclusive, 0)
     if light == 0 and mask.masked > _FREE_OF_SOURCES:

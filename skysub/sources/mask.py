@@ -37,7 +37,7 @@ _ROUND_ENOUGH = 0.55
 _CELL = 128
 """Edge of the cells that the budget counts where superpixels are smaller, and in each of which the darkest
 pixels are chosen, pixel."""
-_COMPACT = 0.6
+_COMPACT = 1.0
 """Radius of the largest compact source, in superpixels."""
 _LARGE = 0.5
 """Edge of the square with the area of a large footprint, in superpixels."""
