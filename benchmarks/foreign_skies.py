@@ -1,0 +1,70 @@
+"""How close skysub, sep and photutils come to true skies that other code than skysub's made.
+
+    python benchmarks/foreign_skies.py --cache /tmp/foreign
+    python benchmarks/foreign_skies.py --kinds galaxy150,cirrus --methods default,oracle --seeds 1 --variant B
+
+One line per scene and method: e- per pixel unless said otherwise. Scenes are kept in the folder --cache, so
+that a second run only scores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
+from foreign.methods import METHODS
+from foreign.scenes import KINDS, make_scene
+from foreign.score import Score, score, unfollowed
+
+HEAD = (
+    f"{'scene':26s} {'method':12s} {'sigma':>6s} {'rms':>7s} {'max':>7s} {'T1':>8s} {'T2':>8s} "
+    f"{'T2/sig':>7s} {'pull':>6s} {'lvpull':>6s} {'masked':>6s} {'lost%':>6s} {'cirrus':>6s} {'cpu s':>6s} flags"
+)
+
+
+def line(scene: str, method: str, got: Score, seconds: float) -> str:
+    """One line of figures."""
+    return (
+        f"{scene:26s} {method:12s} {got.sigma:6.1f} {got.rms:7.3f} {got.largest:7.2f} {got.level_t1:+8.3f} "
+        f"{got.level_t2:+8.3f} {got.by_noise('level_t2'):+7.4f} {got.pull:6.2f} {got.level_pull:+6.2f} "
+        f"{got.masked:6.3f} {got.lost:6.1f} {got.cirrus:6.3f} {seconds:6.2f} {' '.join(got.flags)}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kinds", default=",".join(KINDS))
+    parser.add_argument("--methods", default="default,lsst,plain,oracle,sep,sep256")
+    parser.add_argument("--seeds", default="1,2")
+    parser.add_argument("--variant", default="A", choices=["A", "B"])
+    parser.add_argument("--shape", default="2048x2048")
+    parser.add_argument("--cache", type=Path, help="folder that keeps scenes")
+    arguments = parser.parse_args()
+    ny, nx = (int(n) for n in arguments.shape.split("x"))
+    kinds, methods = arguments.kinds.split(","), arguments.methods.split(",")
+    unknown = [n for n in kinds if n not in KINDS] + [n for n in methods if n not in METHODS]
+    if unknown:
+        sys.exit(f"unknown: {', '.join(unknown)}; kinds: {', '.join(KINDS)}; methods: {', '.join(METHODS)}")
+    print(HEAD)
+    for kind in kinds:
+        for seed in (int(s) for s in arguments.seeds.split(",")):
+            scene = make_scene(kind, seed, (ny, nx), variant=arguments.variant, cache=arguments.cache)
+            name = f"{kind}:{arguments.variant}{seed}"
+            print(f"{name:26s} {'(order 6)':12s} {scene.sigma:6.1f} {unfollowed(scene):7.3f}", flush=True)
+            for method in methods:
+                started = time.process_time()
+                answer = METHODS[method](scene)
+                seconds = time.process_time() - started
+                print(line(name, method, score(scene, answer), seconds), flush=True)
+
+
+if __name__ == "__main__":
+    main()
