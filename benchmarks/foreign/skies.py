@@ -14,7 +14,7 @@ __all__ = ["amplifier_boxes", "light_of_sky", "pedestals", "power_law_field"]
 
 
 def light_of_sky(kind: Kind, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """(ny, nx) float64 sky as light that falls on the pixels, before vignetting; no offsets of electronics."""
+    """(ny, nx) float64 sky as light, before vignetting and without offsets of electronics."""
     relief = {"linear": _linear, "mixed": _mixed, "hill": _hill, "moon": _moon}[kind.shape](shape, rng)
     relief = (relief - relief.mean()) / np.ptp(relief)
     sky = kind.sky * (1 + kind.gradient * relief)
@@ -101,10 +101,8 @@ def _moon(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
 
 def _fringes(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """Interference in a layer of slowly changing thickness, some 60 pixels apart, of amplitude 1."""
-    thickness = power_law_field((shape[0] // 8, shape[1] // 8), -4.0, rng)
-    thickness = ndimage.zoom(
-        thickness, (shape[0] / thickness.shape[0], shape[1] / thickness.shape[1]), order=3
-    )
+    coarse = power_law_field((shape[0] // 8, shape[1] // 8), -4.0, rng)
+    thickness = ndimage.zoom(coarse, [n / m for n, m in zip(shape, coarse.shape, strict=True)], order=3)
     y, x = _axes(shape)
     tilt = rng.normal(0, 1.5, 2)
     phase = 2 * np.pi * max(shape) / 500 * (thickness + tilt[0] * y + tilt[1] * x)

@@ -207,8 +207,6 @@ class _Bank:
 
 def _normalised(profile: galsim.GSObject, size: int, dy: float, dx: float) -> np.ndarray:
     """(size, size) float32 of sum 1: what a stamp cuts off lies within it instead."""
-    image = profile.drawImage(
-        nx=size, ny=size, scale=1.0, offset=(dx, dy), method="no_pixel", dtype=np.float32
-    )
+    image = profile.drawImage(nx=size, ny=size, scale=1.0, offset=(dx, dy), method="no_pixel")
     stamp = np.maximum(image.array, 0)
     return stamp / stamp.sum(dtype=np.float64).astype(np.float32)
