@@ -23,8 +23,8 @@ from foreign.scenes import KINDS, make_scene
 from foreign.score import Score, score, unfollowed
 
 HEAD = (
-    f"{'scene':26s} {'method':12s} {'sigma':>6s} {'rms':>7s} {'max':>7s} {'T1':>8s} {'T2':>8s} "
-    f"{'T2/sig':>7s} {'pull':>6s} {'lvpull':>6s} {'masked':>6s} {'lost%':>6s} {'cirrus':>6s} {'cpu s':>6s} flags"
+    f"{'scene':26s} {'method':12s} {'sigma':>6s} {'rms':>7s} {'max':>7s} {'T1':>8s} {'T2':>8s} {'T2/sig':>7s}"
+    f" {'pull':>6s} {'lvpull':>6s} {'masked':>6s} {'lost%':>6s} {'cirrus':>6s} {'cpu s':>6s} flags"
 )
 
 

@@ -7,7 +7,7 @@ Each draw takes a family of skies, a shape, a level, an amplitude, a gain, a rea
 `default` is compared with `fit_background` without a mask (the same order and superpixels). Printed are the
 draws that break a rule, and how many break each:
 
-    rms     rms of model - sky about its mean <= 1.5 times that of the plain fit, and 0.3 of the noise of a fit
+    rms     rms of model - sky about its mean <= 1.5 times that of the plain fit + 0.3 of a fit's noise
     level   mean of model - sky within 3 of its own standard deviations
     masked  less than 3 % of the pixels
     pull    rms of (model - sky) / uncertainty from 0.5 to 1.8; to 2.5 where a polynomial of that order cannot
@@ -164,15 +164,11 @@ class Result:
 
     def __str__(self) -> str:
         d = self.drawn
-        what = (
-            f"{d.index:4d} {d.family:10s} {d.shape[0]:4d}x{d.shape[1]:<4d} {d.level:7.0f} {d.amplitude:5.3f}"
-        )
-        what += f" g{d.gain:<4.2f}{'w' if d.whole else ' '} {d.defect:14s}"
-        return (
-            f"{what} rms {self.rms:8.3f} plain {self.plain_rms:7.3f} order {self.unfollowed:7.3f} "
-            f"mean {self.mean:+8.3f} +- {self.mean_error:6.3f} masked {self.masked:5.3f} pull {self.pull:5.2f} "
-            f"{','.join(self.broken)} [{' '.join(self.flags)}]"
-        )
+        what = f"{d.index:4d} {d.family:10s} {d.shape[0]:4d}x{d.shape[1]:<4d} {d.level:7.0f}"
+        what += f" {d.amplitude:5.3f} g{d.gain:<4.2f}{'w' if d.whole else ' '} {d.defect:14s}"
+        what += f" rms {self.rms:8.3f} plain {self.plain_rms:7.3f} order {self.unfollowed:7.3f}"
+        what += f" mean {self.mean:+8.3f} +- {self.mean_error:6.3f} masked {self.masked:5.3f}"
+        return f"{what} pull {self.pull:5.2f} {','.join(self.broken)} [{' '.join(self.flags)}]"
 
 
 def measure(seed: int, index: int) -> Result:
@@ -204,7 +200,7 @@ def measure(seed: int, index: int) -> Result:
     same = config.sky.for_shape(drawn.shape).background
     plain = skysub.fit_background(image, mask != 0, same)
     truth = (sky / drawn.gain).astype(np.float32)
-    exact = skysub.fit_background(truth, ~good, dataclasses.replace(same, weighting=False))
+    exact = skysub.fit_background(truth, None, dataclasses.replace(same, weighting=False))
     error = (found.preliminary_visit_image_background.evaluate() - truth)[good] * drawn.gain
     deviation = found.preliminary_visit_image_background.uncertainty()[good] * drawn.gain
     noise = float(np.sqrt(drawn.level + drawn.read_noise**2))
@@ -252,9 +248,8 @@ def main() -> None:
             pulls.append(result.pull)
             if result.broken or arguments.all:
                 print(result, flush=True)
-    print(
-        f"{families.total()} of {len(indices)} draws break a rule: {dict(broken)}; by family: {dict(families)}"
-    )
+    print(f"{families.total()} of {len(indices)} draws break a rule: {dict(broken)}")
+    print(f"by family: {dict(families)}")
     print(f"pull: median {np.median(pulls):.2f}, 5 to 95 % {np.percentile(pulls, [5, 95]).round(2).tolist()}")
     print(f"calibrate_image took {seconds / len(indices):.2f} s of processor per draw")
 
