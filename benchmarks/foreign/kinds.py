@@ -223,6 +223,8 @@ def kind_of(name: str, variant: str = "A", seed: int = 1) -> Kind:
     if kind.sky > 15_000:
         # still what it is: above the full well there would be no image
         changes["full_well"] = 150_000.0
+    if kind.unit == "adu" and rng.random() < 0.3:
+        changes["unit"] = "electron"
     if kind.shape == "mixed" and not kind.cirrus:
         changes["shape"] = str(rng.choice(["mixed", "linear", "hill"]))
     if kind.cirrus:
