@@ -17,7 +17,7 @@ from skysub.pipeline.sky import Sky, find_sky, first_guess
 from skysub.pipeline.summary import summarise
 from skysub.pipeline.timing import Stopwatch
 from skysub.sources.compilation import compile_once
-from skysub.sources.detect import find_footprints, pixel_noise, smoothed_noise, smoothing_kernel
+from skysub.sources.detect import find_footprints, smoothed_noise, smoothing_kernel
 from skysub.sources.flags import (
     COSMIC_RAY,
     EXTENDED,
@@ -28,6 +28,7 @@ from skysub.sources.flags import (
     mark_planes,
     working_flags,
 )
+from skysub.sources.noise import pixel_noise
 from skysub.visit.image import VisitImage
 
 if TYPE_CHECKING:

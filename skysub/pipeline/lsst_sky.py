@@ -10,9 +10,9 @@ import numpy as np
 from skysub.background.estimate import fit_background
 from skysub.background.model import BackgroundList
 from skysub.background.superpixels import SuperpixelGrid
-from skysub.sources.detect import pixel_noise
 from skysub.sources.flags import NOT_SKY, SOURCE
 from skysub.sources.lsst import detect_as_lsst
+from skysub.sources.noise import pixel_noise
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,10 +8,10 @@ import numpy as np
 
 from skysub.background.compiled import once
 from skysub.background.superpixels import SuperpixelGrid
-from skysub.sources.detect import pixel_noise
 from skysub.sources.flags import SOURCE, mark_planes, working_flags
 from skysub.sources.lsst import detect_as_lsst
 from skysub.sources.mask import DARKEST, SourceMaskConfig, mask_sources
+from skysub.sources.noise import pixel_noise
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,7 +10,6 @@ from skysub.sources.detect import (
     FWHM_TO_SIGMA,
     find_footprints,
     grown,
-    pixel_noise,
     runs_above,
     smoothed,
     smoothed_noise,
@@ -25,6 +24,7 @@ from skysub.sources.flags import (
     mark_planes,
     working_flags,
 )
+from skysub.sources.noise import pixel_noise
 
 SHAPE = (200, 237)
 LEVEL, NOISE = 500.0, 10.0

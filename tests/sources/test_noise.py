@@ -7,13 +7,12 @@ from scipy import ndimage
 from skysub.background.config import BackgroundConfig
 from skysub.background.superpixels import SuperpixelGrid
 from skysub.sources.detect import (
-    correlated_noise,
     find_footprints,
     measured_fwhm,
-    pixel_noise,
     smoothed_noise,
     smoothing_kernel,
 )
+from skysub.sources.noise import correlated_noise, pixel_noise
 
 SHAPE = (600, 800)
 GRID = SuperpixelGrid.over(SHAPE, BackgroundConfig())
