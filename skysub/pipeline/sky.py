@@ -50,6 +50,8 @@ _FREE_OF_SOURCES = 0.04
 _SMOOTH, _SHARP = 3.0, 1.0
 """Mean square of pulls that a finer fit leaves of a smooth sky at most; and how sure of light it makes one
 when it leaves more."""
+_EXPLAINED = 1.6
+"""Mean square of its pulls up to which a finer fit follows all of the sky's structure."""
 _SUSPECT = 0.02
 """Share of the pixels masked as faint extended light that is looked at anew."""
 _FAR = 0.05
@@ -261,7 +263,8 @@ def find_sky(
     left, sky = 0.0, dataclasses.replace(fit.background, faint_light=faint)
     if config.structure:
         finer = finer_fit(fit, background, config.robust) if light <= TRACE else None
-        left = structure()
+        explained = finer is not None and chi2_per_freedom(finer) < _EXPLAINED
+        left = 0.0 if explained else structure()
         if finer is not None:
             # what the finer fit follows is structure, and not an error that averages out
             left = max(left, missed_structure(fit, finer))
