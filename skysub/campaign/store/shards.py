@@ -29,6 +29,8 @@ _ABSENT = np.uint64(2**64 - 1)
 class ShardFormat:
     """How the shards of an array are laid out, where that is as skysub makes them."""
 
+    shard: tuple[int, ...]
+    """Shape of a shard: that of its detector, rounded up to whole chunks."""
     chunk: tuple[int, ...]
     """Shape of a chunk."""
     compressor: tuple[str, int, int, int, int] | None
@@ -55,6 +57,7 @@ class ShardFormat:
             names = blosc["cname"], blosc["clevel"], _SHUFFLES[blosc["shuffle"]]
             compressor = (*names, blosc["blocksize"], blosc["typesize"])
         return cls(
+            shard=tuple(array.shards),
             chunk=tuple(sharding["chunk_shape"]),
             compressor=compressor,
             dtype=array.dtype.newbyteorder("<"),
@@ -68,12 +71,17 @@ def encoded_shard(layout: ShardFormat, block: NDArray[Any]) -> NDArray[np.uint8]
     Parameters
     ----------
     block
-        Pixels of the rank of the array or of its last axes, whose shape is a multiple of the chunk's.
+        Pixels of the rank of the array or of its last axes; where a shard reaches beyond them it holds the
+        fill value.
     """
     from numcodecs.blosc import compress
 
     block = block.astype(layout.dtype, copy=False)[(np.newaxis,) * (len(layout.chunk) - block.ndim)]
-    counts = tuple(length // edge for length, edge in zip(block.shape, layout.chunk, strict=True))
+    if block.shape != layout.shard:
+        whole = np.full(layout.shard, layout.fill, layout.dtype)
+        whole[tuple(slice(length) for length in block.shape)] = block
+        block = whole
+    counts = tuple(length // edge for length, edge in zip(layout.shard, layout.chunk, strict=True))
     index = np.full((*counts, 2), _ABSENT, "<u8")
     parts: list[Any] = []
     end = 0

@@ -101,3 +101,16 @@ def test_zarr_reads_them_without_skysub(tmp_path, compression):
         ]
         subprocess.run(command, check=True, cwd=tmp_path)
         np.testing.assert_array_equal(np.load(tmp_path / "read.npy"), pixels)
+
+
+@pytest.mark.parametrize("compression", ["none", "lz4"])
+@pytest.mark.parametrize(("dtype", "fill"), [("float32", np.nan), ("int32", 0)])
+def test_pixels_that_end_within_a_chunk(compression, dtype, fill):
+    pixels = pixels_of("all", (50, 60), dtype)
+    kept = {}
+    array = zarr.create_array(
+        MemoryStore(kept), shape=(2, 1, 50, 60), dtype=dtype, chunks=(1, 1, 20, 24),
+        shards=(1, 1, 60, 72), compressors=KINDS[compression], fill_value=fill, zarr_format=3,
+    )  # fmt: skip
+    array[1, 0] = pixels
+    assert encoded_shard(ShardFormat.of(array), pixels).tobytes() == kept["c/1/0/0/0"].to_bytes()
