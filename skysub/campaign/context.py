@@ -1,23 +1,26 @@
-"""What a worker keeps between units of one run: the plan's record, the step and its settings."""
+"""What a worker keeps between units of one run: the plan's record, the steps and their settings."""
 
 from __future__ import annotations
 
 import functools
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from skysub.campaign.chain import Chain, chained
+from skysub.campaign.products.base import Storing
 from skysub.campaign.recipe import built
-from skysub.campaign.steps import find_step
 from skysub.campaign.store.address import place_at
+from skysub.campaign.store.local import checksum
 from skysub.campaign.store.runs import Run
+from skysub.errors import InputChangedError
 from skysub.visit.ingest import IngestMap
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from skysub.campaign.steps import Step
+    from astropy.table import QTable
 
-__all__ = ["configured_step", "ingest_of", "run_at"]
+__all__ = ["chain_of", "ingest_of", "run_at", "storing_of", "table_of"]
 
 
 def run_at(folder: str) -> Run:
@@ -25,14 +28,31 @@ def run_at(folder: str) -> Run:
     return _opened(folder, (place_at(folder) / "run.json").made())
 
 
-def configured_step(run: Run) -> tuple[Step, Any]:
-    """Step of a run, and its settings."""
-    return _configured(run.record["step"], json.dumps(run.record["settings"]))
+def chain_of(run: Run) -> Chain:
+    """Steps of a run, with their settings."""
+    return _chained(run.record.chain)
+
+
+def storing_of(run: Run) -> Storing:
+    """What a run keeps of its products."""
+    return Storing(**run.record.products)
 
 
 def ingest_of(run: Run, source: int) -> IngestMap:
     """Mapping by which a run reads the files of one source."""
-    return _ingest(json.dumps(run.record["ingests"][source]), source)
+    return _ingest(json.dumps(run.record.ingests[source]), source)
+
+
+def table_of(run: Run, name: str) -> QTable:
+    """Table that the recipe named, as it was planned; the caller's own.
+
+    Raises
+    ------
+    InputChangedError
+        When the file is another one now.
+    """
+    entry = run.record.tables[name]
+    return _table(entry["path"], entry["crc32c"]).copy()
 
 
 @functools.lru_cache(maxsize=4)
@@ -40,13 +60,30 @@ def _opened(folder: str, _made: Hashable) -> Run:
     return Run(place_at(folder))
 
 
-@functools.lru_cache(maxsize=4)
-def _configured(name: str, settings: str) -> tuple[Step, Any]:
-    step = find_step(name)
-    return step, step.configured(json.loads(settings))
+@functools.lru_cache(maxsize=8)
+def _chained(text: str) -> Chain:
+    steps, tables = json.loads(text)
+    return chained(steps, tables)
 
 
 @functools.lru_cache(maxsize=64)
 def _ingest(settings: str, source: int) -> IngestMap:
     ingest: IngestMap = built(IngestMap, json.loads(settings), f"inputs.{source}.ingest")
     return ingest
+
+
+@functools.lru_cache(maxsize=4)
+def _table(path: str, crc: str) -> QTable:
+    from pathlib import Path
+
+    from astropy.table import QTable
+
+    try:
+        same = checksum(Path(path)) == crc
+    except OSError:
+        same = False
+    if not same:
+        raise InputChangedError(
+            f"{path} changed since the campaign was planned: start the same command again"
+        )
+    return QTable.read(path)

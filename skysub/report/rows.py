@@ -68,7 +68,9 @@ class Row:
 def rows_of(campaign: Campaign) -> Iterator[Row]:
     """Go through the finished detectors of a campaign, visit by visit."""
     for visit, detector, marker in campaign.markers():
-        image = marker["image"]
+        if detector is None:
+            continue
+        exposure = campaign.exposure(visit, detector)
         figures: dict[str, float | str] = {
             name: math.nan if value is None else value
             for name, value in marker["figures"].items()
@@ -82,10 +84,10 @@ def rows_of(campaign: Campaign) -> Iterator[Row]:
         yield Row(
             visit=visit,
             detector=detector,
-            band=image["band"],
-            unit=image["unit"],
-            shape=(marker["shape"][0], marker["shape"][1]),
-            path=marker["input"]["path"],
+            band=exposure.band,
+            unit=_unit(marker) or exposure.unit,
+            shape=exposure.shape,
+            path=exposure.path,
             host=marker["host"],
             peak_memory=marker["peak_memory"],
             flags=marker["flags"],
@@ -100,9 +102,15 @@ def label_of(name: str, unit: str = "") -> tuple[str, str]:
     return label, template.format(unit=unit)
 
 
+def _unit(marker: Mapping[str, Any]) -> str:
+    """Unit of the pixels that the step made; empty where it made none."""
+    units = [record["unit"] for record in marker["products"].values() if record and "planes" in record]
+    return units[-1] if units else ""
+
+
 def _noise(marker: Mapping[str, Any]) -> float | None:
-    packed = marker["maps"].get("noise")
-    if packed is None:
+    packed = marker["payload"].get("noise")
+    if not isinstance(packed, dict) or "zlib" not in packed:
         return None
     noise = unpacked(packed)
     known = noise[np.isfinite(noise)]

@@ -19,6 +19,7 @@ import numpy as np
 
 from skysub._version import __version__
 from skysub.campaign.campaign import open_campaign
+from skysub.campaign.records import who
 from skysub.campaign.status import others
 from skysub.campaign.store.address import place_at
 from skysub.errors import OutputError
@@ -132,7 +133,7 @@ def _page(
         "lede": _lede(status, rows, records),
         "sections": [*sections, ("settings", "Settings")],
         "summary": _summary(status, rows),
-        "failures": _failures(status.failures),
+        "failures": _failures(status),
         "failures_note": _failures_note(status),
         "done": bool(rows),
         "runs": [_record(name, record) for name, record in records],
@@ -223,21 +224,32 @@ def _with_shares(rows: list[Row], views: list[View]) -> list[Row]:
 def _summary(status: Status, rows: list[Row]) -> list[_Stat]:
     counts = status.counts
     unreadable = others({"unreadable": counts["unreadable"]}).removeprefix(", ")
-    planned = counts["done"] + counts["failed"] + counts["left"]
+    detectors = sum(row["detectors"] for row in status.by_visit)
+    waiting = [f"{counts['waiting']:,} waiting for these"] if counts["waiting"] else []
     bands = ", ".join(sorted({row.band for row in rows} - {""}))
     tiles = [
         _Stat("Visits", f"{len(status.by_visit):,}", f"band {bands}" if bands else ""),
-        _Stat("Detectors", f"{planned:,}", "planned"),
+        _Stat("Detectors", f"{detectors:,}", "planned"),
         _Stat(
             "Done", f"{counts['done']:,}", f"{counts['left']:,} left" if counts["left"] else "nothing left"
         ),
         _Stat(
             "Failed",
             f"{counts['failed']:,}",
-            f"and {unreadable}" if unreadable else "",
+            ", ".join([*waiting, *([f"and {unreadable}"] if unreadable else [])]),
             alarming=counts["failed"] + counts["unreadable"] > 0,
         ),
     ]
+    if len(status.by_step) > 1:
+        tiles += [
+            _Stat(
+                each["step"],
+                f"{each['done']:,}",
+                f"of {each['units']:,} {each['scope']}s{others(each)}",
+                alarming=each["failed"] > 0,
+            )
+            for each in status.by_step
+        ]
     levels: dict[str, list[float]] = {}
     for row in rows:
         value = row.figures.get("sky")
@@ -323,15 +335,15 @@ def _points(rows: list[Row], name: str, outlying: set[tuple[str, str]]) -> list[
     return points
 
 
-def _failures(failures: Sequence[Failure]) -> list[dict[str, str]]:
+def _failures(status: Status) -> list[dict[str, str]]:
     """Failures, those of one reason together."""
     groups: dict[str, list[Failure]] = {}
-    for failure in failures:
+    for failure in status.failures:
         groups.setdefault(failure.message, []).append(failure)
     return [
         {
             "message": message,
-            "who": ", ".join(_who(each) for each in group),
+            "who": ", ".join(_who(each, status) for each in group),
             "path": _paths(group),
             "when": group[0].when,
             "traceback": group[0].traceback,
@@ -342,18 +354,19 @@ def _failures(failures: Sequence[Failure]) -> list[dict[str, str]]:
 
 def _paths(group: Sequence[Failure], most: int = 8) -> str:
     more = f", and {len(group) - most:,} more" if len(group) > most else ""
-    return ", ".join(each.path for each in group[:most]) + more
+    return ", ".join(each.path for each in group[:most] if each.path) + more
 
 
 def _failures_note(status: Status) -> str:
-    counts = {name: status.counts[name] for name in ("failed", "unreadable")}
+    counts = {name: status.counts[name] for name in ("failed", "waiting", "unreadable")}
     return f"{status.counts['done']} units done{others(counts)}."
 
 
-def _who(failure: Failure) -> str:
+def _who(failure: Failure, status: Status) -> str:
     if failure.visit is None:
         return "input unreadable"
-    return f"visit {failure.visit} detector {failure.detector}"
+    name = who(failure.visit, failure.detector)
+    return name if len(status.by_step) < 2 and failure.detector is not None else f"{name}, {failure.step}"
 
 
 def _record(name: str, record: dict[str, Any]) -> dict[str, str]:

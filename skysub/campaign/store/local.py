@@ -52,12 +52,23 @@ class LocalPlace(Place):
     def name(self) -> str:
         return self.path.name
 
+    @property
+    def parent(self) -> LocalPlace:
+        return LocalPlace(self.path.parent)
+
     def absolute(self) -> LocalPlace:
         return LocalPlace(self.path.absolute())
 
     def read(self) -> bytes | None:
         try:
             return self.path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def read_part(self, offset: int, length: int) -> bytes | None:
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                return os.pread(file.fileno(), length, offset)
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -78,8 +89,13 @@ class LocalPlace(Place):
     def checksum(self) -> str:
         return checksum(self.path)
 
-    def put(self, data: bytes | memoryview, *, durable: bool = False) -> None:
-        put(self.path, data, durable=durable)
+    def put(self, data: bytes | memoryview, *, durable: bool = False, scratch: Place | None = None) -> None:
+        put(
+            self.path,
+            data,
+            durable=durable,
+            scratch=scratch.path if isinstance(scratch, LocalPlace) else None,
+        )
         if durable:
             sync(self.path)
 
@@ -157,9 +173,14 @@ class LocalPlace(Place):
         return self.path
 
 
-def put(path: Path, data: bytes | memoryview, *, durable: bool = False) -> None:
-    """Write a whole file in place of any that is there: readers see the old one or the new one."""
-    temporary = _temporary(path, data, durable=durable)
+def put(path: Path, data: bytes | memoryview, *, durable: bool = False, scratch: Path | None = None) -> None:
+    """Write a whole file in place of any that is there: readers see the old one or the new one.
+
+    ``scratch`` is a folder for what is not yet whole, of the same file system; by default the file's own.
+    """
+    temporary = _temporary(path, data, durable=durable, scratch=scratch)
+    if scratch is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
     temporary.replace(path)
 
 
@@ -243,9 +264,10 @@ def _check_folder(folder: Path) -> None:
         raise OutputError(f"{folder} is a file, not a folder: choose another output")
 
 
-def _temporary(path: Path, data: bytes | memoryview, *, durable: bool) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+def _temporary(path: Path, data: bytes | memoryview, *, durable: bool, scratch: Path | None = None) -> Path:
+    folder = scratch or path.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{path.name}.{uuid.uuid4().hex}.partial"
     try:
         with temporary.open("wb") as file:
             file.write(data)
