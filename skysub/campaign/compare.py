@@ -79,7 +79,9 @@ class Comparison:
                     self.blocked[name] += name in self._selected
                     continue
                 to_do[name].add(each)
-                self.resumes = self.resumes and self._history.planned_last(link, each, key, chosen)
+                # what is done is never replaced: with other detectors it is another run's
+                again = why != "detectors" and self._history.planned_last(link, each, key, chosen)
+                self.resumes = self.resumes and again
                 self.outdated += why in {"settings", "detectors"}
                 if why == "input" and each is not None:
                     changed.add(each)

@@ -171,8 +171,8 @@ class Coordinator:
         if receipt.closing or flow is None:
             return
         failure = receipt.message if receipt.state == "failed" else None
-        self.widened = self.widened or (failure is None and flow.was_missed(receipt.step, receipt.detector))
         self._hand_out(flow, flow.over(receipt.step, receipt.detector, failure))
+        self.widened = self.widened or flow.widened
 
     def _lost(self, run: Run, error: BaseException, unit: WorkUnit) -> Receipt:
         """Record a unit whose worker could not say itself what happened."""

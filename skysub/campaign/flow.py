@@ -50,6 +50,10 @@ class VisitFlow:
         """Units that failed, or wait for one that did, and why."""
         self._open = sum(len(units) for units in self._left.values())
         self._closed: set[str] = set()
+        self._stale: set[str] = set()
+        """Steps whose result of the visit is to be made anew, by another plan."""
+        self.widened = False
+        """Whether there are such."""
         self.waits = 0
         """Units that wait for a failure."""
 
@@ -75,6 +79,7 @@ class VisitFlow:
         self._open -= 1
         if failure is None:
             self._held.setdefault(step, set()).add(detector)
+            self._miss(step, detector)
         else:
             self._failed[step][detector] = failure
         yield from self._closing(step)
@@ -87,18 +92,19 @@ class VisitFlow:
             else:
                 yield from self._ready(name, [detector])
 
-    def was_missed(self, step: str, detector: int | None) -> bool:
-        """Whether a unit of the visit that is done already did without one of a step's."""
-        return detector is not None and any(
-            self._chain[name].bears and None in self._held.get(name, ()) and None not in self._mine[name]
-            for name in self._chain.followers[step]
-            if self._chain[name].scope == "visit"
-        )
+    def _miss(self, step: str, detector: int | None) -> None:
+        """Hold back what rests on a unit of the visit that was done without a detector which is there now."""
+        for name in self._chain.followers[step]:
+            link = self._chain[name]
+            held = None in self._held.get(name, ()) and None not in self._mine[name]
+            if detector is not None and link.scope == "visit" and link.bears and held:
+                self.widened = True
+                self._stale.add(name)
 
     def _ready(self, name: str, units: set[int | None] | list[int | None]) -> Iterator[WorkUnit]:
         link = self._chain[name]
         for each in sorted(units, key=lambda number: -1 if number is None else number):
-            if each not in self._waiting[name]:
+            if each not in self._waiting[name] or self._stale.intersection(self._chain.ancestors(name)):
                 continue
             pending, missing = self._needs(link, each)
             if pending:

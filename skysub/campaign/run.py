@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Outcome", "run_campaign"]
 
 _ROUNDS = 3
-"""How often a plan is made: a detector that failed before and is done now may be wanted by what did without."""
+"""How often a plan is made: what did without a detector wants it once it is there."""
 
 
 @dataclass(frozen=True)
@@ -258,8 +258,8 @@ def _borrowed(client: Client, need: int) -> Iterator[Workers]:
         limit, needs = worker["memory_limit"], need * worker["nthreads"]
         if limit and limit < needs:
             raise NotEnoughMemoryError(
-                f"worker {address} ({worker['nthreads']} threads) would have {limit / 2**30:.2f} GiB of memory, "
-                f"units need {needs / 2**30:.2f} GiB: use workers with fewer threads or more memory"
+                f"worker {address} ({worker['nthreads']} threads) would have {limit / 2**30:.2f} GiB of "
+                f"memory, units need {needs / 2**30:.2f} GiB: use workers with fewer threads or more memory"
             )
     slots = sum(worker["nthreads"] for worker in known.values())
     yield Workers(client, slots, f"{len(known)} workers of the given client")
@@ -309,7 +309,8 @@ def _announce(plan: Plan, stream: TextIO | None) -> None:
     for step in plan.steps:
         if step.blocked:
             print(
-                f"{step.blocked} units of {step.name} are left out: what they need is neither done nor chosen",
+                f"{step.blocked} units of {step.name} are left out: "
+                "what they need is neither done nor chosen",
                 file=stream,
             )
 

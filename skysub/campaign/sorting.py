@@ -1,4 +1,4 @@
-"""Exposures in the order of a plan, kept on disk meanwhile: a million take little more memory than a thousand."""
+"""Exposures in the order of a plan, kept on disk meanwhile: a million take little memory."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class SortedExposures:
 
 
 class Spool:
-    """Plans of visits, written one after the other and read as often as wanted, from a file without a name."""
+    """Plans of visits, written one after the other and read as often as wanted, on disk."""
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as this object

@@ -180,7 +180,7 @@ def states_of(view: VisitView, looked: Looked) -> tuple[dict[str, dict[int | Non
     return states, failures
 
 
-def _waits(
+def _waits(  # noqa: PLR0917 - all of one visit
     run: Run,
     step: str,
     detector: int | None,

@@ -68,8 +68,6 @@ class Row:
 def rows_of(campaign: Campaign) -> Iterator[Row]:
     """Go through the finished detectors of a campaign, visit by visit."""
     for visit, detector, marker in campaign.markers():
-        if detector is None:
-            continue
         exposure = campaign.exposure(visit, detector)
         figures: dict[str, float | str] = {
             name: math.nan if value is None else value

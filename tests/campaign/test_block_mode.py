@@ -74,6 +74,6 @@ def test_the_mode_follows_from_detectors_and_cores(step, mode, left, expected):
 
 def test_blocks_are_refused_where_a_step_needs_the_whole():
     profile = load_profile({"profile": "threads"})
+    recipe = load_recipe("calibrate_image", settings=["mode=block"])
     with pytest.raises(RecipeError, match="mode: block is not for calibrate_image"):
-        recipe = load_recipe("calibrate_image", settings=["mode=block"])
         _in_blocks(recipe, chained(recipe.steps, {}), profile, _Counts(1, 0, 0, 1))

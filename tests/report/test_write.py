@@ -171,5 +171,5 @@ def test_beyond_the_budget_visits_in_trouble_have_pictures_first(out, tmp_path, 
 
 def test_settings_are_part_of_the_page(report, out):
     record = skysub.open_campaign(out).run_record()
-    assert json.dumps(record["settings"]["fit"]["superpixel"]) in report.read_text()
+    assert json.dumps(record["steps"][0]["settings"]["fit"]["superpixel"]) in report.read_text()
     assert write_module.__version__ in report.read_text()

@@ -105,7 +105,7 @@ class Product(ABC):
         """What its arrays must have room for: from the shapes of detectors and the units of their pixels."""
         return {}
 
-    def create(
+    def create(  # noqa: B027 - most kinds need nothing
         self,
         run: Run,
         room: Mapping[str, Any],
@@ -114,7 +114,7 @@ class Product(ABC):
         visits: Sequence[int],
         detectors: Sequence[int],
     ) -> None:
-        """Make what must be there before work starts, at full length."""
+        """Make what must be there before work starts, at full length; nothing by default."""
 
     @abstractmethod
     def weight(self, shape: tuple[int, int] | None, config: Any, storing: Storing) -> float:

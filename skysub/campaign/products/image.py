@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from skysub.campaign.products.base import Entry, Product, Slot, Storing
+from skysub.campaign.records import who
 from skysub.campaign.store.arrays import create_images, read_plane, shard_place, write_plane
 from skysub.campaign.store.place import writing
 from skysub.campaign.store.records import described, narrow_mask, pixels_checksum, visit_image_fields
@@ -185,7 +186,7 @@ class Image(Product):
         made: VisitImage = again.outputs()[self.name]
         if pixels_checksum(made.image) != record["pixels_crc32c"]:
             raise NotDoneError(
-                f"the pixels of visit {made.visit} detector {made.detector} cannot be made again bit for bit: "
+                f"the pixels of {who(made.visit, made.detector)} cannot be made again bit for bit: "
                 f"skysub {again.versions()['skysub']} made them; run the campaign again with this version"
             )
         return made.image, made.variance

@@ -100,7 +100,7 @@ def read_header(place: Place) -> Header:
 
 
 def column(place: Place, name: str) -> NDArray[Any] | list[Any] | None:
-    """Values of one column, by unit: an array of numbers (NaN: none), or words; None where it has no such one."""
+    """Values of one column, by unit: numbers (NaN: none), or words; None where there is no such column."""
     header, head = _header(place, place.made())
     where = header.columns.get(name)
     if where is None:

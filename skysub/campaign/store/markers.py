@@ -184,7 +184,7 @@ class Markers:
         return {int(name.partition(".")[0]) for name in names}
 
     def failures(self, visit: int) -> dict[int | None, Failure]:
-        """Why units of a visit failed, by detector (None: the visit itself); finished ones are not among them."""
+        """Why units of a visit failed, by detector (None: the visit itself); finished ones are left out."""
         if self.is_finished(visit):
             return {}
         folder = self.visit_folder(visit)

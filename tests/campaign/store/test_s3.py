@@ -89,7 +89,7 @@ def test_what_is_missing_is_done_and_nothing_else(raw, start, fingerprint, url):
     data = bytearray(shard.read())
     data[100] ^= 1
     shard.put(bytes(data))
-    (arrays / "mask/c/0/1/0/0").remove()
+    (arrays / "mask/c.0.1.0.0").remove()
     assert start(raw, url, inputs="v11*.fits").done == 0
     assert start(raw, url, inputs="v11*.fits", verify=True).done == 2
     assert fingerprint(url) == before
