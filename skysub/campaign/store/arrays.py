@@ -201,7 +201,12 @@ def background_rows(
     store: Place, product: str, visit_index: int, detector_index: int
 ) -> dict[str, NDArray[Any]]:
     """Arrays (layer, ...) of one detector, padded as the store has them."""
-    return {name: np.asarray(_array(store / product / name)[visit_index, detector_index]) for name in FIELDS}
+    means = store / product / "mean"
+    chunk = means / ".".join(("c", str(visit_index), *("0" for _ in _array(means).shape[1:])))
+    # a visit's chunk is read once for all of its detectors, which are asked for one after the other
+    made = chunk.made() if chunk.exists() else None
+    rows = _visit_rows(store / product, visit_index, made)
+    return {name: array[detector_index].copy() for name, array in rows.items()}
 
 
 def _chunk_edge(length: int) -> int:
@@ -248,6 +253,11 @@ def _codec(compression: str, *, mask: bool) -> BloscCodec | None:
     # masks shrink a hundredfold at no cost, so they are compressed in any case
     cname: Literal["lz4", "zstd"] = "zstd" if compression == "zstd" else "lz4"
     return BloscCodec(cname=cname, clevel=1, shuffle="bitshuffle")
+
+
+@functools.lru_cache(maxsize=2)
+def _visit_rows(group: Place, visit_index: int, _made: Hashable) -> dict[str, NDArray[Any]]:
+    return {name: np.asarray(_array(group / name)[visit_index]) for name in FIELDS}
 
 
 def _array(place: Place) -> Any:
