@@ -240,7 +240,8 @@ def act(name: str, folder: Path) -> None:
     elif name == "report":
         from skysub.report.write import write_report
 
-        path = write_report(out)
+        # no pages: there are no arrays to make pictures of
+        path = write_report(out, visits=[])
         print(f"  {path.stat().st_size / 1e6:.2f} MB")
     seconds = time.perf_counter() - clock
     # not getrusage, whose maximum begins with that of the parent

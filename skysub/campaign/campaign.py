@@ -208,12 +208,15 @@ class Campaign:
         found = self._finished(visit, detector, step)
         return found.run.markers(found.step).with_payload(found.marker).as_json()
 
-    def markers(self, step: str | None = None) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    def markers(
+        self, step: str | None = None, visits: Collection[int] | None = None
+    ) -> Iterator[tuple[int, int, dict[str, Any]]]:
         """Go through (visit, detector, marker) of all finished units of a step, visit by visit.
 
-        By default of the last step over detectors; the detector is None for a step over visits.
+        By default of the last step over detectors, and of all visits; the detector is None for a step over
+        visits.
         """
-        for visit, detector, _, marker in markers_of(self._current, step, payload=True):
+        for visit, detector, _, marker in markers_of(self._current, step, visits=visits, payload=True):
             yield visit, detector, marker.as_json()  # type: ignore[misc]
 
     def figures(self, step: str | None = None, only: Collection[str] | None = None) -> QTable:

@@ -108,6 +108,13 @@ class Chain:
 
     def ancestors(self, name: str) -> list[str]:
         """Steps whose products a step reads, directly or not, in order."""
+        return self._ancestors[name]
+
+    @cached_property
+    def _ancestors(self) -> dict[str, list[str]]:
+        return {name: self._above(name) for name in self.links}
+
+    def _above(self, name: str) -> list[str]:
         found: set[str] = set()
         waiting = [name]
         while waiting:

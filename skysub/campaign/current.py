@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from numpy.typing import NDArray
 
@@ -79,9 +79,9 @@ class Current:
                 found.append((run, row))
         return found
 
-    def views(self) -> Iterator[VisitView]:
-        """Go through all visits."""
-        for visit in self.visits:
+    def views(self, visits: Collection[int] | None = None) -> Iterator[VisitView]:
+        """Go through all visits, or some."""
+        for visit in self.visits if visits is None else sorted(visits):
             view = self.view(int(visit))
             if view is not None:
                 yield view

@@ -31,10 +31,14 @@ def step_of(current: Current, run: Run | None = None) -> str:
 
 
 def markers_of(
-    current: Current, step: str | None, *, payload: bool = False
+    current: Current,
+    step: str | None,
+    *,
+    visits: Collection[int] | None = None,
+    payload: bool = False,
 ) -> Iterator[tuple[int, int | None, Run, Marker]]:
     """Go through visit, detector, run and marker of finished units; by default each detector's last step."""
-    for view in current.views():
+    for view in current.views(visits):
         wanted: dict[int | None, str] = (
             dict.fromkeys(view.units.get(step, {}), step)
             if step is not None

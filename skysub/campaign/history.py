@@ -50,6 +50,7 @@ class History:
         self._done: dict[tuple[str, str], set[int | None]] = {}
         self._finished: dict[tuple[str, str], set[int]] = {}
         self._same: dict[tuple[str, int], bool] = {}
+        self._same_visit: dict[str, bool] = {}
         self._serving: dict[tuple[str, str], bool] = {}
         self._lacked: set[str] = set()
         """Steps over the visit that are redone because a detector that was missing is there now."""
@@ -57,6 +58,7 @@ class History:
     def turn_to(self, visit: int, exposures: Mapping[int, Exposure]) -> None:
         """Look at a visit as a recipe means it; visits are to be looked at in rising order."""
         self._plans, self._done, self._same, self._lacked = {}, {}, {}, set()
+        self._same_visit = {}
         self._visit, self._exposures = visit, exposures
         while self._next is not None and self._next[1].visit <= visit:
             if self._next[1].visit == visit:
@@ -162,10 +164,14 @@ class History:
         return self._serving[place]
 
     def _same_inputs(self, run: Run, held: VisitPlan, link: Link, detector: int | None) -> bool:
-        along = list(held.exposures)
         if detector is not None and link.name not in self._chain.whole_visit:
-            along = [detector]
-        return all(self._same_input(run, held, link, each) for each in along)
+            return self._same_input(run, held, link, detector)
+        # asked of each detector of the visit, and the same for all
+        if run.name not in self._same_visit:
+            self._same_visit[run.name] = all(
+                self._same_input(run, held, link, each) for each in held.exposures
+            )
+        return self._same_visit[run.name]
 
     def _same_input(self, run: Run, held: VisitPlan, link: Link, detector: int) -> bool:
         if detector not in self._exposures:

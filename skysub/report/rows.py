@@ -11,7 +11,7 @@ import numpy as np
 from skysub.campaign.store.backgrounds import unpacked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from skysub.campaign.campaign import Campaign
 
@@ -65,9 +65,9 @@ class Row:
         return f"{self.visit}-{self.detector}"
 
 
-def rows_of(campaign: Campaign) -> Iterator[Row]:
-    """Go through the finished detectors of a campaign, visit by visit."""
-    for visit, detector, marker in campaign.markers():
+def rows_of(campaign: Campaign, visits: Collection[int] | None = None) -> Iterator[Row]:
+    """Go through the finished detectors of a campaign, or of some visits, visit by visit."""
+    for visit, detector, marker in campaign.markers(visits=visits):
         exposure = campaign.exposure(visit, detector)
         figures: dict[str, float | str] = {
             name: math.nan if value is None else value
