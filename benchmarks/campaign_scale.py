@@ -211,7 +211,7 @@ def act(name: str, folder: Path) -> None:
     import skysub
 
     out = folder / "out"
-    clock = time.perf_counter()
+    clock, before = time.perf_counter(), time.process_time()
     if name == "status":
         from skysub.cli import main
 
@@ -243,13 +243,14 @@ def act(name: str, folder: Path) -> None:
         # no pages: there are no arrays to make pictures of
         path = write_report(out, visits=[])
         print(f"  {path.stat().st_size / 1e6:.2f} MB")
-    seconds = time.perf_counter() - clock
+    seconds, working = time.perf_counter() - clock, time.process_time() - before
     # not getrusage, whose maximum begins with that of the parent
     (line,) = [
         each for each in Path("/proc/self/status").read_text().splitlines() if each.startswith("VmHWM")
     ]
     peak = int(line.split()[1]) / 1024
-    print(json.dumps({"act": name, "seconds": round(seconds, 2), "MiB": round(peak)}))
+    found = {"act": name, "seconds": round(seconds, 2), "CPU": round(working, 2), "MiB": round(peak)}
+    print(json.dumps(found))
 
 
 ACTS = ("open", "status", "visits", "figures", "all figures", "marker", "plan", "report")
@@ -269,7 +270,7 @@ def measured(folder: Path, acts) -> list[dict]:
         )
         *said, last = done.stdout.splitlines()
         found.append(json.loads(last))
-        print(f"{name}: {found[-1]['seconds']} s, {found[-1]['MiB']} MiB at most")
+        print(f"{name}: {found[-1]['seconds']} s ({found[-1]['CPU']} of CPU), {found[-1]['MiB']} MiB at most")
         print("\n".join(said), flush=True)
     return found
 

@@ -150,7 +150,7 @@ def _write_large(
         "visits": rows,
         "visit_columns": columns,
         "visits_note": (
-            "Figures are medians over the detectors of a visit. A click on a heading sorts. Visits that are links "
+            "Figures are medians over the detectors of a visit. A click on a heading sorts. Linked visits "
             f"have a page; `skysub report {status.output} --visit NUMBER` makes those of others."
         ),
         "folder": folder.name,
