@@ -30,7 +30,7 @@ _STORED = {"lz4": 0.9, "zstd": 0.88, "none": 1.0}
 _MASK_STORED = 0.02
 """Stored bytes per byte of noise-like pixels and of masks."""
 
-_HEAVY = ("wcs", "header")
+_HEAVY = ("wcs", "wcs_numbers", "header")
 """What is long in the description of an image."""
 
 
