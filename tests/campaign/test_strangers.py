@@ -206,8 +206,8 @@ def test_reading_imports_nothing_that_a_store_names(raw, tmp_path, start):
 def test_steps_that_are_not_imported_are_read_by_what_their_run_says_of_them(
     raw,
     tmp_path,
-    steps,
-    monkeypatch,  # noqa: ARG001
+    steps,  # noqa: ARG001
+    monkeypatch,
 ):
     chain = "{'chain_steps:first': {}, 'chain_steps:second': {}, 'chain_steps:third': {}}"
     recipe = tmp_path / "own.yaml"
