@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import functools
 import math
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
+import google_crc32c
 import numpy as np
 import zarr
 from zarr.codecs import BloscCodec
 from zarr.storage import MemoryStore, StorePath
 
 from skysub.campaign.store.backgrounds import FIELDS
-from skysub.campaign.store.records import pixels_checksum
-from skysub.campaign.store.shards import ShardFormat, encoded_shard
+from skysub.campaign.store.shards import ShardFormat, shard_parts
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Hashable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -131,14 +132,17 @@ def write_plane(
         whole = np.full(shape, PLANES[name][1], PLANES[name][0])
         whole[: pixels.shape[0], : pixels.shape[1]] = pixels
         pixels = whole
-    data = _encoded(array, index, pixels)
+    layout = ShardFormat.of(array)
+    parts = _by_zarr(array, index, pixels) if layout is None else shard_parts(layout, pixels)
     shard = shard_place(store, product, name, index)
-    if data is None:
+    first = next(parts, None)
+    if first is None:
         # nothing but the fill value: Zarr keeps no file for that
         shard.remove()
         return {"bytes": 0, "crc32c": ""}
-    shard.put(data.data, durable=durable, scratch=scratch)
-    return {"bytes": data.nbytes, "crc32c": pixels_checksum(data)}
+    written = _Written()
+    shard.put_parts(map(written.add, chain((first,), parts)), durable=durable, scratch=scratch)
+    return {"bytes": written.bytes, "crc32c": f"{written.crc:08x}"}
 
 
 def read_plane(
@@ -189,12 +193,12 @@ def write_background_rows(
             for number, layer in enumerate(rows[index]):
                 inner = tuple(slice(0, length) for length in layer[name].shape)
                 block[index, number][inner] = layer[name]
-        data = _encoded(array, (visit_index,), block)
+        data = b"".join(_by_zarr(array, (visit_index,), block))
         chunk = store / product / name / ".".join(("c", str(visit_index), *("0" for _ in block.shape)))
-        if data is None:
-            chunk.remove()
+        if data:
+            chunk.put(data, durable=durable)
         else:
-            chunk.put(data.data, durable=durable)
+            chunk.remove()
     return unfit
 
 
@@ -271,13 +275,23 @@ def _opened(place: Place, _made: Hashable) -> Any:
     return zarr.open_array(place.zarr_store(), mode="r", zarr_format=3)
 
 
-def _encoded(array: Any, index: tuple[int, ...], block: NDArray[Any]) -> NDArray[np.uint8] | None:
-    """Bytes of the one shard or chunk that holds a whole block; None where it is all the fill value."""
-    layout = ShardFormat.of(array)
-    if layout is not None:
-        return encoded_shard(layout, block)
+def _by_zarr(array: Any, index: tuple[int, ...], block: NDArray[Any]) -> Iterator[bytes]:
+    """Bytes that Zarr makes of the one shard or chunk that holds a block; none where it is all filling."""
     kept: dict[str, Any] = {}
     sink = zarr.Array(zarr.AsyncArray(array.metadata, StorePath(MemoryStore(kept))))
     # as a slice of the array's own rank: a whole shard is then taken as it is, without a copy
     sink[tuple(slice(each, each + 1) for each in index)] = block[(np.newaxis,) * len(index)]
-    return kept.popitem()[1].as_numpy_array().view(np.uint8) if kept else None
+    for made in kept.values():
+        yield made.to_bytes()
+
+
+class _Written:
+    """Size and checksum of what is written part by part."""
+
+    def __init__(self) -> None:
+        self.bytes, self.crc = 0, 0
+
+    def add(self, part: bytes) -> bytes:
+        self.bytes += len(part)
+        self.crc = google_crc32c.extend(self.crc, part)
+        return part

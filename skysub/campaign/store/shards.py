@@ -15,9 +15,11 @@ import google_crc32c
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
-__all__ = ["ShardFormat", "encoded_shard"]
+__all__ = ["ShardFormat", "shard_parts"]
 
 _BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
 _INDEX = [_BYTES, {"name": "crc32c"}]
@@ -65,8 +67,11 @@ class ShardFormat:
         )
 
 
-def encoded_shard(layout: ShardFormat, block: NDArray[Any]) -> NDArray[np.uint8] | None:
-    """Bytes of the shard that holds a whole block; None where it is all the fill value.
+def shard_parts(layout: ShardFormat, block: NDArray[Any]) -> Iterator[bytes]:
+    """Make the bytes of the shard that holds a whole block, chunk by chunk; none where it is all filling.
+
+    No more than a chunk is held at a time: memory for a whole shard would have to be asked of the system each
+    time, which takes as long as compressing it.
 
     Parameters
     ----------
@@ -83,26 +88,25 @@ def encoded_shard(layout: ShardFormat, block: NDArray[Any]) -> NDArray[np.uint8]
         block = whole
     counts = tuple(length // edge for length, edge in zip(layout.shard, layout.chunk, strict=True))
     index = np.full((*counts, 2), _ABSENT, "<u8")
-    parts: list[Any] = []
+    chunk = np.empty(layout.chunk, layout.dtype)
     end = 0
     for place in _morton_order(counts):
         cut = tuple(slice(i * edge, (i + 1) * edge) for i, edge in zip(place, layout.chunk, strict=True))
-        chunk = np.ascontiguousarray(block[cut])
+        np.copyto(chunk, block[cut])
         if _is_filling(chunk, layout.fill):
             continue
         if layout.compressor is None:
-            part: Any = chunk.reshape(-1).view(np.uint8)
+            part = chunk.tobytes()
         else:
             name, level, shuffle, size, width = layout.compressor
             part = compress(chunk, name.encode(), level, shuffle, size, typesize=width)
-        parts.append(part)
+        yield part
         index[place] = end, len(part)
         end += len(part)
-    if not parts:
-        return None
-    listed = index.tobytes()
-    parts += [listed, google_crc32c.value(listed).to_bytes(4, "little")]
-    return np.frombuffer(b"".join(parts), np.uint8)
+    if end:
+        listed = index.tobytes()
+        yield listed
+        yield google_crc32c.value(listed).to_bytes(4, "little")
 
 
 def _is_filling(chunk: NDArray[Any], fill: Any) -> bool:
