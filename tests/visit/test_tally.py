@@ -24,7 +24,9 @@ def test_pieces_in_any_order_with_holes_and_overlaps():
             tally = Tally()
             for start, stop in np.sort(rng.integers(0, size + 1, (rng.integers(0, 6), 2)), axis=1):
                 tally.add(int(start), data[start:stop])
-            assert tally.total(size, lambda at, count, data=data: bytes(data[at : at + count])) == crc_of(data)
+            assert tally.total(size, lambda at, count, data=data: bytes(data[at : at + count])) == crc_of(
+                data
+            )
 
 
 def test_what_was_taken_in_is_not_read_again_and_long_holes_come_in_pieces():

@@ -204,14 +204,14 @@ class _Inflated:
             if left or found not in self.sizes:
                 raise UnusualTileError
             if parts and (found != size or tile != first + len(parts) or room > _BATCH):
-                yield np.frombuffer(b"".join(parts), np.uint8), first, first + len(parts), size
+                yield np.frombuffer(bytearray().join(parts), np.uint8), first, first + len(parts), size
                 parts = []
             if not parts:
                 first, size, room = tile, found, 0
             parts.append(unpacked)
             room += len(unpacked)
         if parts:
-            yield np.frombuffer(b"".join(parts), np.uint8), first, first + len(parts), size
+            yield np.frombuffer(bytearray().join(parts), np.uint8), first, first + len(parts), size
 
 
 def _columns(hdu: Hdu, data: NDArray[np.uint8]) -> dict[str, _Column]:
