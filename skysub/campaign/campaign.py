@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from skysub.campaign.steps import Step
     from skysub.campaign.store.place import Place
     from skysub.campaign.store.runs import Run
+    from skysub.report.dashboard.server import Dashboard
+    from skysub.report.notebook import Shown
     from skysub.visit.image import VisitImage
 
 __all__ = ["Campaign", "open_campaign"]
@@ -74,6 +77,28 @@ class Campaign:
     def __repr__(self) -> str:
         steps = " > ".join(chain_names(self._current.runs[-1]))
         return f"<Campaign {self.path}: {steps}, {len(self._current.visits)} visits, {len(self.runs)} runs>"
+
+    def _repr_html_(self) -> str:
+        return str(_shown_by("notebook").campaign_html(self))
+
+    def show(self, visit: int) -> Shown:
+        """Show the focal plane of a visit in a notebook: image, sky model, residual, mask and maps.
+
+        Raises
+        ------
+        NotDoneError
+            When there is no such visit.
+        """
+        shown: Shown = _shown_by("notebook").show_visit(self, visit)
+        return shown
+
+    def dashboard(self, *, port: int = 0) -> Dashboard:
+        """Serve the pages of this campaign on this machine, until ``close`` of what is returned.
+
+        In a notebook it is shown as a link. `skysub.start_dashboard` has more to choose from.
+        """
+        started: Dashboard = _shown_by("dashboard.server").start_dashboard(str(self.path), port=port)
+        return started
 
     @property
     def runs(self) -> tuple[str, ...]:
@@ -613,6 +638,11 @@ class Campaign:
         if state.startswith("waiting"):
             return f"{of} is {state}"
         return f"{of} is not done yet: `skysub run` continues"
+
+
+def _shown_by(module: str) -> Any:
+    # what shows campaigns stands above them, and is imported only when a person wants to look
+    return importlib.import_module(f"skysub.report.{module}")
 
 
 def _listed(numbers: list[int], most: int = 12) -> str:
