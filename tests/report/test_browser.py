@@ -125,7 +125,7 @@ def test_the_latest_visit_comes_first(page):
     assert visits == ["v-14", "v-13", "v-12", "v-11"]
 
 
-def test_the_verdict_leads_and_flags_open_detectors(page):
+def test_the_verdict_leads(page):
     assert run(page, "return document.querySelector('.verdict').textContent").startswith("1 unit failed.")
 
 
