@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from skysub._version import __version__
 from skysub.campaign.coordinator import Coordinator
+from skysub.campaign.mend import mend_store
 from skysub.campaign.plan import make_plan
 from skysub.campaign.progress import LOG, Progress, logged
 from skysub.campaign.recipe import Recipe, load_recipe
 from skysub.campaign.records import who
 from skysub.campaign.store.address import place_at
 from skysub.campaign.store.place import writing
-from skysub.campaign.store.runs import remove_unplanned
+from skysub.campaign.store.runs import remove_partial, remove_unplanned
+from skysub.campaign.store.seals import sealed
 from skysub.cluster import ALL_CORES, Workers, connected, expected_slots, load_profile
 from skysub.errors import ClusterError, NotEnoughMemoryError, OutputError, RecipeError
 from skysub.text import printable
@@ -97,7 +99,7 @@ def run_campaign(
         A Dask client whose workers do the work, and which stays open; by default workers are started, or
         connected to, as the recipe's ``cluster`` says.
     verify
-        Compare what finished units wrote with their checksums first, and redo those that differ.
+        Compare all files of the store with their checksums first; what is damaged is made again.
     stream
         Where progress is shown, such as ``sys.stderr``; None shows none.
 
@@ -124,6 +126,10 @@ def run_campaign(
     output = place_at(output).absolute()
     with output.locked() as hold:
         remove_unplanned(output)
+        remove_partial(output)
+        for mended in mend_store(output) if verify else ():
+            if stream is not None:
+                print(printable(f"mended: {mended}"), file=stream)
         outcomes: list[Outcome] = []
         for _ in range(_ROUNDS):
             plan = make_plan(recipe, output, verify=verify, steps=steps, visits=visits, keep_index=True)
@@ -294,7 +300,7 @@ def _note_unreadable(output: Place, unreadable: tuple[Unreadable, ...]) -> None:
         return
     rows = [{"path": each.path, "reason": each.reason} for each in unreadable]
     with writing(output):
-        noted.put(json.dumps(rows, indent=1).encode())
+        noted.put(sealed(json.dumps({"inputs": rows}, indent=1).encode()))
 
 
 def _announce(plan: Plan, stream: TextIO | None) -> None:

@@ -10,8 +10,8 @@ from skysub.campaign.context import chain_of
 from skysub.campaign.current import Current
 from skysub.campaign.records import Failure, who
 from skysub.campaign.store.address import place_at
-from skysub.campaign.store.place import read_json
 from skysub.campaign.store.runs import existing_runs
+from skysub.campaign.store.seals import read_sealed
 from skysub.text import printable
 
 if TYPE_CHECKING:
@@ -93,6 +93,8 @@ def read_status(output: str | os.PathLike[str] | Place) -> Status:
         When there is no campaign.
     StoreVersionError
         When it was written by another version of skysub, whose layout is not known.
+    DamagedError
+        When a file that must be read is not as it was written.
     """
     output = place_at(output)
     return status_of(output, Current(existing_runs(output)))
@@ -122,7 +124,7 @@ class Looked:
 
 def status_of(output: Place, current: Current) -> Status:
     """Read how far a campaign is whose runs are open."""
-    unreadable = read_json(output / "unreadable.json") or []
+    unreadable = (read_sealed(output / "unreadable.json") or {}).get("inputs", [])
     failures = [Failure(path=each["path"], message=each["reason"]) for each in unreadable]
     looked = Looked()
     totals: dict[str, Counter[str]] = {}
