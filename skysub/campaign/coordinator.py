@@ -54,7 +54,7 @@ class Coordinator:
         self.widened = False
         """Whether a detector is done now that a finished unit of its visit did without."""
         self._in_blocks = in_blocks
-        self._slots = 1
+        self._workers: Workers | None = None
         self._run = run
         self._chain = plan.chain
         self._progress = progress
@@ -69,17 +69,29 @@ class Coordinator:
 
     def work(self, workers: Workers) -> None:
         """Do all units that are left."""
-        self._slots = workers.slots
-        # a unit in blocks leaves its thread to others, so these are counted here
-        size = 1 if self._in_blocks else 4 * workers.slots + 4
-        window = Window(workers.client, size=size)
+        self._workers = workers
+        workers.say = self._say
+        window = Window(workers, size=self._in_flight)
         try:
             for finished in window.run(self._next, stopping=self._stopping):
                 self._task_over(finished)
         finally:
             window.close()
 
+    def _in_flight(self, slots: int) -> int:
+        """Tasks that keep so many units at once going."""
+        if not slots:
+            return 0
+        # a unit in blocks leaves its thread to others, so these are counted here
+        return 1 if self._in_blocks else 4 * slots + 4
+
+    def _say(self, message: str) -> None:
+        LOG.warning(message)
+        self._progress.say(message)
+
     def _stopping(self) -> bool:
+        if self._workers is not None:
+            self._workers.need(self._progress.remaining, self._progress.over)
         if self._hold.lost:
             self._halt(self._hold.lost)
         return self._stop.is_set() or bool(self.halted)
@@ -127,11 +139,12 @@ class Coordinator:
 
     def _job(self, run: Run, units: Sequence[WorkUnit]) -> Job:
         lines = [unit.to_json() for unit in units]
-        if self._in_blocks:
+        if self._in_blocks and self._workers is not None:
+            workers = self._workers
             return Job(
                 tuple(unit.name for unit in units),
                 process_units_in_blocks,
-                (str(run.folder), lines, self._slots),
+                (str(run.folder), lines, max(1, workers.slots), workers.addresses),
             )
         return Job(tuple(unit.name for unit in units), process_units, (str(run.folder), lines))
 

@@ -73,6 +73,6 @@ def _say_work(plan: Plan, profile: Profile, slots: int, output: str) -> None:
             print(f"left out   {step.blocked} of {step.name}: what they need is neither done nor chosen")
     print(f"storage    {plan.storage / 1e9:.2f} GB to be written")
     print(f"memory     {plan.memory / 2**30:.2f} GiB for the largest unit")
-    where = f"{profile.kind}, {slots} at once" if slots else f"{profile.kind}, {profile.address}"
+    where = f"{profile.where}, {slots} at once" if slots else profile.where
     time = span(plan.core_seconds / max(1, slots))
     print(f"time       {time} expected on {where}, without the start of workers and first compilation")
