@@ -26,7 +26,7 @@ _LOOK_EVERY = 1.0
 _LOOK_FIRST = 0.1
 """The same while there is no worker."""
 
-_ALL_REFUSED = 5.0
+_ALL_REFUSED = 15.0
 """Seconds for which good workers may still come, when all that are there were left out."""
 
 _LOST = 120.0
