@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from skysub.campaign.progress import Progress
     from skysub.campaign.store.place import Hold
     from skysub.campaign.store.runs import Run
+    from skysub.campaign.store.stop import StopRequest
     from skysub.campaign.window import Finished
     from skysub.cluster import Workers
 
@@ -47,6 +48,7 @@ class Coordinator:
         progress: Progress,
         stop: threading.Event,
         hold: Hold,
+        asked_to_stop: StopRequest,
         *,
         in_blocks: bool,
     ) -> None:
@@ -60,6 +62,7 @@ class Coordinator:
         self._progress = progress
         self._stop = stop
         self._hold = hold
+        self._asked_to_stop = asked_to_stop
         self._flows: dict[int, VisitFlow] = {}
         self._ready: deque[tuple[Run, WorkUnit]] = deque()
         self._again: deque[Job] = deque()
@@ -94,6 +97,9 @@ class Coordinator:
             self._workers.need(self._progress.remaining, self._progress.over)
         if self._hold.lost:
             self._halt(self._hold.lost)
+        if not self._stop.is_set() and self._asked_to_stop.is_made():
+            self._say("asked to stop by `skysub cancel`: finishing the units in flight")
+            self._stop.set()
         return self._stop.is_set() or bool(self.halted)
 
     def _visits(self, plan: Plan) -> Iterator[None]:

@@ -20,6 +20,7 @@ from skysub.campaign.store.address import place_at
 from skysub.campaign.store.place import writing
 from skysub.campaign.store.reach import reachable
 from skysub.campaign.store.runs import remove_unplanned
+from skysub.campaign.store.stop import StopRequest
 from skysub.cluster import ALL_CORES, Demand, Workers, connected, expected_slots, load_profile
 from skysub.cluster.address import borrowed
 from skysub.errors import OutputError, RecipeError
@@ -127,6 +128,7 @@ def run_campaign(
     output = place_at(output).absolute()
     with output.locked() as hold:
         remove_unplanned(output)
+        StopRequest(output).clear()
         outcomes: list[Outcome] = []
         for _ in range(_ROUNDS):
             plan = make_plan(recipe, output, verify=verify, steps=steps, visits=visits, keep_index=True)
@@ -206,7 +208,9 @@ class _Work:
                 progress = Progress(" > ".join(plan.chain.names), counts.left, stream)
                 how = ", detectors cut into blocks" if in_blocks else ""
                 progress.say(f"run {run.name} on {workers.described}{how}; log: {kept_log}")
-                coordinator = Coordinator(run, plan, progress, stop, self.hold, in_blocks=in_blocks)
+                coordinator = Coordinator(
+                    run, plan, progress, stop, self.hold, StopRequest(self.output), in_blocks=in_blocks
+                )
                 coordinator.work(workers)
                 progress.end()
             LOG.info("ends: %d done, %d failed, %d waiting", progress.done, progress.failed, progress.waiting)

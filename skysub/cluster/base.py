@@ -55,7 +55,7 @@ class Profile(BaseModel, ABC):
     kind: str
     """Name of the class, as `skysub.cluster.profiles.KINDS` has it."""
 
-    def check(self) -> None:  # noqa: B027 - most kinds need none
+    def check(self) -> None:
         """Look at what the types of the fields do not say.
 
         Raises

@@ -37,8 +37,11 @@ def answer_of(command: Sequence[str], *, given: str = "") -> str:
     except subprocess.TimeoutExpired:
         raise ClusterError(f"{command[0]} did not answer in {_SECONDS} s: is the batch system up?") from None
     if done.returncode:
-        said = " ".join((done.stderr or done.stdout).split())
-        raise ClusterError(f"{command[0]}: {said or f'exit code {done.returncode}'}")
+        lines = (
+            line.strip().removeprefix(f"{command[0]}: ") for line in (done.stderr or done.stdout).splitlines()
+        )
+        said = "; ".join(line.removeprefix("error: ") for line in lines if line)
+        raise ClusterError(f"{command[0]} says: {said or f'nothing, and exits with {done.returncode}'}")
     return done.stdout
 
 
