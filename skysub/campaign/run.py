@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from skysub.campaign.store.place import Hold, Place
     from skysub.cluster import Profile
 
-__all__ = ["Outcome", "run_campaign"]
+__all__ = ["Outcome", "job_name", "run_campaign"]
 
 _ROUNDS = 3
 """How often a plan is made: what did without a detector wants it once it is there."""
@@ -199,7 +199,7 @@ class _Work:
             # a detector in blocks keeps all workers busy, however few detectors there are
             at_once = ALL_CORES if in_blocks else counts.left
             demand = Demand(
-                counts.memory, max(1, at_once), counts.seconds, log, _job_name(self.output), store_check
+                counts.memory, max(1, at_once), counts.seconds, log, job_name(self.output), store_check
             )
             opened: AbstractContextManager[Workers] = (
                 connected(self.profile, demand) if self.client is None else borrowed(self.client, demand)
@@ -232,7 +232,7 @@ class _Work:
         return outcome, coordinator.widened
 
 
-def _job_name(output: Place) -> str:
+def job_name(output: Place) -> str:
     """Name of this campaign among others in a queue."""
     return f"skysub-{zlib.crc32(str(output).encode()):08x}"
 

@@ -20,8 +20,11 @@ _VERBS: dict[str, str] = {
     "simulate": "Make visits whose sky is known.",
     "score": "Score models of the sky against a simulation's truth.",
     "run": "Do a campaign, or what is left of it.",
+    "submit": "Hand the coordinator of a campaign to a cluster, which keeps it running.",
+    "cancel": "Ask whoever works on a campaign to stop.",
     "plan": "Show what run would do, and what it would cost.",
     "status": "Show what is done, what failed and why, and what is left.",
+    "cluster": "Look whether the workers of a profile can do units.",
     "export": "Write products of a campaign as FITS, Parquet and JSON files.",
     "report": "Write what a campaign made as one HTML file, to look at.",
 }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from skysub.campaign.plan import make_plan
 from skysub.campaign.progress import span
 from skysub.campaign.recipe import load_recipe
-from skysub.cli.run import add_recipe_arguments
+from skysub.cli.run import add_recipe_arguments, add_selection_arguments
 from skysub.cluster import expected_slots, load_profile
 from skysub.text import printable
 
@@ -23,6 +23,7 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the verb takes."""
     add_recipe_arguments(parser)
+    add_selection_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:

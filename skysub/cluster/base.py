@@ -13,13 +13,22 @@ from skysub.cluster.dask_settings import CONFIGURATION
 from skysub.errors import ClusterError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
     from skysub.cluster.workers import Workers
 
-__all__ = ["ALL_CORES", "LOOPBACK", "Demand", "Profile", "connected", "expected_slots", "started"]
+__all__ = [
+    "ALL_CORES",
+    "LOOPBACK",
+    "Demand",
+    "Profile",
+    "Submission",
+    "connected",
+    "expected_slots",
+    "started",
+]
 
 ALL_CORES = 1_000_000
 """A number of units that no cluster does at once."""
@@ -45,6 +54,18 @@ class Demand:
     store_check: tuple[str, str, tuple[str, ...]] | None = None
     """Module, function and arguments: a call that each worker makes when it joins, and that says in a
     sentence what is wrong with the campaign's store as seen from there; empty where nothing is."""
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A coordinator that was handed to a place."""
+
+    job: str
+    """Identifier that the place gave it; empty where nothing was handed in."""
+    name: str
+    """Name of the campaign there."""
+    script: str
+    """What was handed in."""
 
 
 class Profile(BaseModel, ABC):
@@ -85,6 +106,50 @@ class Profile(BaseModel, ABC):
         ClusterError
             When no scheduler or queue answers, or refuses what it is asked for.
         """
+
+    def submit(self, command: Sequence[str], name: str, logs: Path, *, dry_run: bool = False) -> Submission:
+        """Hand the coordinator itself to the place, as a job that outlives this process.
+
+        Parameters
+        ----------
+        command
+            What starts the coordinator: ``skysub run`` and what it is given.
+        name
+            Of the campaign, as `Demand` has it.
+        logs
+            Folder for what the job prints.
+        dry_run
+            Only say what would be handed in.
+
+        Raises
+        ------
+        ClusterError
+            When the place takes no coordinator, or refuses this one.
+        """
+        raise ClusterError(
+            f"a cluster of kind {self.kind} takes no coordinator: use `skysub run`, or a profile of kind slurm or "
+            "kubernetes"
+        )
+
+    def state_of(self, submission: Submission) -> str:
+        """Return what the place says of a coordinator that was handed in; empty where it is over.
+
+        Raises
+        ------
+        ClusterError
+            When the place cannot be asked from here.
+        """
+        raise ClusterError(f"a cluster of kind {self.kind} has no coordinator")
+
+    def withdraw(self, submission: Submission) -> None:
+        """Remove a coordinator that was handed in, and its workers.
+
+        Raises
+        ------
+        ClusterError
+            When the place cannot be asked from here.
+        """
+        raise ClusterError(f"a cluster of kind {self.kind} has no coordinator")
 
     @property
     def where(self) -> str:

@@ -111,8 +111,10 @@ class Fleet:
         self._left = 0
         self._done = 0
         self._jobs: dict[str, QueuedJob] = {}
-        self._futile = 0
-        """Jobs that ended since a unit was finished."""
+        self._handed_in = 0
+        """Jobs that were handed in so far."""
+        self._ended_then = 0
+        """Jobs that had ended when a unit was seen to be finished last."""
         self._done_then = 0
         self._refused = ""
         self._over = threading.Event()
@@ -136,7 +138,7 @@ class Fleet:
         self._queue.cancel()
         keeper = threading.Thread(target=self._keep, daemon=True)
         try:
-            self._queue.submit(self._script, self.wanted)
+            self._submit(self.wanted)
             keeper.start()
             yield
         finally:
@@ -172,15 +174,15 @@ class Fleet:
 
     def _look(self) -> None:
         jobs = {each.cancel_by: each for each in self._queue.alive()}
-        ended = [job for key, job in self._jobs.items() if key not in jobs]
+        # some come and go between two looks
+        ended = self._handed_in - len(jobs)
         self._jobs = jobs
         if self._done > self._done_then:
-            self._futile, self._done_then = 0, self._done
-        self._futile += len(ended)
-        wanted = self.wanted
-        if self._futile > max(_FUTILE, 2 * wanted):
+            self._ended_then, self._done_then = ended, self._done
+        wanted, futile = self.wanted, ended - self._ended_then
+        if futile > max(_FUTILE, 2 * wanted):
             self.trouble = ClusterError(
-                f"{self._futile} jobs ended one after the other, and no unit was finished meanwhile: they die at "
+                f"{futile} jobs ended one after the other, and no unit was finished meanwhile: they die at "
                 f"their start, their walltime is shorter than a unit, or their memory too small{self._last_words()}"
             )
             return
@@ -191,14 +193,16 @@ class Fleet:
                 "cluster.walltime, cluster.cores or cluster.memory"
             )
             return
-        if ended and wanted:
-            _LOG.info("%d jobs ended", len(ended))
         if len(jobs) < wanted:
-            _LOG.info("%d jobs are handed in", wanted - len(jobs))
-            self._queue.submit(self._script, wanted - len(jobs))
+            _LOG.info("%d jobs ended so far; %d are handed in", ended, wanted - len(jobs))
+            self._submit(wanted - len(jobs))
             self._refused = ""
         elif len(jobs) > wanted:
             self._shrink(list(jobs.values()), len(jobs) - wanted)
+
+    def _submit(self, count: int) -> None:
+        self._queue.submit(self._script, count)
+        self._handed_in += count
 
     def _shrink(self, jobs: list[QueuedJob], surplus: int) -> None:
         """Give back jobs that wait, and then those that have nothing to do."""

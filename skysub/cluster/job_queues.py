@@ -13,15 +13,15 @@ import tempfile
 from abc import abstractmethod
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from skysub.cluster.base import Demand, Profile, started
 from skysub.cluster.commands import CommandQueue
 from skysub.cluster.dask_settings import forget_tasks, worker_environment
 from skysub.cluster.fleet import Fleet, FleetWorkers
-from skysub.cluster.limits import allow_open_files, not_enough, parsed_bytes, parsed_seconds
+from skysub.cluster.limits import allow_open_files, not_enough, parsed_bytes, parsed_seconds, walltime_text
 from skysub.cluster.local import dashboard_options
 from skysub.errors import ClusterError, MissingPackageError, RecipeError, how_to_install
 
@@ -48,7 +48,7 @@ class JobProfile(Profile):
     """Worker processes of a job; auto: one for each core."""
     memory: str | int = "4 GiB"
     """Memory of a job, shared evenly by its processes."""
-    walltime: str = "01:00:00"
+    walltime: Annotated[str, BeforeValidator(walltime_text)] = "01:00:00"
     """Time that a job may take; its workers end before that by themselves, and other jobs replace them."""
     queue: str = ""
     """Queue or partition; empty: the system's default."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import resource
+from typing import Any
 
 import psutil
 
 from skysub.errors import ClusterError, NotEnoughMemoryError, RecipeError
 
-__all__ = ["allow_open_files", "memory_here", "not_enough", "parsed_bytes", "parsed_seconds"]
+__all__ = ["allow_open_files", "memory_here", "not_enough", "parsed_bytes", "parsed_seconds", "walltime_text"]
 
 _FILES_OF_WORKER = 12
 """Open files that this process needs for a worker process: pipes and connections (10 were seen)."""
@@ -72,6 +73,13 @@ def parsed_bytes(memory: str | int) -> int:
         return int(parse_bytes(memory))
     except ValueError:
         raise RecipeError(f"cluster.memory must be auto or a size as '3 GiB', not {memory!r}") from None
+
+
+def walltime_text(value: Any) -> Any:
+    """Return a time as text, of which YAML may have made seconds: it reads 10:00:00 as a number to base 60."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        return value
+    return f"{value // 3600:02d}:{value // 60 % 60:02d}:{value % 60:02d}"
 
 
 def parsed_seconds(text: str, key: str) -> float:
