@@ -48,8 +48,8 @@ class Coordinator:
         progress: Progress,
         stop: threading.Event,
         hold: Hold,
-        asked_to_stop: StopRequest,
         *,
+        asked_to_stop: StopRequest,
         in_blocks: bool,
     ) -> None:
         self.halted = ""

@@ -209,7 +209,13 @@ class _Work:
                 how = ", detectors cut into blocks" if in_blocks else ""
                 progress.say(f"run {run.name} on {workers.described}{how}; log: {kept_log}")
                 coordinator = Coordinator(
-                    run, plan, progress, stop, self.hold, StopRequest(self.output), in_blocks=in_blocks
+                    run,
+                    plan,
+                    progress,
+                    stop,
+                    self.hold,
+                    asked_to_stop=StopRequest(self.output),
+                    in_blocks=in_blocks,
                 )
                 coordinator.work(workers)
                 progress.end()

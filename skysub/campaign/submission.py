@@ -130,12 +130,13 @@ def who_holds(output: str | os.PathLike[str] | Place) -> str:
 
 
 def cancel_campaign(output: str | os.PathLike[str]) -> tuple[str, str]:
-    """Ask whoever works on an output to finish the units in flight and stop, and remove what waits in a queue.
+    """Ask whoever works on an output to finish the units in flight, and remove what waits in a queue.
 
     Returns
     -------
     holder, trouble
-        Who was asked, empty where nobody works on it; and why a job that waits could not be removed from here.
+        Who was asked, empty where nobody works on it; and why a job that waits could not be removed from
+        here.
     """
     place = place_at(output).absolute()
     submitted, trouble = read_submission(place), ""

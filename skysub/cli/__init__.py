@@ -38,9 +38,10 @@ IN_USE = 75
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code.
 
-    Our own errors are one line on standard error, and code 1, or 75 where another process works on the output:
-    a schedule need not take that for a failure (EX_TEMPFAIL of sysexits.h: try again later). As shells have it, 130 stands for Ctrl-C, and
-    141 for a reader of the output that left (``skysub plan ... | head``).
+    Our own errors are one line on standard error, and code 1, or 75 where another process works on the
+    output: a schedule need not take that for a failure (EX_TEMPFAIL of sysexits.h: try again later). As
+    shells have it, 130 stands for Ctrl-C, and 141 for a reader of the output that left (``skysub plan ...
+    | head``).
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     verb = next((each for each in given if each in _VERBS), "")

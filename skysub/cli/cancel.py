@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Cancel; 0: asked, or nothing to do; 1: a job could not be removed, or the output is not free in time."""
+    """Cancel; 0: asked, or nothing to do; 1: a job could not be removed, or it goes on."""
     holder, trouble = cancel_campaign(options.output)
     if trouble:
         print(f"what waits in a queue could not be removed from here: {trouble}", file=sys.stderr)

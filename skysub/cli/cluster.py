@@ -1,4 +1,4 @@
-"""``skysub cluster``: look whether the workers of a profile can do units, before a night of them is started."""
+"""``skysub cluster``: look whether the workers of a profile can do units."""
 
 from __future__ import annotations
 
@@ -99,7 +99,8 @@ def _look(workers: Workers, wanted: int, until: float) -> bool:
             print(f"           it {note}")
     for bad in gate.refused.values():
         print(
-            f"left out   {bad.answer.get('name', bad.address)} on {bad.answer.get('host', '?')}: it {bad.problem}"
+            f"left out   {bad.answer.get('name', bad.address)} on {bad.answer.get('host', '?')}: it "
+            f"{bad.problem}"
         )
     if gate.asked:
         print(f"silent     {gate.asked} workers do not answer: are their threads busy with other work?")

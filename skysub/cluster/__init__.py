@@ -1,4 +1,4 @@
-"""Which Dask workers a campaign runs on: a module for each kind of place, and the gate that all workers pass."""
+"""Which Dask workers a campaign runs on: a module for each kind, and the gate that they pass."""
 
 from __future__ import annotations
 

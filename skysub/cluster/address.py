@@ -110,7 +110,8 @@ class AddressProfile(Profile):
             except TypeError:
                 # what Dask raises where a tls:// address meets no certificate at all
                 raise ClusterError(
-                    f"{address} speaks TLS, and there is no certificate to answer with: give cluster.tls.ca_file, "
+                    f"{address} speaks TLS, and there is no certificate to answer with: give "
+                    "cluster.tls.ca_file, "
                     "cluster.tls.cert_file and cluster.tls.key_file"
                 ) from None
             except OSError as error:
@@ -144,13 +145,15 @@ class AddressProfile(Profile):
                 return str(json.loads(path.read_text())["address"])
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise RecipeError(
-                    f"cluster.scheduler_file: {path} cannot be read as what `dask scheduler --scheduler-file` "
+                    f"cluster.scheduler_file: {path} cannot be read as what `dask scheduler "
+                    "--scheduler-file` "
                     f"writes ({type(error).__name__}): start the scheduler first"
                 ) from None
         inherited = os.environ.get("DASK_SCHEDULER_ADDRESS", "")
         if not inherited:
             raise RecipeError(
-                "cluster.address is missing: --set cluster.address=tcp://HOST:8786, or cluster.scheduler_file, or "
+                "cluster.address is missing: --set cluster.address=tcp://HOST:8786, or "
+                "cluster.scheduler_file, or "
                 "DASK_SCHEDULER_ADDRESS in the environment"
             )
         return inherited

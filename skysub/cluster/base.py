@@ -127,7 +127,8 @@ class Profile(BaseModel, ABC):
             When the place takes no coordinator, or refuses this one.
         """
         raise ClusterError(
-            f"a cluster of kind {self.kind} takes no coordinator: use `skysub run`, or a profile of kind slurm or "
+            f"a cluster of kind {self.kind} takes no coordinator: use `skysub run`, or a profile of "
+            "kind slurm or "
             "kubernetes"
         )
 

@@ -31,7 +31,8 @@ def answer_of(command: Sequence[str], *, given: str = "") -> str:
         )
     except FileNotFoundError:
         raise ClusterError(
-            f"there is no command {command[0]} here: start this where the batch system's commands are, such as on "
+            f"there is no command {command[0]} here: start this where the batch system's commands "
+            "are, such as on "
             "its login node"
         ) from None
     except subprocess.TimeoutExpired:
@@ -54,7 +55,8 @@ class CommandQueue:
         Of the jobs.
     submit, alive, cancel
         The commands: the first is given the script at its input and prints an identifier, the second prints
-        one line for each job that waits or runs, beginning with its identifier, the third is given identifiers.
+        one line for each job that waits or runs, beginning with its identifier, the third is given
+        identifiers.
     """
 
     def __init__(

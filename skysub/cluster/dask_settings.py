@@ -45,7 +45,8 @@ CONFIGURATION = {
     "distributed.diagnostics.erred-tasks.max-history": 5,
     "distributed.nanny.pre-spawn-environ": ENVIRONMENT,
 }
-"""Dask's configuration in the process of the coordinator, and in workers that it starts on its own machine."""
+"""Dask's configuration in the process of the coordinator, and in workers that it starts on its own
+machine."""
 
 
 def worker_environment() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A fleet of worker jobs: as many as there is work for, with another one for each that is lost, and none left.
+"""A fleet of worker jobs: as many as there is work for, another for each that is lost, and none in the end.
 
 Nobody else does this: Dask's own cluster objects do not notice that a job ended.
 """
@@ -183,7 +183,8 @@ class Fleet:
         if futile > max(_FUTILE, 2 * wanted):
             self.trouble = ClusterError(
                 f"{futile} jobs ended one after the other, and no unit was finished meanwhile: they die at "
-                f"their start, their walltime is shorter than a unit, or their memory too small{self._last_words()}"
+                "their start, their walltime is shorter than a unit, or their memory too "
+                f"small{self._last_words()}"
             )
             return
         hopeless = [each for each in jobs.values() if each.hopeless]

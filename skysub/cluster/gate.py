@@ -1,7 +1,7 @@
 """The gate: every worker that joins is looked at, and given units only when they can be done there.
 
-A worker that passes is granted a resource of the campaign, one for each unit that it may do at once; units ask
-for that resource, so that Dask itself keeps them from workers that were not looked at, or did not pass.
+A worker that passes is granted a resource of the campaign, one for each unit that it may do at once; units
+ask for that resource, so that Dask itself keeps them from workers that were not looked at, or did not pass.
 """
 
 from __future__ import annotations
@@ -238,7 +238,8 @@ def judged(
     )
     if lacking:
         notes.append(
-            f"lacks settings of the environment ({', '.join(lacking)}), so that units are slower and take more "
+            f"lacks settings of the environment ({', '.join(lacking)}), so that units are slower and "
+            "take more "
             "memory: `skysub cluster environment` prints what to set before workers start"
         )
     if answer.get("pause"):
@@ -267,18 +268,21 @@ def _other_versions(answer: dict[str, Any], mine: dict[str, Any]) -> str:
         return f"cannot import {name} ({why}): install {name} {ours[name]} there, for {answer['python']}"
     if theirs["skysub"] != ours["skysub"]:
         return (
-            f"has skysub {theirs['skysub']}, the coordinator {ours['skysub']}: install {ours['skysub']} there, "
+            f"has skysub {theirs['skysub']}, the coordinator {ours['skysub']}: install "
+            f"{ours['skysub']} there, "
             f"for {answer['python']}"
         )
     for name in ours:
         if _release(theirs[name]) != _release(ours[name]):
             return (
-                f"has {name} {theirs[name]}, the coordinator {ours[name]}: install {name}=={ours[name]} there, "
+                f"has {name} {theirs[name]}, the coordinator {ours[name]}: install "
+                f"{name}=={ours[name]} there, "
                 f"for {answer['python']}"
             )
     if answer["code"] != mine["code"]:
         return (
-            f"has other code of skysub than the coordinator, though both say {ours['skysub']}: install the same "
+            f"has other code of skysub than the coordinator, though both say {ours['skysub']}: "
+            "install the same "
             f"there, for {answer['python']}"
         )
     return ""

@@ -1,7 +1,7 @@
 """Workers as jobs of a batch system: what a profile says of a job, and how its script is made.
 
-The script is that of dask-jobqueue (an extra), whose configuration files hold here as well; jobs are handed in,
-counted and replaced by `skysub.cluster.fleet`.
+The script is that of dask-jobqueue (an extra), whose configuration files hold here as well; jobs are
+handed in, counted and replaced by `skysub.cluster.fleet`.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class JobProfile(Profile):
     log_directory: str = ""
     """Folder for what jobs print; empty: ``jobs`` beside the campaign's log."""
     encrypted: bool = True
-    """Whether coordinator and workers know each other by certificates that are made for the run. Without, whoever
-    reaches the scheduler's port can run what he likes as this user."""
+    """Whether coordinator and workers know each other by certificates that are made for the run. Without,
+    whoever reaches the scheduler's port can run what he likes as this user."""
     patience: float = Field(3600, gt=0)
     """Seconds to wait for a first worker."""
     dashboard: str = ""
@@ -86,7 +86,8 @@ class JobProfile(Profile):
             raise RecipeError(f"cluster.walltime must be {_SHORTEST:.0f} s at least, not {self.walltime}")
         if self.cores % self.process_count:
             raise RecipeError(
-                f"cluster.cores must be a multiple of cluster.processes, not {self.cores} and {self.processes}"
+                f"cluster.cores must be a multiple of cluster.processes, not {self.cores} and "
+                f"{self.processes}"
             )
 
     @property
@@ -115,7 +116,8 @@ class JobProfile(Profile):
         lifetime, spread = self.lifetime
         if demand.seconds > lifetime - spread:
             raise ClusterError(
-                f"cluster.walltime {self.walltime} is shorter than a unit needs, {demand.seconds:.0f} s and the "
+                f"cluster.walltime {self.walltime} is shorter than a unit needs, {demand.seconds:.0f} "
+                "s and the "
                 "start of a worker: use a longer one"
             )
         return min(self.jobs, math.ceil(demand.units / self.cores)) * self.cores
@@ -197,7 +199,7 @@ class JobProfile(Profile):
                 demand,
                 fleet,
                 patience=self.patience,
-                cure="see what the queue says of them, or use another queue, fewer cores, less memory or time",
+                cure="see what the queue says of them, or ask for less: fewer cores, less memory or time",
             )
 
     @abstractmethod
@@ -227,7 +229,7 @@ class JobProfile(Profile):
 
 
 class PBSProfile(JobProfile):
-    """Jobs of PBS or Torque. Its commands were never run by skysub's own tests, its script was only looked at."""
+    """Jobs of PBS or Torque. Its commands were never run by skysub's own tests, its script was made only."""
 
     kind: Literal["pbs"] = "pbs"
     job_class: ClassVar[str] = "dask_jobqueue.pbs:PBSJob"
@@ -254,7 +256,7 @@ class PBSProfile(JobProfile):
 
 
 class HTCondorProfile(JobProfile):
-    """Jobs of HTCondor. Its commands were never run by skysub's own tests, its file was only looked at."""
+    """Jobs of HTCondor. Its commands were never run by skysub's own tests, its file was made only."""
 
     kind: Literal["htcondor"] = "htcondor"
     disk: str = "2 GB"
@@ -323,7 +325,8 @@ def _certificates(folder: Path) -> Iterator[tuple[Path, Any]]:
         made = Security.temporary()
     except ImportError:
         raise MissingPackageError(
-            f"certificates need the package cryptography: {how_to_install('jobqueue')}, or set cluster.encrypted "
+            f"certificates need the package cryptography: {how_to_install('jobqueue')}, or set "
+            "cluster.encrypted "
             "to false where all who reach the scheduler's port are trusted"
         ) from None
     with tempfile.TemporaryDirectory(prefix="tls-", dir=folder) as kept:

@@ -76,7 +76,7 @@ def parsed_bytes(memory: str | int) -> int:
 
 
 def walltime_text(value: Any) -> Any:
-    """Return a time as text, of which YAML may have made seconds: it reads 10:00:00 as a number to base 60."""
+    """Return a time as text, of which YAML may have made seconds: to it 10:00:00 is a number."""
     if isinstance(value, bool) or not isinstance(value, int):
         return value
     return f"{value // 3600:02d}:{value // 60 % 60:02d}:{value % 60:02d}"

@@ -43,8 +43,10 @@ def load_profile(cluster: Mapping[str, Any]) -> Profile:
     changes = dict(cluster)
     path = find_yaml(str(changes.pop("profile", "local")), "cluster")
     tree = read_yaml(path, "cluster")
+    # a file that a site made for dask-labextension
+    if isinstance(tree.get("labextension"), dict):
+        tree = tree["labextension"]
     if isinstance(tree.get("factory"), dict):
-        # a file that a site made for dask-labextension
         tree = {"kind": "factory", **tree}
     kind = str(changes.get("kind", tree.get("kind", "")))
     if kind not in KINDS:

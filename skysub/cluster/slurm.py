@@ -69,7 +69,7 @@ exit "$code"
 
 
 class CoordinatorJob(BaseModel):
-    """The job that `skysub submit` hands in: it does no unit, but hands in worker jobs and counts what is done."""
+    """The job that `skysub submit` hands in: it does no unit, but hands in worker jobs and counts."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -79,7 +79,7 @@ class CoordinatorJob(BaseModel):
     """Time of the job; one that does not suffice is asked for again, as often as needed."""
     queue: str = ""
     """Partition; empty: that of the worker jobs."""
-    warning: int = Field(120, gt=0)
+    warning: int = Field(default=120, gt=0)
     """Seconds before the end of the walltime at which the units in flight are finished."""
     directives: tuple[str, ...] = ()
     """Further options, as they stand after #SBATCH."""

@@ -1,4 +1,4 @@
-"""The workers of a campaign while it runs: how many units they do at once, which changes as they come and go."""
+"""The workers of a campaign while it runs: how many units they do at once, as they come and go."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ class Workers(ABC):
             When there is no worker, and none is to be expected: why, and what to do.
         """
 
-    def need(self, units: int, done: int) -> None:
-        """Say how many units are left, for a cluster that grows and shrinks by that, and how many are done."""
+    def need(self, units: int, done: int) -> None:  # noqa: B027 - most kinds do not grow
+        """Say how many units are left, and how many are done, to a cluster that grows and shrinks."""
 
 
 class OwnWorkers(Workers):

@@ -1,9 +1,9 @@
 """The lock of a campaign in a folder, which holds between machines that share the folder as well.
 
 On a file system of one machine it is the system's own lock (flock), which dies with its process. Whether that
-reaches other machines on NFS, Lustre and their like depends on how they are mounted. There the owner also writes
-the lock again every few seconds, as in a bucket: a successor takes over one that was not renewed for long, by the
-clock of the file server alone, and looks again whether the lock is its own before it begins.
+reaches other machines on NFS, Lustre and their like depends on how they are mounted. There the owner also
+writes the lock again every few seconds, as in a bucket: a successor takes over one that was not renewed for
+long, by the clock of the file server alone, and looks again whether the lock is its own before it begins.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _LOG = logging.getLogger("skysub.campaign")
 _SETTLE = 2.0
 """Seconds after which a lock that two machines took at once belongs to the one that wrote last."""
 
-_OF_ONE_MACHINE = {
-    "bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "overlay", "ramfs", "rootfs", "tmpfs", "xfs", "zfs",
-}  # fmt: skip
+_OF_ONE_MACHINE = frozenset(
+    "bcachefs btrfs ext2 ext3 ext4 f2fs jfs overlay ramfs rootfs tmpfs xfs zfs".split()  # noqa: SIM905 - a table
+)
 """Types of file systems that no other machine sees, unless it asks this one."""
 
 
@@ -87,7 +87,7 @@ def spans_machines(folder: Path) -> bool:
     for line in mounts:
         before, _, after = line.partition(" - ")
         point = before.split()[4].encode().decode("unicode_escape")
-        if len(point) >= depth and (point == "/" or path == point or path.startswith(f"{point}/")):
+        if len(point) >= depth and (point in {"/", path} or path.startswith(f"{point}/")):
             kind, depth = after.split()[0], len(point)
     return kind not in _OF_ONE_MACHINE
 
@@ -202,6 +202,6 @@ def _read(path: Path) -> dict[str, Any]:
 def _in_use(folder: Path, content: dict[str, Any], age: float | None = None) -> OutputInUseError:
     heard = "" if age is None else f", heard of {max(0.0, age):.0f} s ago"
     return OutputInUseError(
-        f"{folder} is in use by {content.get('holder', 'another process')}{heard}: wait for it, stop it, or choose "
-        "another output"
+        f"{folder} is in use by {content.get('holder', 'another process')}{heard}: wait for it, stop it, or "
+        "choose another output"
     )

@@ -58,5 +58,5 @@ def seen_from_here(output: str, token: str) -> str:
         back = own.read()
         own.remove()
     except OSError as error:
-        return f"{output} cannot be written {here} ({error}): let user {os.geteuid()} write there, on every machine"
+        return f"{output} cannot be written {here} ({error}): let user {os.geteuid()} write there"
     return "" if back == token.encode() else f"{output} {here} does not give back what was written to it"

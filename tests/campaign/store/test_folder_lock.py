@@ -26,7 +26,7 @@ def apart(monkeypatch):
 @pytest.mark.usefixtures("apart")
 def test_an_owner_elsewhere_that_renews_its_lock_keeps_it(tmp_path):
     with locked(tmp_path) as hold:
-        with pytest.raises(OutputInUseError, match="is in use by process .*, heard of"), locked(tmp_path):
+        with pytest.raises(OutputInUseError, match=r"is in use by process .*, heard of"), locked(tmp_path):
             pass
         time.sleep(0.5)
         assert not hold.lost
