@@ -5,11 +5,33 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import skysub
+from skysub.visit.planes import MaskPlanes
 
 ROOT = Path(skysub.__file__).parents[1]
+
+
+def write_visits(folder, visits, detectors, *, first=0, band="r", seed=0):
+    """Images of a sky with a gradient."""
+    y, x = np.mgrid[:96, :128]
+    for visit in range(first, first + visits):
+        for detector in range(detectors):
+            rng = np.random.default_rng([seed, visit, detector])
+            image = (900 + 0.05 * x + 0.02 * y + rng.normal(0, 30, (96, 128))).astype(np.float32)
+            made = skysub.VisitImage(
+                image=image,
+                mask=np.zeros(image.shape, np.int32),
+                planes=MaskPlanes({"BAD": 0}),
+                variance=np.full(image.shape, 900, np.float32),
+                visit=visit,
+                detector=detector,
+                band=band,
+            )
+            skysub.write_visit_image(made, folder / f"v{visit}_d{detector}.fits", overwrite=True)
+    return folder
 
 
 class Place:
