@@ -30,7 +30,7 @@ def write_visits(folder, visits, detectors, *, first=0, band="r", seed=0):
                 detector=detector,
                 band=band,
             )
-            skysub.write_visit_image(made, folder / f"v{visit}_d{detector}.fits", overwrite=True)
+            skysub.write_visit_image(made, folder / f"v{visit}_d{detector}.fits")
     return folder
 
 

@@ -15,6 +15,7 @@ from .slurm_node import SlurmNode, why_not
 
 pytestmark = pytest.mark.long
 CAMPAIGN = Path(__file__).parents[1] / "campaign"
+PATH = os.pathsep.join([str(CAMPAIGN), *filter(None, [os.environ.get("PYTHONPATH")])])
 UNITS = 120
 RECIPE = """
 inputs: {raw}/*.fits
@@ -28,7 +29,7 @@ SLURM = """slurm
   jobs: 2
   memory: 2 GiB
   interface: lo
-  prologue: ["export PYTHONPATH={path}"]
+  prologue: ["export PYTHONPATH={path}:$PYTHONPATH"]
 """
 
 
@@ -64,12 +65,11 @@ def recipe(tmp_path, visits):
 @pytest.fixture
 def command(node, tmp_path):
     """Call ``skysub`` where Slurm's commands find the node."""
-    path = os.pathsep.join([str(CAMPAIGN), *filter(None, [os.environ.get("PYTHONPATH")])])
 
     def call(*arguments, timeout=400):
         done = subprocess.run(
             [sys.executable, "-m", "skysub", *map(str, arguments)],
-            env={**node.environment, "PYTHONPATH": path},
+            env={**node.environment, "PYTHONPATH": PATH},
             capture_output=True,
             text=True,
             timeout=timeout,
@@ -191,7 +191,7 @@ def test_all_jobs_may_go_and_nothing_is_lost(node, command, recipe, tmp_path):
     out = tmp_path / "out"
     process = subprocess.Popen(
         [sys.executable, "-m", "skysub", "run", str(recipe(seconds=1.0)), "--output", str(out)],
-        env={**node.environment, "PYTHONPATH": str(CAMPAIGN)},
+        env={**node.environment, "PYTHONPATH": PATH},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
