@@ -16,8 +16,8 @@ def cell_sums(image, flags, ignored, power, limit, y_edges, x_edges, step, total
     """Sums and numbers of image - model in cells, of every ``step``-th row of each.
 
     Pixels with a bit of ``ignored`` in their flags, or whose residual is beyond ``limit`` or not finite, are
-    left out. ``power`` [q, p] are the model's monomial coefficients, as in `evaluation_kernels`; ``total`` and
-    ``count`` are (cells in y, cells in x) float32.
+    left out. ``power`` [q, p] are the model's monomial coefficients, as in `evaluation_kernels`; ``total``
+    and ``count`` are (cells in y, cells in x) float32.
     """
     ny, nx = image.shape
     order = power.shape[1]

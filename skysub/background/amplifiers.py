@@ -11,7 +11,7 @@ import numpy as np
 from skysub.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -107,15 +107,16 @@ def amplifier_grid(shape: tuple[int, int], *, rows: int, columns: int) -> tuple[
 
 
 def do_tile(amplifiers: Sequence[Amplifier], shape: tuple[int, int]) -> bool:
-    """Whether amplifiers lie within an image of ``shape`` (ny, nx), cover it, and none overlaps another."""
-    owners = np.zeros(shape, np.uint8)
-    for amplifier in amplifiers:
-        if amplifier.y[1] > shape[0] or amplifier.x[1] > shape[1]:
-            return False
+    """Whether amplifiers cover an image of ``shape`` (ny, nx), each pixel once, under names of their own."""
+    if any(a.y[1] > shape[0] or a.x[1] > shape[1] for a in amplifiers):
+        return False
+    if len({a.name for a in amplifiers}) < len(amplifiers):
+        return False
     if sum(a.shape[0] * a.shape[1] for a in amplifiers) != shape[0] * shape[1]:
         return False
+    owners = np.zeros(shape, np.bool_)
     for amplifier in amplifiers:
-        owners[amplifier.window] = 1
+        owners[amplifier.window] = True
     return bool(owners.all())
 
 
@@ -136,7 +137,7 @@ class AmplifierBackground:
     rows_per_bin: int = 0
     """Rows over which a value of ``drift`` holds, counted from an amplifier's first row; 0 without drift."""
     drift: tuple[NDArray[np.float64], ...] = ()
-    """For each amplifier (bins,) float64 deviation of its rows from its step; empty where no drift was found."""
+    """For each amplifier (bins,) float64 deviation of its rows from its step; empty without drift."""
     drift_errors: tuple[NDArray[np.float64], ...] = ()
     """Their standard deviations."""
 
@@ -144,7 +145,8 @@ class AmplifierBackground:
         n = len(self.amplifiers)
         if self.steps.shape != (n,) or self.step_errors.shape != (n,):
             raise ConfigError(
-                f"{n} amplifiers need {n} steps and errors, not {self.steps.shape} and {self.step_errors.shape}"
+                f"{n} amplifiers need as many steps and errors, not {self.steps.shape} and "
+                f"{self.step_errors.shape}"
             )
         for values in (self.drift, self.drift_errors):
             bins = [-(-a.shape[0] // self.rows_per_bin) for a in self.amplifiers] if values else []
@@ -154,9 +156,9 @@ class AmplifierBackground:
                     f"{[len(each) for each in values]}"
                 )
         if not do_tile(self.amplifiers, self.shape):
+            named = ", ".join(f"{a.name} {a.section}" for a in self.amplifiers)
             raise ConfigError(
-                f"the amplifiers {', '.join(f'{a.name} {a.section}' for a in self.amplifiers)} do not tile an "
-                f"image of {self.shape[0]} x {self.shape[1]} pixels"
+                f"the amplifiers {named} do not tile an image of {self.shape[0]} x {self.shape[1]} pixels"
             )
 
     def __repr__(self) -> str:
@@ -167,7 +169,7 @@ class AmplifierBackground:
         )
 
     def evaluate(self, *, y: slice = slice(None), x: slice = slice(None)) -> NDArray[np.float32]:
-        """(ny, nx) float32 of a window (rows ``y``, columns ``x``), unit of the image; the whole by default."""
+        """Layer at each pixel of a window, (ny, nx) float32, unit of the image; the whole by default."""
         return self._painted(self._rows(self.steps, self.drift), y, x)
 
     def uncertainty(self, *, y: slice = slice(None), x: slice = slice(None)) -> NDArray[np.float32]:
@@ -178,7 +180,7 @@ class AmplifierBackground:
     def subtract(
         self, image: NDArray[np.floating], out: NDArray[np.floating], *, y0: int = 0, x0: int = 0
     ) -> None:
-        """Put ``image`` minus this layer into ``out``, which may be ``image``; its first pixel is (y0, x0)."""
+        """Put ``image``, whose first pixel is (y0, x0), minus this layer into ``out``; both may be one."""
         for amplifier, values in zip(self.amplifiers, self._rows(self.steps, self.drift), strict=True):
             cut, own = _overlap(amplifier, y0, x0, image.shape)
             if cut is not None:
@@ -199,7 +201,7 @@ class AmplifierBackground:
         return np.stack([values, errors])
 
     @classmethod
-    def of_array(cls, description: dict[str, Any], array: NDArray[np.float64]) -> AmplifierBackground:
+    def of_array(cls, description: Mapping[str, Any], array: NDArray[np.float64]) -> AmplifierBackground:
         """Return the layer that `described` and `as_array` were given.
 
         Raises
@@ -240,9 +242,9 @@ class AmplifierBackground:
         return rows
 
     def _painted(self, rows: list[NDArray[np.float64]], y: slice, x: slice) -> NDArray[np.float32]:
-        for cut in (y, x):
-            if cut.step not in {None, 1}:
-                raise ValueError(f"a window has no step, not {cut}")
+        for part in (y, x):
+            if part.step not in {None, 1}:
+                raise ValueError(f"a window has no step, not {part}")
         (y0, y1, _), (x0, x1, _) = y.indices(self.shape[0]), x.indices(self.shape[1])
         out = np.zeros((max(0, y1 - y0), max(0, x1 - x0)), np.float32)
         for amplifier, values in zip(self.amplifiers, rows, strict=True):

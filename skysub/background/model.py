@@ -57,7 +57,7 @@ class Background:
     faint_light: FaintLight | None = None
     """Light of undetected sources that the model holds; None where nobody has estimated it."""
     amplifiers: AmplifierBackground | None = None
-    """What amplifiers add to the polynomial, a layer of its own; None where there is none, or nobody looked."""
+    """What amplifiers add to the polynomial, a layer of its own; None where nothing was found."""
 
     def __repr__(self) -> str:
         return (

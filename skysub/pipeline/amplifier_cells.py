@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -45,9 +46,7 @@ class Lattice:
         y = tuple(sorted({edge for a in amplifiers for edge in a.y}))
         x = tuple(sorted({edge for a in amplifiers for edge in a.x}))
         by_corner = {(a.y, a.x): a for a in amplifiers}
-        wanted = [
-            ((y[j], y[j + 1]), (x[i], x[i + 1])) for j in range(len(y) - 1) for i in range(len(x) - 1)
-        ]
+        wanted = [((y[j], y[j + 1]), (x[i], x[i + 1])) for j in range(len(y) - 1) for i in range(len(x) - 1)]
         if len(by_corner) != len(wanted) or set(by_corner) != set(wanted):
             return None
         if min(np.diff(y)) < 2 * BIN_ROWS or min(np.diff(x)) < 2 * _CELL_COLUMNS:
@@ -202,7 +201,7 @@ def _step(
 def _located(
     value: NDArray[np.float64], variance: NDArray[np.float64]
 ) -> tuple[float, NDArray[np.float64], float]:
-    """Centre by bisquare weights, the weights, and the scatter about it in units of the errors, 1 at least."""
+    """Centre by bisquare weights, the weights, and the scatter about it in units of the errors (>= 1)."""
     error = np.sqrt(variance)
     centre = float(np.median(value))
     weights, scatter = np.ones(len(value)), 1.0
@@ -225,7 +224,7 @@ def _divided(
     With ``whole`` all but the last of an interval have that size exactly; else they are alike.
     """
     found, owner = [edges[0]], []
-    for number, (first, last) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for number, (first, last) in enumerate(itertools.pairwise(edges)):
         if whole:
             inner = [*range(first + size, last, size), last]
         else:

@@ -58,8 +58,8 @@ class Drift:
 class DriftSystem:
     """Linear equations of polynomial and steps, in which each amplifier may drift.
 
-    The drift is eliminated amplifier by amplifier (Woodbury's identity; its precision is tridiagonal), so that
-    its cost grows with the rows alone.
+    The drift is eliminated amplifier by amplifier (Woodbury's identity; its precision is tridiagonal), so
+    that its cost grows with the rows alone.
     """
 
     def __init__(
@@ -86,16 +86,14 @@ class DriftSystem:
         self.parts = []
         for number in range(int(owners.max()) + 1):
             own, at = row == number // columns, number % columns
-            self.parts.append(
-                tuple(np.ascontiguousarray(a[own, at]) for a in (weight, values, sums))
-            )
+            self.parts.append(tuple(np.ascontiguousarray(a[own, at]) for a in (weight, values, sums)))
 
     def solve(self, drift: Drift | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Coefficients of polynomial and steps, and errors of the steps for a given polynomial."""
         normal, right, _, _ = self._eliminated(drift)
         coefficients = np.linalg.solve(normal, right)
-        steps = np.sqrt(np.diag(np.linalg.inv(normal[self.terms :, self.terms :])))
-        return coefficients, steps
+        errors = np.sqrt(np.diag(np.linalg.inv(normal[self.terms :, self.terms :])))
+        return np.asarray(coefficients), errors
 
     def most_likely_drift(self, certain: float) -> Drift | None:
         """Amplitude and length of greatest evidence; None where no drift is nearly as likely."""

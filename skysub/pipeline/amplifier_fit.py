@@ -62,9 +62,9 @@ def fit_amplifiers(
 ) -> AmplifierBackground | None:
     """Steps and drift, fit together with the polynomial of the sky.
 
-    Steps have to explain whole amplifiers better than a polynomial alone does, and the jumps across boundaries
-    have to bear them out: sky and light are continuous there. Drift has to be shared by the parts of an
-    amplifier's rows, more than columns share anything.
+    Steps have to explain whole amplifiers better than a polynomial alone does, and the jumps across
+    boundaries have to bear them out: sky and light are continuous there. Drift has to be shared by the parts
+    of an amplifier's rows, more than columns share anything.
 
     Parameters
     ----------
@@ -227,7 +227,7 @@ class _Joint:
         self.solve()
 
     def solve(self) -> None:
-        """Fit, in rounds that find points that hold light, and how much more than noise the others scatter."""
+        """Fit in rounds, which find points that hold light, and how much more than noise others scatter."""
         for _ in range(_ROUNDS):
             self.current = self.system()
             self.coefficients, self.step_errors = self.current.solve(self.drift)
@@ -311,11 +311,14 @@ class _Joint:
         if self.drift is None:
             return _layer(cells, steps, errors)
         values, deviations = self.current.drift_by_amplifier(self.drift, self.coefficients)
-        for number, each in enumerate(values):
-            mean = float(np.mean(each))
-            steps[number] += mean
-            each -= mean
-        return _layer(cells, steps, errors, drift=tuple(values), drift_errors=tuple(deviations))
+        means = np.array([float(np.mean(each)) for each in values])
+        return _layer(
+            cells,
+            steps + means,
+            errors,
+            drift=tuple(each - mean for each, mean in zip(values, means, strict=True)),
+            drift_errors=tuple(deviations),
+        )
 
     def _weigh(self, residual: NDArray[np.float64]) -> None:
         variance = self.points.variance

@@ -58,8 +58,8 @@ class Amplifiers:
             else ""
         )
         return (
-            f"Steps of up to {np.ptp(layer.steps):.2g} between {len(layer.amplifiers)} amplifiers{drift}; the "
-            "background includes them as a layer of its own."
+            f"Steps of up to {np.ptp(layer.steps):.2g} between {len(layer.amplifiers)} amplifiers{drift}; "
+            "the background includes them as a layer of its own."
         )
 
     def look_roughly(
@@ -75,7 +75,7 @@ class Amplifiers:
     def look(
         self, image: NDArray[np.float32], flags: NDArray[np.uint8], sky: Background, noise: float
     ) -> bool:
-        """Look for steps and drift in an image without `layer`, its sources masked; whether `layer` changed."""
+        """Look for steps and drift in an image without `layer`, sources masked; whether `layer` changed."""
         if self._lattice is None or not noise > 0:
             return False
         cells = self._cells(image, flags, NOT_SKY, sky, noise)

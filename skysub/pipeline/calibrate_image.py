@@ -280,36 +280,40 @@ class _Work:
                     f"The background is simpler than asked for: {reduced}."
                 )
             return
-        noise = self.noise
-        for turn in range(_AMPLIFIER_TURNS):
-            self.sky = find_sky(
+        sky = self._sky_beside_amplifiers()
+        layer = self.amplifiers.layer
+        if layer is not None:
+            sky = replace(sky, background=replace(sky.background, amplifiers=layer))
+            self.said["amplifiers"] = self.amplifiers.said
+        self.sky, self.noise = sky, sky.noise
+        self.layers = BackgroundList([sky.background])
+        self.said |= sky.flags
+
+    def _sky_beside_amplifiers(self) -> Sky:
+        """Sky and mask; found again when steps or drift of amplifiers show beside them."""
+        visit_image, config = self.visit_image, self.config
+        turn = 1
+        while True:
+            sky = find_sky(
                 self.image,
                 self.flags,
                 config.sky,
-                noise=noise,
+                noise=self.noise,
                 guess=self.guess,
                 fwhm=config.fwhm,
                 gain=1.0 if visit_image.unit == "electron" else visit_image.gain,
                 stopwatch=self.stopwatch,
                 threads=self.threads,
             )
-            if not config.sky.amplifiers or turn == _AMPLIFIER_TURNS - 1:
-                break
+            if not config.sky.amplifiers or turn == _AMPLIFIER_TURNS or not np.isfinite(sky.noise).any():
+                return sky
             with self.stopwatch("amplifiers"):
-                level = float(np.nanmedian(self.sky.noise)) if np.isfinite(noise).any() else np.nan
-                moved = self.amplifiers.look(self.image, self.flags, self.sky.fit.background, level)
-                if moved:
-                    self.image = self.amplifiers.taken_off(self.whole)
-                    del self.guess
-            if not moved:
-                break
-        self.noise = self.sky.noise
-        layer = self.amplifiers.layer
-        if layer is not None:
-            self.sky = replace(self.sky, background=replace(self.sky.background, amplifiers=layer))
-            self.said["amplifiers"] = self.amplifiers.said
-        self.layers = BackgroundList([self.sky.background])
-        self.said |= self.sky.flags
+                level = float(np.nanmedian(sky.noise))
+                if not self.amplifiers.look(self.image, self.flags, sky.fit.background, level):
+                    return sky
+                self.image = self.amplifiers.taken_off(self.whole)
+                del self.guess
+            turn += 1
 
     def subtracted(self) -> VisitImage:
         """The image without its background, with the planes that were found."""
