@@ -138,7 +138,7 @@ def _grid_of(given: str) -> tuple[int, int]:
 def _of_cards(
     cards: Cards, family: str, shape: tuple[int, int], xy0: tuple[int, int]
 ) -> tuple[Amplifier, ...]:
-    boxes = []
+    boxes: list[Amplifier] = []
     for keyword in cards.keywords(family):
         suffix = keyword[len(family) :]
         section = cards.get(keyword)
@@ -154,9 +154,11 @@ def _of_cards(
     if len(boxes) < 2:
         return ()
     corner = min(a.x[0] for a in boxes), min(a.y[0] for a in boxes)
-    for origin in ((0, 0), xy0, corner):
+    # only the detector's own coordinates may go on beyond the image
+    for origin, cut in (((0, 0), False), (xy0, True), (corner, False)):
         found = _moved(boxes, origin, shape)
-        if do_tile(found, shape):
+        whole = [a.shape for a in found] == [a.shape for a in boxes]
+        if (cut or whole) and do_tile(found, shape):
             return found
     return ()
 

@@ -98,7 +98,7 @@ class VisitImage:
                 boxes = ", ".join(f"{each.name} {each.section}" for each in self.amplifiers)
                 raise InvalidImageError(
                     f"{self._who()}: the amplifiers {boxes} do not tile an image of {self.shape[0]} rows and "
-                    f"{self.shape[1]} columns: each pixel must belong to one, under a name that no other has; "
+                    f"{self.shape[1]} columns: each pixel must belong to one, and each have its own name; "
                     "leave them out where unknown"
                 )
 

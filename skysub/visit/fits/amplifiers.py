@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skysub.background.amplifiers import AmplifierBackground
+from skysub.background.amplifiers import Amplifier, AmplifierBackground, do_tile
 from skysub.background.superpixels import SuperpixelGrid
 from skysub.errors import ConfigError, LayoutError
-from skysub.visit.amplifiers import amplifier_cards, amplifiers_as_given
+from skysub.visit.amplifiers import amplifier_cards
 from skysub.visit.fits.emit import Block, cards, plain_image
 from skysub.visit.fits.pixels import read_float
 from skysub.visit.planes import AFW_PLANES
@@ -88,7 +88,12 @@ def read_amplifier_layer(where: str, file: FitsFile, hdus: list[Hdu]) -> Amplifi
         )
     if not (np.isfinite(mean).all() and np.isfinite(error).all() and (error >= 0).all()):
         raise LayoutError(f"{where}: values and errors of amplifiers must be finite")
-    amplifiers = amplifiers_as_given(_sections(where, hdus[0]), where, (ny, nx), (0, 0))
+    try:
+        amplifiers = tuple(Amplifier.of_section(*each) for each in _sections(where, hdus[0]).items())
+    except ConfigError as reason:
+        raise LayoutError(f"{where}: {reason}") from None
+    if not do_tile(amplifiers, (ny, nx)):
+        raise LayoutError(f"{where}: its amplifiers do not tile an image of {(ny, nx)}")
     grid = SuperpixelGrid.of_counts((ny, nx), gy=gy, gx=gx)
     row_of = np.searchsorted(grid.y_edges, np.arange(ny), side="right") - 1
     column_of = np.searchsorted(grid.x_edges, [a.x[0] for a in amplifiers], side="right") - 1
