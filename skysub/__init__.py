@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from skysub._version import __version__
 
 if TYPE_CHECKING:
+    from skysub.background.amplifiers import Amplifier, AmplifierBackground
     from skysub.background.blocks import LazyBackground, align_chunks
     from skysub.background.config import BackgroundConfig
     from skysub.background.estimate import fit_background, subtract_background
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from skysub.visit.planes import MaskPlanes
 
 __all__ = [
+    "Amplifier",
+    "AmplifierBackground",
     "Background",
     "BackgroundConfig",
     "BackgroundList",
@@ -62,6 +65,8 @@ __all__ = [
 ]
 
 _HOME = {
+    "Amplifier": "skysub.background.amplifiers",
+    "AmplifierBackground": "skysub.background.amplifiers",
     "Background": "skysub.background.model",
     "BackgroundConfig": "skysub.background.config",
     "BackgroundList": "skysub.background.model",
