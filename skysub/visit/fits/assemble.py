@@ -159,11 +159,9 @@ def finish(
             notes += (
                 f"{bad} of {unmasked} unmasked pixels had no positive finite variance: now BAD and NO_DATA",
             )
-    fields = {
-        "photo_calib": 1.0 if header.unit == "nJy" else None,
-        "wcs": find_wcs(header.who, header.cards),
-        "header": header.cards.header(),
-    }
+    fields: dict[str, Any] = {"photo_calib": 1.0 if header.unit == "nJy" else None}
+    if not header.bare:
+        fields |= {"wcs": find_wcs(header.who, header.cards), "header": header.cards.header()}
     return VisitImage(
         image=image,
         mask=mask,
