@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from skysub.background.faint_light import FaintLight
     from skysub.background.model import Background, BackgroundList
     from skysub.campaign.campaign import Campaign, open_campaign
+    from skysub.desk.restore import Restored, restore
+    from skysub.desk.subtract import SubtractConfig, Subtracted, subtract
     from skysub.pipeline.calibrate_image import CalibrateImageResult, calibrate_image
     from skysub.pipeline.config import CalibrateImageConfig
     from skysub.pipeline.zero_points import read_reference
@@ -39,6 +41,9 @@ __all__ = [
     "IngestMap",
     "LazyBackground",
     "MaskPlanes",
+    "Restored",
+    "SubtractConfig",
+    "Subtracted",
     "VisitImage",
     "__version__",
     "align_chunks",
@@ -50,6 +55,8 @@ __all__ = [
     "read_visit_header",
     "read_visit_headers",
     "read_visit_image",
+    "restore",
+    "subtract",
     "subtract_background",
     "write_background",
     "write_visit_image",
@@ -75,6 +82,11 @@ _HOME = {
     "read_visit_image": "skysub.visit.fits.read",
     "write_background": "skysub.visit.fits.background",
     "write_visit_image": "skysub.visit.fits.write",
+    "Restored": "skysub.desk.restore",
+    "restore": "skysub.desk.restore",
+    "SubtractConfig": "skysub.desk.subtract",
+    "Subtracted": "skysub.desk.subtract",
+    "subtract": "skysub.desk.subtract",
     "Campaign": "skysub.campaign.campaign",
     "open_campaign": "skysub.campaign.campaign",
     "fit_background": "skysub.background.estimate",

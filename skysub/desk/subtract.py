@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from skysub.visit.ingest import IngestMap
     from skysub.visit.planes import MaskPlanes
 
-__all__ = ["Subtracted", "subtract", "subtract_config"]
+__all__ = ["SubtractConfig", "Subtracted", "subtract", "subtract_config"]
 
 _SAMPLE = 4
 """Shares are counted in every so many rows of a large image,"""
@@ -35,6 +35,24 @@ _LARGE = 1 << 20
 _NEAR_ZERO = 0.1
 """Sky, in units of the noise per pixel, below which an image seems to have none."""
 _FEW_BINS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class SubtractConfig:
+    """Settings of `subtract`.
+
+    Parameters
+    ----------
+    calibrate
+        How sources are masked and the sky is fit; no PSF is looked for and no pixel replaced, whatever it says.
+    final
+        None: what that fit is subtracted. Otherwise this model, of all pixels that are not masked: a spline,
+        for instance, where the sky has more structure than a polynomial follows. Like other programs' splines
+        it has no corrections of the level.
+    """
+
+    calibrate: CalibrateImageConfig = field(default_factory=CalibrateImageConfig)
+    final: BackgroundConfig | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +164,7 @@ class Subtracted:
 def subtract(
     image: Any,
     ignored: Any = None,
-    config: CalibrateImageConfig | BackgroundConfig | str | None = None,
+    config: SubtractConfig | CalibrateImageConfig | BackgroundConfig | str | None = None,
     *,
     ingest: IngestMap | None = None,
     detector: int | None = None,
@@ -164,8 +182,9 @@ def subtract(
     ignored
         For arrays: pixels to leave out: None, (ny, nx) bool, or ``(mask, bits)``.
     config
-        ``"default"``, ``"lsst"`` (the flow of LSST's Data Preview 1), a `CalibrateImageConfig`, or a
-        `BackgroundConfig` for the default flow with other superpixels or another model.
+        ``"default"``; ``"lsst"`` (the flow of LSST's Data Preview 1); a `BackgroundConfig`: superpixels and
+        order of the default flow or, where its model is a spline, that spline in the end; or a
+        `CalibrateImageConfig` or `SubtractConfig` for all there is to choose.
     ingest
         For files: what is known by hand of where things are.
     detector
@@ -188,7 +207,7 @@ def subtract(
     """
     start = time.perf_counter()
     settings = subtract_config(config)
-    threads = threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else threads or 1
+    threads = threads or _processors()
     opened: OpenedImage | None = None
     if isinstance(image, (str, os.PathLike)):
         if ignored is not None:
@@ -211,7 +230,10 @@ def subtract(
         pixels, model, mask = _float_pixels(image, channels[0]), parts[1][0], parts[2][0]
     else:
         pixels, model, mask = (opened.whole(list(each)) for each in parts)
-    left = _minus(pixels, model, threads)
+    # one layer of one channel has been subtracted on the way
+    ready = len(found) == 1 and len(found[0].layers) == 1 and settings.final is None
+    ready = ready and pixels.dtype == np.float32
+    left = found[0].visit_image.image.reshape(pixels.shape) if ready else _minus(pixels, model, threads)
     result = Subtracted(
         image=left,
         background=model,
@@ -236,28 +258,37 @@ def subtract(
     return result
 
 
-def subtract_config(config: CalibrateImageConfig | BackgroundConfig | str | None) -> CalibrateImageConfig:
-    """Settings of `subtract`: no PSF is looked for, and no pixel is replaced.
+def subtract_config(
+    config: SubtractConfig | CalibrateImageConfig | BackgroundConfig | str | None,
+) -> SubtractConfig:
+    """Settings of `subtract` from what users give.
 
     Raises
     ------
     ConfigError
         When there is no configuration of a name, or it is of another kind.
     """
-    if config is None or isinstance(config, str):
+    final = None
+    if isinstance(config, SubtractConfig):
+        settings, final = config.calibrate, config.final
+    elif config is None or isinstance(config, str):
         settings = CalibrateImageConfig.named(config or "default")
     elif isinstance(config, BackgroundConfig):
         settings = CalibrateImageConfig()
-        settings = replace(settings, sky=replace(settings.sky, background=config))
+        if config.model == "chebyshev":
+            settings = replace(settings, sky=replace(settings.sky, background=config))
+        else:
+            final = config
     elif isinstance(config, CalibrateImageConfig):
         settings = config
     else:
         raise ConfigError(
-            "config must be 'default', 'lsst', a CalibrateImageConfig or a BackgroundConfig, not "
+            "config must be 'default', 'lsst', a BackgroundConfig, CalibrateImageConfig or SubtractConfig, not "
             f"{type(config).__name__}"
         )
     rays = settings.cosmic_rays
-    return replace(settings, psf=None, cosmic_rays=None if rays is None else replace(rays, interpolate=False))
+    rays = None if rays is None else replace(rays, interpolate=False)
+    return SubtractConfig(replace(settings, psf=None, cosmic_rays=rays), final)
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,30 +303,23 @@ class _Found:
     flags: dict[str, str]
 
 
-def _sky_of(channel: VisitImage, config: CalibrateImageConfig, threads: int) -> _Found:
+def _sky_of(channel: VisitImage, config: SubtractConfig, threads: int) -> _Found:
     from skysub.background.model import BackgroundList
     from skysub.pipeline.calibrate_image import calibrate_image
 
-    background = config.sky.background
-    polynomial = background
-    if background.model != "chebyshev" and config.flow == "default":
-        # sources are told from sky by the polynomial; the spline is for the sky between them
-        polynomial = replace(BackgroundConfig(), superpixel=BackgroundConfig().superpixel)
-    result = calibrate_image(
-        channel, replace(config, sky=replace(config.sky, background=polynomial)), threads=threads
-    )
+    result = calibrate_image(channel, config.calibrate, threads=threads)
     preliminary, layers = result.preliminary_visit_image, result.preliminary_visit_image_background
     flags = {name: text for name, text in result.flags.items() if name != "no_variance"}
-    if polynomial is not background:
+    if config.final is not None:
         from skysub.background.estimate import fit_background
 
         bits = preliminary.planes.bits(*preliminary.planes)
         try:
             layers = BackgroundList(
-                [fit_background(channel.image, (preliminary.mask, bits), background, threads=threads)]
+                [fit_background(channel.image, (preliminary.mask, bits), config.final, threads=threads)]
             )
         except NoUsableSuperpixelsError as error:
-            raise NoUsableSuperpixelsError(f"no sky is left to put the spline through: {error}") from error
+            raise NoUsableSuperpixelsError(f"no sky is left for the final model: {error}") from error
     model = np.empty(channel.shape, np.float32)
 
     def band(rows: range) -> None:
@@ -310,6 +334,10 @@ def _sky_of(channel: VisitImage, config: CalibrateImageConfig, threads: int) -> 
         noise=float(result.summary["skyNoise"]),
         flags=flags,
     )
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _minus(pixels: NDArray[Any], model: NDArray[np.float32], threads: int) -> NDArray[np.floating]:

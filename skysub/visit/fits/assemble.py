@@ -35,6 +35,8 @@ __all__ = [
 ]
 
 
+_ROWS = 256
+"""Rows that are looked at together."""
 PLANES_PER_HDU = 31
 """Bits of one mask HDU that lsst.images uses; further planes go into a further HDU."""
 
@@ -198,7 +200,11 @@ def check_shape(header: VisitHeader, hdu: Hdu) -> None:
 
 def nothing_known(image: NDArray[np.float32]) -> NDArray[np.int32]:
     """Mask of the afw planes for an image that comes without one: NO_DATA where it is not finite."""
-    mask: NDArray[np.int32] = np.where(np.isfinite(image), 0, AFW_PLANES.bits("NO_DATA")).astype(np.int32)
+    mask = np.zeros(image.shape, np.int32)
+    for start in range(0, len(image), _ROWS):
+        band = np.isfinite(image[start : start + _ROWS])
+        if not band.all():
+            mask[start : start + _ROWS][~band] = AFW_PLANES.bits("NO_DATA")
     return mask
 
 

@@ -15,7 +15,7 @@ from skysub.errors import (
     UnknownEntryError,
     VisitFileNotFoundError,
 )
-from skysub.visit.fits import mapped, plain, sdss
+from skysub.visit.fits import decam, mapped, plain, sdss
 from skysub.visit.fits.assemble import finish, noise_model, nothing_known, visit_header
 from skysub.visit.fits.cards import Cards
 from skysub.visit.fits.file import FitsFile, Hdu, open_fits
@@ -172,6 +172,9 @@ def _opened(file: FitsFile, ingest: IngestMap, detector: int | None, *, bare: bo
     except (UnknownEntryError, AmbiguousImageError):
         raise
     except LayoutError as error:
+        if layout is decam:
+            # a file of codes or weights: nothing to subtract a sky from
+            raise
         return _alone(file, ingest, error, bare=bare)
     if detector is None and len(headers) > 1:
         have = ", ".join(str(header.detector) for header in headers)
@@ -214,7 +217,7 @@ def _of_one(
             layout=layout,
             cards=cards,
             guesses=tuple(more),
-            sky_is_gone=sky_is_gone(cards, layout=layout),
+            sky_is_gone=sky_is_gone(cards, layout=layout, level=_level(visit_image.image)),
         )
     )
 
@@ -302,7 +305,7 @@ def _of_cube(file: FitsFile, hdu: Hdu, ingest: IngestMap, *, bare: bool) -> Open
         layout=plain.NAME,
         cards=all_cards,
         guesses=(*guesses, *unit),
-        sky_is_gone=sky_is_gone(all_cards),
+        sky_is_gone=sky_is_gone(all_cards, level=_level(channels[0].image)),
     )
 
 
@@ -331,6 +334,14 @@ def _unit_guess(unit: str, cards: Cards, ingest: IngestMap) -> list[str]:
     missing = stated is None or (isinstance(stated, str) and not stated.strip())
     guessed = missing and ingest.unit is None and unit == "adu"
     return ["there is no BUNIT: pixels are taken for counts (adu)"] if guessed else []
+
+
+def _level(image: NDArray[np.float32]) -> float:
+    """Median of a sample of the pixels."""
+    step = max(1, math.isqrt(image.size // 4096))
+    sample = image[::step, ::step]
+    sample = sample[np.isfinite(sample)]
+    return float(np.median(sample)) if sample.size else math.nan
 
 
 def _all_cards(file: FitsFile, hdu: Hdu) -> Cards:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +23,15 @@ _NO = {
     "INCOMPLETE", "PERFORM", "UNKNOWN", "NOT DONE",
 }  # fmt: skip
 """Values that say that it was not (PERFORM is a plan)."""
+_FAR_BELOW = 0.25
 _HISTORY = re.compile(
     r"\b(sky|background)( (level|model))?( (was|has been|is))?[ -](subtracted|removed)\b", re.IGNORECASE
 )
-_NOT_IN_HISTORY = re.compile(r"\b(not|no|without|to be|before)\b", re.IGNORECASE)
+_NOT_IN_FAR_BELOW = 0.25
+_HISTORY = re.compile(r"\b(not|no|without|to be|before)\b", re.IGNORECASE)
 
 
-def sky_is_gone(cards: Cards, *, layout: str = "") -> str:
+def sky_is_gone(cards: Cards, *, layout: str = "", level: float = math.nan) -> str:
     """Why an image's sky must be taken to have been subtracted; empty where nothing says so.
 
     Looked at are cards that say it in so many words, LSST's BGMEAN and BUNIT of a calibrated visit image, the
@@ -40,10 +43,18 @@ def sky_is_gone(cards: Cards, *, layout: str = "") -> str:
         Of the image and of what it inherits from.
     layout
         Name of the layout that the file was recognised as.
+    level
+        Median of the pixels. A number in such a card may be the sky that was subtracted or, as in DECam's
+        files, one that was not: it was if the pixels lie far below it.
     """
     for keyword in cards.keywords():
         value = cards.get(keyword)
-        if _SAYS_SO.match(keyword) and _is_yes(value):
+        if not _SAYS_SO.match(keyword):
+            continue
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and value != 1:
+            if abs(level) < _FAR_BELOW * abs(value):
+                return f"{keyword} = {value:g}, and the median of the pixels is {level:.4g}"
+        elif _is_yes(value):
             return f"{keyword} = {_shown(value)}"
     if layout == "SDSS frame":
         return "an SDSS corrected frame, from which SDSS has subtracted its model of the sky"
@@ -73,7 +84,7 @@ def _is_yes(value: Any) -> bool:
     if isinstance(value, bool):
         return value
     if isinstance(value, (int, float)):
-        return value != 0
+        return value == 1
     text = getattr(value, "text", value)
     return isinstance(text, str) and text.strip().upper() not in _NO
 
