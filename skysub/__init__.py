@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from skysub.campaign.campaign import Campaign, open_campaign
     from skysub.desk.restore import Restored, restore
     from skysub.desk.subtract import SubtractConfig, Subtracted, subtract
+    from skysub.campaign.run import Outcome, run_campaign
     from skysub.pipeline.calibrate_image import CalibrateImageResult, calibrate_image
     from skysub.pipeline.config import CalibrateImageConfig
     from skysub.pipeline.zero_points import read_reference
@@ -44,6 +45,7 @@ __all__ = [
     "Restored",
     "SubtractConfig",
     "Subtracted",
+    "Outcome",
     "VisitImage",
     "__version__",
     "align_chunks",
@@ -57,6 +59,7 @@ __all__ = [
     "read_visit_image",
     "restore",
     "subtract",
+    "run_campaign",
     "subtract_background",
     "write_background",
     "write_visit_image",
@@ -89,6 +92,8 @@ _HOME = {
     "subtract": "skysub.desk.subtract",
     "Campaign": "skysub.campaign.campaign",
     "open_campaign": "skysub.campaign.campaign",
+    "Outcome": "skysub.campaign.run",
+    "run_campaign": "skysub.campaign.run",
     "fit_background": "skysub.background.estimate",
     "subtract_background": "skysub.background.estimate",
 }

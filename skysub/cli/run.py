@@ -5,11 +5,6 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from skysub.campaign.progress import span
-from skysub.campaign.recipe import load_recipe
-from skysub.campaign.run import run_campaign
-from skysub.campaign.status import others
-
 if TYPE_CHECKING:
     import argparse
 
@@ -44,15 +39,36 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
         dest="settings",
         help="change the recipe, as in steps.background.fit.order=4 or cluster.workers=1; may be repeated",
     )
+    parser.add_argument("--step", metavar="NAME", action="append", help="only this step; may be repeated")
+    parser.add_argument("--visit", type=int, action="append", help="only this visit; may be repeated")
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the campaign; 0: all done, 1: something failed, 2: interrupted with work left."""
+    from skysub.campaign.progress import span
+    from skysub.campaign.recipe import load_recipe
+    from skysub.campaign.run import run_campaign
+    from skysub.campaign.status import others
+
     recipe = load_recipe(
         options.recipe, inputs=options.inputs, cluster=options.cluster, settings=options.settings
     )
-    outcome = run_campaign(recipe, options.output, verify=options.verify, stream=sys.stderr)
-    rest = others({"failed": outcome.failed, "left": outcome.left, "unreadable": outcome.unreadable})
+    outcome = run_campaign(
+        recipe,
+        options.output,
+        steps=options.step,
+        visits=options.visit,
+        verify=options.verify,
+        stream=sys.stderr,
+    )
+    rest = others(
+        {
+            "failed": outcome.failed,
+            "waiting": outcome.waiting,
+            "left": outcome.left,
+            "unreadable": outcome.unreadable,
+        }
+    )
     if not outcome.run:
         print(f"nothing to do: {outcome.earlier} units are done in {options.output}{rest}")
     else:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from skysub.campaign.status import lines, read_status
-
 if TYPE_CHECKING:
     import argparse
 
@@ -22,6 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the status; 0: all done, 1: something failed, 2: work is left."""
+    from skysub.campaign.status import lines, read_status
+
     status = read_status(options.output)
     if options.json:
         print(json.dumps(status.as_json(), indent=1))
