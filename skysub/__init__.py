@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from skysub.background.faint_light import FaintLight
     from skysub.background.model import Background, BackgroundList
     from skysub.campaign.campaign import Campaign, open_campaign
+    from skysub.campaign.run import Outcome, run_campaign
     from skysub.desk.restore import Restored, restore
     from skysub.desk.subtract import SubtractConfig, Subtracted, subtract
-    from skysub.campaign.run import Outcome, run_campaign
     from skysub.pipeline.calibrate_image import CalibrateImageResult, calibrate_image
     from skysub.pipeline.config import CalibrateImageConfig
     from skysub.pipeline.zero_points import read_reference
@@ -42,10 +42,10 @@ __all__ = [
     "IngestMap",
     "LazyBackground",
     "MaskPlanes",
+    "Outcome",
     "Restored",
     "SubtractConfig",
     "Subtracted",
-    "Outcome",
     "VisitImage",
     "__version__",
     "align_chunks",
@@ -58,8 +58,8 @@ __all__ = [
     "read_visit_headers",
     "read_visit_image",
     "restore",
-    "subtract",
     "run_campaign",
+    "subtract",
     "subtract_background",
     "write_background",
     "write_visit_image",

@@ -3,15 +3,15 @@ r"""Splines through superpixels: the background that photutils, sep, and LSST wi
 Superpixels (filtered by a median where the configuration says so) are nodes at their centres. A spline along
 y goes through each column of them, one along x through what these give at a row of pixels, all in float64.
 
-=========== ================================================================ ==================================
-model       between the outermost centres                                    beyond them
-=========== ================================================================ ==================================
-"akima"     Akima's cubics (LSST afw AKIMA_SPLINE; GSL)                      parabola of the end's derivatives
-"natural"   cubic spline, no curvature at the ends (afw NATURAL_SPLINE)      straight
-"bicubic"   the same (sep, SExtractor)                                       the last cubics go on
-"reflect"   cubic spline of the superpixels mirrored about the border        the mirrored spline
+=========== =============================================================== =================================
+model       between the outermost centres                                   beyond them
+=========== =============================================================== =================================
+"akima"     Akima's cubics (LSST afw AKIMA_SPLINE; GSL)                     parabola of the end's derivatives
+"natural"   cubic spline, no curvature at the ends (afw NATURAL_SPLINE)     straight
+"bicubic"   the same (sep, SExtractor)                                      the last cubics go on
+"reflect"   cubic spline of the superpixels mirrored about the border       the mirrored spline
             (photutils; scipy.ndimage.zoom)
-=========== ================================================================ ==================================
+=========== =============================================================== =================================
 
 A superpixel that is not usable is left out of its column; a column with too few for its kind of spline has
 the highest that they allow (afw: 1 constant, 2 linear, 3 natural, 5 Akima); one with none is left out of x.
@@ -109,7 +109,7 @@ class SplineSurface:
         Exact but for "akima", which is no weighted sum of the values: it is given the deviation of "natural"
         through the same ones, which is right on the average, to a fifth or so at most pixels between centres,
         and up to half too small or too large beyond them. The median of filtered superpixels scatters less
-        than they do, which is not taken into account. A value whose error is not finite counts as one with the largest that is.
+        than they do, which is not taken into account. One whose error is not finite has the largest.
         """
         from skysub.background import spline_kernels as kernels
 
@@ -172,7 +172,9 @@ def spline_background(
         raise NoUsableSuperpixelsError(why_none(grid, statistics, config))
     reduced = _why_reduced(grid, usable, config)
     if reduced and config.undersampled != "reduce":
-        raise UndersampledError(f"{reduced}; use smaller superpixels, another model, or undersampled='reduce'")
+        raise UndersampledError(
+            f"{reduced}; use smaller superpixels, another model, or undersampled='reduce'"
+        )
     level = np.median(statistics.mean[usable].astype(np.float64))
     errors = statistics.error[usable].astype(np.float64)
     spread = np.nanmedian(errors) if np.isfinite(errors).any() else np.nan
@@ -190,7 +192,7 @@ def spline_background(
 
 
 def surface_of(background: Background) -> SplineSurface:
-    """Return the spline of a background: through its usable superpixels, filtered where its settings say so."""
+    """Return the spline of a background: through its usable superpixels, filtered if its settings say so."""
     from skysub.background.model import median_filtered
 
     config, grid = background.config, background.grid

@@ -12,7 +12,18 @@ import math
 import numpy as np
 from numba import njit
 
-__all__ = ["AKIMA", "BICUBIC", "CONSTANT", "LINEAR", "NATURAL", "REFLECT", "columns", "deviation", "rows", "subtract"]
+__all__ = [
+    "AKIMA",
+    "BICUBIC",
+    "CONSTANT",
+    "LINEAR",
+    "NATURAL",
+    "REFLECT",
+    "columns",
+    "deviation",
+    "rows",
+    "subtract",
+]
 
 CONSTANT, LINEAR, NATURAL, BICUBIC, AKIMA, REFLECT = 0, 1, 2, 3, 4, 5
 """Codes of the kinds of spline."""
@@ -23,7 +34,7 @@ _inner = njit(nogil=True)
 
 @_compiled
 def columns(nodes, values, known, code, y0, out):
-    """Values of each column's spline at rows ``y0`` and on, into ``out`` (row, column); NaN where none is known.
+    """Values of each column's spline at rows ``y0`` and on, into ``out`` (row, column); NaN if it has none.
 
     ``values`` and ``known`` are (gy, gx); ``code`` (gx,) is the kind of spline of each column.
     """
@@ -52,7 +63,7 @@ def columns(nodes, values, known, code, y0, out):
 
 @_compiled
 def rows(nodes, at_rows, code, x0, out):
-    """Values of the spline along x through ``at_rows`` (row, column), at columns ``x0`` and on, as float32."""
+    """Values of the splines along x through ``at_rows`` (row, node), at columns ``x0`` and on, as float32."""
     table = np.empty((len(nodes) + 1, 5))
     for row in range(out.shape[0]):
         pieces = _spline(nodes, at_rows[row], code, table)
@@ -73,8 +84,11 @@ def subtract(image, nodes, at_rows, code, x0, out):
 
 @_compiled
 def deviation(along_y, along_x, variance, out):
-    """Square root of the variance of a weighted sum: weights squared ``along_y`` (column, node, row) and
-    ``along_x`` (node, pixel), of nodes of ``variance`` (gy, gx), into ``out`` (row, pixel) float32."""
+    """Standard deviation of a weighted sum of nodes, into ``out`` (row, pixel) float32.
+
+    Squares of the weights are ``along_y`` (column, node, row) and ``along_x`` (node, pixel); ``variance`` is
+    that of the nodes, (gy, gx).
+    """
     gy, gx = variance.shape
     total = np.empty(out.shape[1])
     for row in range(out.shape[0]):
@@ -119,7 +133,7 @@ def _spline(x, y, code, table):
         return 1
     if code == AKIMA and n >= 5:
         _akima(x, y, table[1:])
-    elif code == LINEAR or n == 2 and code != REFLECT:
+    elif code == LINEAR or (n == 2 and code != REFLECT):
         _linear(x, y, table[1:])
     else:
         _cubics(x, y, code, table[1:])
@@ -133,7 +147,7 @@ def _spline(x, y, code, table):
             table[k] = table[k + 1]
         return n - 1
     h = x[n - 1] - x[n - 2]
-    a, b, c, d = table[n - 1, 1], table[n - 1, 2], table[n - 1, 3], table[n - 1, 4]
+    b, c, d = table[n - 1, 2], table[n - 1, 3], table[n - 1, 4]
     first[0], last[0] = x[0], x[n - 1]
     first[1], last[1] = y[0], y[n - 1]
     if code == REFLECT:
@@ -193,8 +207,10 @@ def _cubics(x, y, code, table):
 
 @_inner
 def _akima(x, y, table):
-    """Akima (1970, J. ACM 17, 589): slopes at nodes are means of the neighbouring chords, weighted by how
-    much the chords beyond turn."""
+    """Akima's cubics (1970, J. ACM 17, 589).
+
+    Slopes at nodes are means of the neighbouring chords, weighted by how much those beyond the other turn.
+    """
     n = len(x)
     chord = np.empty(n + 3)
     for k in range(n - 1):

@@ -51,7 +51,9 @@ def target_of(image: str, output: str | None, added: str, *, several: bool) -> s
 def stem_of(name: str) -> str:
     """Name of a file without the endings of FITS and of packers."""
     while True:
-        ending = next((each for each in _ENDINGS if name.lower().endswith(each) and len(name) > len(each)), "")
+        ending = next(
+            (each for each in _ENDINGS if name.lower().endswith(each) and len(name) > len(each)), ""
+        )
         if not ending:
             return name
         name = name[: -len(ending)]

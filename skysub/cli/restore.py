@@ -46,5 +46,7 @@ def run(options: argparse.Namespace) -> int:
         except SkysubError as error:
             failed += 1
             said = str(error)
-            print(said if said.startswith(printable(image)) else f"{printable(image)}: {said}", file=sys.stderr)
+            print(
+                said if said.startswith(printable(image)) else f"{printable(image)}: {said}", file=sys.stderr
+            )
     return 1 if failed else 0

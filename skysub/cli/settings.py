@@ -33,8 +33,6 @@ def subtract_settings(config: str, assignments: Sequence[str]) -> SubtractConfig
     if config in _NAMES and not assignments:
         return subtract_config(config)
     # pydantic and YAML are slow to load, and seldom needed
-    import dataclasses
-
     from skysub.background.config import BackgroundConfig
     from skysub.campaign.lookup import read_yaml, set_value
     from skysub.campaign.recipe import built
@@ -56,15 +54,14 @@ def subtract_settings(config: str, assignments: Sequence[str]) -> SubtractConfig
     for assignment in assignments:
         tree = set_value(tree, assignment)
     final = tree.pop("final", None)
-    defaults = _tree(CalibrateImageConfig.named(base))
-    calibrate = built(CalibrateImageConfig, _merged(defaults, tree), "settings") if tree else None
-    calibrate = calibrate or CalibrateImageConfig.named(base)
+    calibrate = CalibrateImageConfig.named(base)
+    if tree:
+        calibrate = built(CalibrateImageConfig, _merged(_tree(calibrate), tree), "settings")
     last = None
     if final is not None:
         if not isinstance(final, dict):
             raise ConfigError(f"final must be keys and values, as in final.model=natural, not {final!r}")
         last = built(BackgroundConfig, final, "final")
-    assert dataclasses.is_dataclass(calibrate)
     return subtract_config(SubtractConfig(calibrate, last))
 
 
@@ -95,7 +92,9 @@ def _tree(value: Any) -> Any:
     import dataclasses
 
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {each.name: _tree(getattr(value, each.name)) for each in dataclasses.fields(value) if each.init}
+        return {
+            each.name: _tree(getattr(value, each.name)) for each in dataclasses.fields(value) if each.init
+        }
     return value
 
 

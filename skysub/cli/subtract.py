@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from skysub.desk.subtract import SubtractConfig, Subtracted
+    from skysub.desk.subtract import Subtracted
     from skysub.visit.ingest import IngestMap
 
 __all__ = ["add_arguments", "run"]
@@ -64,6 +64,7 @@ def run(options: argparse.Namespace) -> int:
     """Subtract the sky of each file; 1 when any of them failed. One line each says what came of it."""
     from skysub.cli.outputs import check_free, target_of
     from skysub.cli.settings import ingest_of, subtract_settings
+    from skysub.desk.subtract import subtract
     from skysub.errors import ConfigError, SkysubError
     from skysub.text import printable
 
@@ -86,7 +87,18 @@ def run(options: argparse.Namespace) -> int:
                     raise ConfigError(f"{image}: its output {target} is also that of {taken[target]}")
                 taken[target] = image
                 check_free(image, target, overwrite=options.overwrite)
-                result = _one(image, target, config, ingest, detector, options)
+                result = subtract(
+                    image,
+                    config=config,
+                    ingest=ingest,
+                    detector=detector,
+                    again=options.again,
+                    threads=options.threads,
+                    bare=True,
+                )
+                result.write(target)
+                if options.picture is not None:
+                    result.picture(_picture(target, options))
                 print(_line(result, image, target, detector if several else None), flush=True)
                 for guess in result.guesses:
                     print(printable(f"  guessed: {guess}"))
@@ -97,7 +109,9 @@ def run(options: argparse.Namespace) -> int:
             # a broken file does not stop the others
             failed += 1
             said = str(error)
-            print(said if said.startswith(printable(image)) else f"{printable(image)}: {said}", file=sys.stderr)
+            print(
+                said if said.startswith(printable(image)) else f"{printable(image)}: {said}", file=sys.stderr
+            )
     if len(options.images) > 1:
         print(f"{done} subtracted" + (f", {failed} failed" if failed else ""))
     return 1 if failed else 0
@@ -110,31 +124,6 @@ def _detectors(image: str, ingest: IngestMap, chosen: int | None) -> Iterator[tu
     found = detectors_in(image, ingest)
     for detector in [chosen] if chosen is not None else found:
         yield detector, len(found) > 1
-
-
-def _one(
-    image: str,
-    target: str,
-    config: SubtractConfig,
-    ingest: IngestMap,
-    detector: int | None,
-    options: argparse.Namespace,
-) -> Subtracted:
-    from skysub.desk.subtract import subtract
-
-    result = subtract(
-        image,
-        config=config,
-        ingest=ingest,
-        detector=detector,
-        again=options.again,
-        threads=options.threads,
-        bare=True,
-    )
-    result.write(target)
-    if options.picture is not None:
-        result.picture(_picture(target, options))
-    return result
 
 
 def _picture(target: str, options: argparse.Namespace) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from numba import njit
 
 __all__ = ["count_differences", "differences"]
@@ -11,11 +13,11 @@ _compiled = njit(nogil=True, cache=True)
 
 @_compiled
 def count_differences(pixels, background, left):
-    """Count the places where ``left + background`` is not ``pixels``; NaN counts as NaN, whatever its bits."""
+    """Count the places where ``left + background`` is not ``pixels``; NaN is NaN, whatever its bits."""
     count = 0
     for i in range(pixels.size):
         v = pixels[i]
-        count += (left[i] + background[i] != v) & (v == v)
+        count += (left[i] + background[i] != v) & (not math.isnan(v))
     return count
 
 
@@ -25,7 +27,7 @@ def differences(pixels, background, left, places, values):
     count = 0
     for i in range(pixels.size):
         v = pixels[i]
-        if (left[i] + background[i] != v) & (v == v):
+        if left[i] + background[i] != v and not math.isnan(v):
             places[count] = i
             values[count] = v
             count += 1

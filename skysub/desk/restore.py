@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from skysub.errors import InvalidImageError, LayoutError
-from skysub.visit.fits.emit import cards, history, kept_cards, plain_image, write_blocks
+from skysub.visit.fits.emit import cards, history, plain_image, write_blocks
 from skysub.visit.fits.file import open_fits
-from skysub.visit.fits.subtracted import SubtractedFile, read_subtracted, recognise, write_subtracted
+from skysub.visit.fits.subtracted import (
+    SubtractedFile,
+    cards_before,
+    read_subtracted,
+    recognise,
+    write_subtracted,
+)
 
 if TYPE_CHECKING:
     import os
@@ -23,11 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["Restored", "restore", "write_result"]
 
 _TYPES = {8: "uint8", 16: "int16", 32: "int32", 64: "int64", -32: "float32", -64: "float64"}
-_MOST_LISTED = 1 << 24
-_OURS = re.compile(
-    r"(SIMPLE|BITPIX|NAXIS\d*|EXTEND|EXTNAME|CHECKSUM|DATASUM|SKYSUB|SKYVERS|SKYLEVEL|SKYNOISE|SKYMASK|"
-    r"SKYMODEL|SKYORIG)$"
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,14 +70,13 @@ def write_result(result: Subtracted, path: str | os.PathLike[str]) -> None:
     pixels = result.original
     if pixels is None or pixels.dtype != np.float32 or result.image.dtype != np.float32:
         raise InvalidImageError(
-            "only results of float32 are written, with the pixels from before: subtract image.astype('float32')"
+            "only results of float32 are written, with the pixels from before: subtract image.astype('f4')"
         )
     opened = result.opened
     stated = Cards("") if opened is None else opened.cards
     bitpix = stated.get("BITPIX", -32)
     original = _TYPES.get(bitpix, "float32") if isinstance(bitpix, int) else "float32"
-    exact = original in {"uint8", "int16", "float32"} and "BSCALE" not in stated or stated.get("BSCALE") == 1
-    exact = exact and original in {"uint8", "int16", "float32"}
+    exact = original in {"uint8", "int16", "float32"} and stated.get("BSCALE", 1) == 1
     variances = [] if opened is None else [channel.variance for channel in opened.channels]
     known = [variance for variance in variances if variance is not None]
     content = SubtractedFile(
@@ -133,8 +132,8 @@ def restore(
     with open_fits(path, verify=verify) as file:
         if not recognise(file):
             raise LayoutError(
-                f"{file.path}: this file does not hold what was subtracted from it. Files of `skysub subtract` "
-                "do; for an exported visit image name the file of its background: --background FILE"
+                f"{file.path}: this file does not hold what was subtracted from it. Files of `skysub "
+                "subtract` do; for an exported visit image name the file of its background: --background FILE"
             )
         content = read_subtracted(file, verify=verify)
     why = (
@@ -142,8 +141,7 @@ def restore(
         if content.exact
         else f"pixels were {content.original} and were read as float32: each is that float32"
     )
-    stated = kept_cards(content.cards.text, _OURS)
-    return Restored(content.restored(), content.exact, why, stated)
+    return Restored(content.restored(), content.exact, why, cards_before(content.cards).text)
 
 
 def _restored_from(
@@ -158,11 +156,12 @@ def _restored_from(
     layers = read_background(background)
     if layers[0].shape != visit_image.shape:
         raise LayoutError(
-            f"{background}: the background is of an image of {layers[0].shape}, {path} has {visit_image.shape}"
+            f"{background}: this background is of an image of {layers[0].shape} pixels; {path} has "
+            f"{visit_image.shape}"
         )
     why = (
-        "the model was evaluated again: pixels agree to half a unit in the last place of image or background, "
-        "whichever is larger"
+        "the model was evaluated again: pixels agree to half a unit in the last place of image or "
+        "background, whichever is larger"
     )
     unit = cards({"BUNIT": visit_image.unit})
     return Restored(visit_image.image + layers.evaluate(), False, why, unit + exposure_cards(visit_image))
@@ -174,11 +173,11 @@ def _differing(
     """(2, n) places and bits of the pixels that ``left + background`` is not."""
     from skysub.desk import kernels
 
-    flat = [np.ascontiguousarray(array).reshape(-1) for array in (pixels, background, left)]
-    count = int(kernels.count_differences(*flat))
+    before, taken, after = (np.ascontiguousarray(array).reshape(-1) for array in (pixels, background, left))
+    count = int(kernels.count_differences(before, taken, after))
     places, values = np.empty(count, np.int32), np.empty(count, np.float32)
     if count:
-        kernels.differences(*flat, places, values)
+        kernels.differences(before, taken, after, places, values)
     return np.stack([places, values.view(np.int32)])
 
 

@@ -44,7 +44,7 @@ class SubtractConfig:
     Parameters
     ----------
     calibrate
-        How sources are masked and the sky is fit; no PSF is looked for and no pixel replaced, whatever it says.
+        How sources are masked and the sky is fit; no PSF is looked for and no pixel replaced whatever it says.
     final
         None: what that fit is subtracted. Otherwise this model, of all pixels that are not masked: a spline,
         for instance, where the sky has more structure than a polynomial follows. Like other programs' splines
@@ -91,8 +91,8 @@ class Subtracted:
     def __repr__(self) -> str:
         of = f"{self.path!r}, " if self.path else ""
         return (
-            f"Subtracted({of}shape={self.image.shape}, sky={self.sky:.6g} {self.unit}, noise={self.noise:.4g}, "
-            f"masked={self.masked:.3g}, flags={' '.join(self.flags) or 'none'})"
+            f"Subtracted({of}shape={self.image.shape}, sky={self.sky:.6g} {self.unit}, "
+            f"noise={self.noise:.4g}, masked={self.masked:.3g}, flags={' '.join(self.flags) or 'none'})"
         )
 
     @property
@@ -118,7 +118,9 @@ class Subtracted:
             When there are several colours; see ``models``.
         """
         if len(self.models) > 1:
-            raise ValueError(f"there are {len(self.models)} colours, each with a model of its own: see models")
+            raise ValueError(
+                f"there are {len(self.models)} colours, each with a model of its own: see models"
+            )
         return self.models[0]
 
     @property
@@ -226,6 +228,9 @@ def subtract(
     for each, name in zip(found, opened.colours if opened and opened.colours else [""], strict=True):
         flags |= {(f"{flag}_{name}" if name else flag): text for flag, text in each.flags.items()}
     parts = ([c.image for c in channels], [e.model for e in found], [e.visit_image.mask for e in found])
+    pixels: NDArray[Any]
+    model: NDArray[Any]
+    mask: NDArray[Any]
     if opened is None:
         pixels, model, mask = _float_pixels(image, channels[0]), parts[1][0], parts[2][0]
     else:
@@ -283,8 +288,8 @@ def subtract_config(
         settings = config
     else:
         raise ConfigError(
-            "config must be 'default', 'lsst', a BackgroundConfig, CalibrateImageConfig or SubtractConfig, not "
-            f"{type(config).__name__}"
+            "config must be 'default', 'lsst', a BackgroundConfig, CalibrateImageConfig or SubtractConfig, "
+            f"not {type(config).__name__}"
         )
     rays = settings.cosmic_rays
     rays = None if rays is None else replace(rays, interpolate=False)
@@ -407,4 +412,5 @@ def _gone(opened: OpenedImage) -> str:
         cure = f"`skysub restore {opened.path}` puts back what was taken; {cure}"
     elif opened.layout == "SDSS frame":
         cure = f"--ingest add_sky=true, or ingest=IngestMap(add_sky=True), puts SDSS's sky back first; {cure}"
-    return f"{opened.path}: the header says that the sky has been subtracted already ({opened.sky_is_gone}); {cure}"
+    said = f"the header says that the sky has been subtracted already ({opened.sky_is_gone})"
+    return f"{opened.path}: {said}; {cure}"

@@ -161,8 +161,9 @@ class CalibrateImageConfig:
             raise ConfigError(f"fwhm must be a positive number of pixels, not {self.fwhm!r}")
         if self.flow == "default" and self.sky.background.model != "chebyshev":
             raise ConfigError(
-                f"sky.background.model is {self.sky.background.model!r}: the default flow tells sources from sky "
-                "by a polynomial; a spline goes with flow 'lsst', or after the mask is found (skysub.subtract)"
+                f"sky.background.model is {self.sky.background.model!r}: the default flow tells sources from "
+                "sky by a polynomial; a spline goes with flow 'lsst', or is put through the sky once "
+                "sources are masked (`final` of skysub.subtract)"
             )
         check_plane_names("ignored_planes", self.ignored_planes)
         check_plane_names("saturated_planes", self.saturated_planes)

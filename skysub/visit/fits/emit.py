@@ -42,7 +42,7 @@ _BITPIX = {"u1": 8, "i2": 16, "i4": 32, "i8": 64, "f4": -32, "f8": -64}
 _TFORM = {"b1": "L", "i8": "K", "f8": "D"}
 _ROWS_PER_JOB = 128
 _CHUNK = 1 << 18
-"""Values of an array whose bytes are turned at once: a multiple of what a sum takes, within a core's cache."""
+"""Values of an array whose bytes are turned at once: whole words of a sum, within a core's cache."""
 _GZIP_LEVEL = 1
 """Pixels are noise: higher levels take three times as long and save two per cent."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -66,7 +66,7 @@ class OpenedImage:
     sky_is_gone: str = ""
     """What says that the sky has been subtracted already; empty where nothing does."""
 
-    def whole(self, parts: list[NDArray[np.generic]]) -> NDArray[np.generic]:
+    def whole(self, parts: list[NDArray[Any]]) -> NDArray[Any]:
         """Put arrays of the channels together as the image lies in the file."""
         if len(parts) == 1:
             return parts[0].reshape(self.shape)
@@ -106,11 +106,11 @@ def open_image(
 ) -> OpenedImage:
     """Read an image for which a sky is wanted and nothing else, from a file of any kind.
 
-    Layouts are those of `skysub.read_visit_image`. Where it would refuse, a guess is made instead, if there is
-    one: numbers of visit and detector are 0, pixels of an unknown unit are counts (adu), of several images
+    Layouts are those of `skysub.read_visit_image`. Where it would refuse, a guess is made if there is one:
+    numbers of visit and detector are 0, pixels of an unknown unit are counts (adu), of several images
     that nothing tells apart the largest is meant, of layouts that lack a part the image is read alone, axes
-    of length 1 are left out, a Bayer mosaic and a cube of up to four planes are colours. Data that do not have
-    their checksum are read where they can be, with the flag ``checksum``.
+    of length 1 are left out, a Bayer mosaic and a cube of up to four planes are colours. Data without the
+    checksum that is stated are read where they can be, with the flag ``checksum``.
 
     Parameters
     ----------
@@ -144,7 +144,8 @@ def open_image(
             if error.entry not in _GUESSES or getattr(ingest, error.entry) == _GUESSES[error.entry]:
                 raise
             guess = _GUESSES[error.entry]
-            ingest = replace(ingest, **{error.entry: guess})
+            known: dict[str, Any] = {error.entry: guess}
+            ingest = replace(ingest, **known)
             if error.entry == "unit":
                 guesses.append(f"the unit {error.stated} is not known: pixels are taken for counts (adu)")
         except AmbiguousImageError as error:
@@ -165,7 +166,7 @@ def open_image(
 def _opened(file: FitsFile, ingest: IngestMap, detector: int | None, *, bare: bool) -> OpenedImage:
     cube = None if ingest.image is not None else _cube(file)
     if cube is not None:
-        return _of_cube(file, cube, ingest, bare=bare)
+        return _of_cube(file, cube, ingest)
     layout = layout_of(file, ingest)
     try:
         headers = layout.headers(file, ingest)
@@ -205,7 +206,9 @@ def _of_one(
     more = [*guesses, *_unit_guess(visit_image.unit, cards, ingest)]
     if cards.get("UNSIGNED") is True and hdu.cards.get("BITPIX") == 16 and "BZERO" not in hdu.cards:
         visit_image.image[visit_image.image < 0] += np.float32(65536)
-        more.append("UNSIGNED = T: integers that are negative by the FITS standard are taken for 32768 and more")
+        more.append(
+            "UNSIGNED = T: integers that are negative by the FITS standard are taken for 32768 and more"
+        )
     bias = cards.get("SOFTBIAS")
     if isinstance(bias, (int, float)) and bias and visit_image.unit == "adu":
         more.append(f"SOFTBIAS = {bias:g} lies under the sky and goes with it")
@@ -257,7 +260,7 @@ def _cube(file: FitsFile) -> Hdu | None:
     return found[0] if len(found) == 1 else None
 
 
-def _of_cube(file: FitsFile, hdu: Hdu, ingest: IngestMap, *, bare: bool) -> OpenedImage:
+def _of_cube(file: FitsFile, hdu: Hdu, ingest: IngestMap) -> OpenedImage:
     *outer, ny, nx = hdu.shape
     count = math.prod(outer)
     flat = hdu.cards.select(lambda keyword: not keyword.startswith("NAXIS"))

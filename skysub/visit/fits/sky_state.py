@@ -15,7 +15,8 @@ SKY_CARD = "SKYSUB"
 """Card of files that this package writes: T where their sky has been subtracted."""
 
 _SAYS_SO = re.compile(
-    r"(SKY_?SUB(TR?|BED)?|SUB_?SKY|(BACK|BKGD?|BKGR|BG|BGD)_?SUB(TR?)?|SUB_?(BACK|BKG|BG)|S_BKDSUB|S_SKYSUB|DESSKYSB)$"
+    r"(SKY_?SUB(TR?|BED)?|SUB_?SKY|(BACK|BKGD?|BKGR|BG|BGD)_?SUB(TR?)?|SUB_?(BACK|BKG|BG)|"
+    r"S_BKDSUB|S_SKYSUB|DESSKYSB)$"
 )
 """Cards of this package, IRAF, SWarp, THELI, DES, JWST and others that say whether the sky was subtracted."""
 _NO = {
@@ -24,11 +25,11 @@ _NO = {
 }  # fmt: skip
 """Values that say that it was not (PERFORM is a plan)."""
 _FAR_BELOW = 0.25
+"""Median of the pixels, in units of the number in such a card, below which that was subtracted."""
 _HISTORY = re.compile(
     r"\b(sky|background)( (level|model))?( (was|has been|is))?[ -](subtracted|removed)\b", re.IGNORECASE
 )
-_NOT_IN_FAR_BELOW = 0.25
-_HISTORY = re.compile(r"\b(not|no|without|to be|before)\b", re.IGNORECASE)
+_NOT_IN_HISTORY = re.compile(r"\b(not|no|without|to be|before)\b", re.IGNORECASE)
 
 
 def sky_is_gone(cards: Cards, *, layout: str = "", level: float = math.nan) -> str:
@@ -58,11 +59,9 @@ def sky_is_gone(cards: Cards, *, layout: str = "", level: float = math.nan) -> s
             return f"{keyword} = {_shown(value)}"
     if layout == "SDSS frame":
         return "an SDSS corrected frame, from which SDSS has subtracted its model of the sky"
-    subtracted = cards.get("MDRIZSKY")
-    if isinstance(subtracted, (int, float)) and not isinstance(subtracted, bool) and subtracted != 0:
-        # AstroDrizzle leaves the sky in *_flt and takes it off in *_drz
-        if cards.get("DRIZCORR") == "COMPLETE" and "NDRIZIM" in cards:
-            return f"MDRIZSKY = {subtracted:g} in a drizzled image"
+    # AstroDrizzle leaves the sky in *_flt, where it notes it as well, and takes it off in *_drz
+    if cards.get("DRIZCORR") == "COMPLETE" and "NDRIZIM" in cards and cards.get("MDRIZSKY"):
+        return f"MDRIZSKY = {_shown(cards.get('MDRIZSKY'))} in a drizzled image"
     if "BGMEAN" in cards and "BGVAR" in cards:
         return "BGMEAN and BGVAR, which LSST writes once the background is subtracted"
     model = cards.get("DATAMODL")
@@ -73,7 +72,8 @@ def sky_is_gone(cards: Cards, *, layout: str = "", level: float = math.nan) -> s
     if lsst and isinstance(unit, str) and unit.strip().lower() == "njy":
         return "BUNIT = 'nJy' of an LSST exposure: calibrated visit images have no sky"
     for card in cards:
-        if card.startswith(("HISTORY", "COMMENT")) and _HISTORY.search(card) and not _NOT_IN_HISTORY.search(card):
+        told = card.startswith(("HISTORY", "COMMENT")) and _HISTORY.search(card)
+        if told and not _NOT_IN_HISTORY.search(card):
             return f"HISTORY: {card[8:].strip()}"
     return ""
 

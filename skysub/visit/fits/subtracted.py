@@ -34,7 +34,16 @@ if TYPE_CHECKING:
     from skysub.visit.ingest import IngestMap
     from skysub.visit.planes import MaskPlanes
 
-__all__ = ["NAME", "SubtractedFile", "headers", "read", "read_subtracted", "recognise", "write_subtracted"]
+__all__ = [
+    "NAME",
+    "SubtractedFile",
+    "cards_before",
+    "headers",
+    "read",
+    "read_subtracted",
+    "recognise",
+    "write_subtracted",
+]
 
 NAME = "skysub subtracted image"
 
@@ -43,8 +52,11 @@ _STRUCTURE = (
     r"CHECKSUM|DATASUM|BSCALE|BZERO|BLANK|UNSIGNED|UZSCALE|AR_HDU|EXPINFO_V|ARCHIVE_ID_.*|\w+_ID|DATAMODL|"
     r"FMTVER|(INDX|JSON)(ADDR|SIZE)|FZALGOR|FZTILE|FZQVALUE|FZQMETHD|ZDITHER0"
 )
-_OURS = r"SKYSUB|SKYVERS|SKYLEVEL|SKYNOISE|SKYMASK|SKYMODEL|SKYORIG|BUNIT"
-_REPLACED = re.compile(rf"({_STRUCTURE}|{_OURS})$")
+_OURS = r"SKYSUB|SKYVERS|SKYLEVEL|SKYNOISE|SKYMASK|SKYMODEL|SKYORIG"
+_REPLACED = re.compile(rf"({_STRUCTURE}|{_OURS}|BUNIT)$")
+_ADDED = re.compile(rf"({_STRUCTURE}|{_OURS})$")
+_ROUNDED = ", rounded"
+"""Added to the type of pixels that float32 could not hold."""
 _SHORT = 15
 """Planes that a mask of 16-bit integers holds without its sign."""
 
@@ -107,13 +119,14 @@ def write_subtracted(
             SKY_CARD: (True, "sky subtracted; it is in the extension BACKGROUND"),
             "SKYVERS": (__version__, "version of skysub that did it"),
             **summary,
-            "SKYORIG": (content.original if content.exact else f"{content.original}, rounded", "pixels before"),
+            "SKYORIG": (content.original + ("" if content.exact else _ROUNDED), "pixels before"),
         }
     )
     coordinates = Cards(kept).select(lambda keyword: _GEOMETRY.match(keyword) is not None).text
+    mask = plain_image(_narrow(content.mask, content.planes))
     blocks: list[tuple[Block, str]] = [
         (plain_image(content.image, primary=True), kept + stated + history(sentences)),
-        (plain_image(_narrow(content.mask, content.planes)), _named("MASK") + _planes(content.planes) + coordinates),
+        (mask, _named("MASK") + _planes(content.planes) + coordinates),
         (plain_image(content.background), _named("BACKGROUND", content.unit) + coordinates),
     ]
     if content.variance is not None:
@@ -123,6 +136,17 @@ def write_subtracted(
     if content.differing.size:
         blocks.append((plain_image(content.differing), _named("RESTORE")))
     write_blocks(path, blocks)
+
+
+def cards_before(cards: Cards) -> Cards:
+    """Cards without those that `write_subtracted` added, and the HISTORY that follows them."""
+    kept, ours = [], False
+    for card in cards:
+        keyword = card[:8].rstrip()
+        ours = keyword == "SKYORIG" or (ours and keyword == "HISTORY")
+        if not ours and not _ADDED.match(keyword):
+            kept.append(card)
+    return Cards("".join(kept))
 
 
 def recognise(file: FitsFile) -> bool:
@@ -199,7 +223,7 @@ def read_subtracted(file: FitsFile, *, verify: bool = True) -> SubtractedFile:
     found = file.named("RESTORE")
     if found:
         differing = read_integer(file, found[0], verify=verify).astype(np.int32, copy=False)
-        if differing.ndim != 2 or len(differing) != 2 or not ((differing[0] >= 0) & (differing[0] < image.size)).all():
+        if len(differing) != 2 or not ((differing[0] >= 0) & (differing[0] < image.size)).all():
             raise LayoutError(f"{file.path}: RESTORE names pixels that the image does not have")
     stated = file.primary.cards.get("SKYORIG")
     original = stated if isinstance(stated, str) else "float32"
@@ -212,8 +236,8 @@ def read_subtracted(file: FitsFile, *, verify: bool = True) -> SubtractedFile:
         unit=unit if isinstance(unit, str) else "adu",
         cards=file.primary.cards,
         differing=differing,
-        original=original.removesuffix(", rounded"),
-        exact=not original.endswith(", rounded"),
+        original=original.removesuffix(_ROUNDED),
+        exact=not original.endswith(_ROUNDED),
     )
 
 
