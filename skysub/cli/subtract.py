@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
 
     from skysub.desk.subtract import Subtracted
     from skysub.visit.ingest import IngestMap
@@ -75,13 +74,13 @@ def run(options: argparse.Namespace) -> int:
     failed = done = 0
     taken: dict[str, str] = {}
     for image in options.images:
-        try:
-            for detector, several in _detectors(image, ingest, options.detector):
+        for detector, several in _detectors(image, ingest, options.detector):
+            try:
                 target = target_of(
                     image,
                     options.output,
-                    _ADDED if not several else f"{_ADDED}_{detector}",
-                    several=several or len(options.images) > 1,
+                    f"{_ADDED}_{detector}" if several else _ADDED,
+                    several=len(options.images) > 1 or (several and options.detector is None),
                 )
                 if target in taken:
                     raise ConfigError(f"{image}: its output {target} is also that of {taken[target]}")
@@ -99,31 +98,30 @@ def run(options: argparse.Namespace) -> int:
                 result.write(target)
                 if options.picture is not None:
                     result.picture(_picture(target, options))
-                print(_line(result, image, target, detector if several else None), flush=True)
-                for guess in result.guesses:
-                    print(printable(f"  guessed: {guess}"))
-                for name, text in result.flags.items():
-                    print(printable(f"  {name}: {text}"))
+                _say(result, image, target, detector if several else None)
                 done += 1
-        except SkysubError as error:
-            # a broken file does not stop the others
-            failed += 1
-            said = str(error)
-            print(
-                said if said.startswith(printable(image)) else f"{printable(image)}: {said}", file=sys.stderr
-            )
+            except SkysubError as error:
+                # a broken file does not stop the others
+                failed += 1
+                said = str(error)
+                known = said.startswith(printable(image))
+                print(said if known else f"{printable(image)}: {said}", file=sys.stderr)
     if len(options.images) > 1:
         print(f"{done} subtracted" + (f", {failed} failed" if failed else ""))
     return 1 if failed else 0
 
 
-def _detectors(image: str, ingest: IngestMap, chosen: int | None) -> Iterator[tuple[int | None, bool]]:
+def _detectors(image: str, ingest: IngestMap, chosen: int | None) -> list[tuple[int | None, bool]]:
     """Each detector of a file that is asked for, and whether the file holds several."""
+    from skysub.errors import SkysubError
     from skysub.visit.fits.lenient import detectors_in
 
-    found = detectors_in(image, ingest)
-    for detector in [chosen] if chosen is not None else found:
-        yield detector, len(found) > 1
+    try:
+        found = detectors_in(image, ingest)
+    except SkysubError:
+        # who reads it says what is wrong
+        found = [None]
+    return [(detector, len(found) > 1) for detector in ([chosen] if chosen is not None else found)]
 
 
 def _picture(target: str, options: argparse.Namespace) -> str:
@@ -142,16 +140,20 @@ def _picture(target: str, options: argparse.Namespace) -> str:
     return name if "://" in target else str(Path(target).with_name(name))
 
 
-def _line(result: Subtracted, image: str, target: str, detector: int | None) -> str:
+def _say(result: Subtracted, image: str, target: str, detector: int | None) -> None:
+    """Print a line of what came of one image, and below it what a person should know."""
     from skysub.text import printable
 
-    flags = ", ".join(result.flags) or "none"
     of = "" if detector is None else f" detector {detector}"
-    facts: list[Any] = [
+    facts = [
         f"sky {result.sky:.6g} {result.unit}",
         f"noise {result.noise:.3g}",
         f"{100 * result.masked:.1f} % masked",
-        f"flags {flags}",
+        f"flags {', '.join(result.flags) or 'none'}",
         f"{result.seconds:.1f} s",
     ]
-    return printable(f"{image}{of}: {', '.join(facts)} -> {target}")
+    lines = [f"{image}{of}: {', '.join(facts)} -> {target}"]
+    lines += [f"  guessed: {guess}" for guess in result.guesses]
+    lines += [f"  {name}: {text}" for name, text in result.flags.items()]
+    for line in lines:
+        print(printable(line), flush=True)

@@ -44,7 +44,7 @@ class SubtractConfig:
     Parameters
     ----------
     calibrate
-        How sources are masked and the sky is fit; no PSF is looked for and no pixel replaced whatever it says.
+        How sources are masked and the sky is fit; no PSF is looked for, no pixel replaced.
     final
         None: what that fit is subtracted. Otherwise this model, of all pixels that are not masked: a spline,
         for instance, where the sky has more structure than a polynomial follows. Like other programs' splines
