@@ -49,8 +49,8 @@ class BackgroundConfig:
         What is put through the superpixels. ``"chebyshev"``: a polynomial, fit to them (LSST's useApprox).
         The others are splines that pass through each superpixel at its centre; ``order`` and ``weighting``
         have no part in them. ``"akima"``, ``"natural"``: LSST afw's AKIMA_SPLINE and NATURAL_SPLINE;
-        ``"bicubic"``: sep's and SExtractor's; ``"reflect"``: photutils'. They differ beyond the outermost
-        centres, and Akima's also near jumps: see `skysub.background.spline`.
+        ``"bicubic"``: natural, with the ends of SExtractor and sep; ``"reflect"``: photutils'. They differ
+        beyond the outermost centres, and Akima's also near jumps: see `skysub.background.spline`.
     grid_rule
         ``"ceil"``: ceil(n / superpixel) superpixels along an axis (LSST since 2025);
         ``"floor_plus_one"``: n // superpixel + 1 (LSST Data Preview 1).

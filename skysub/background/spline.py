@@ -8,7 +8,8 @@ model       between the outermost centres                                   beyo
 =========== =============================================================== =================================
 "akima"     Akima's cubics (LSST afw AKIMA_SPLINE; GSL)                     parabola of the end's derivatives
 "natural"   cubic spline, no curvature at the ends (afw NATURAL_SPLINE)     straight
-"bicubic"   the same (sep, SExtractor)                                      the last cubics go on
+"bicubic"   the same                                                        the last cubics go on
+            (SExtractor and sep mean this; see `SplineSurface.model`)
 "reflect"   cubic spline of the superpixels mirrored about the border       the mirrored spline
             (photutils; scipy.ndimage.zoom)
 =========== =============================================================== =================================
@@ -54,15 +55,20 @@ class SplineSurface:
     known: NDArray[np.bool_]
     """(gy, gx) bool: the values that are there."""
     model: str
+    """As `skysub.BackgroundConfig` has it; or "sextractor", "bicubic" with the slip of SExtractor's and sep's
+    elimination, for evenly spaced values that are all known."""
 
-    def evaluate(self, y: tuple[int, int], x: tuple[int, int]) -> NDArray[np.float32]:
+    def evaluate(
+        self, y: tuple[int, int], x: tuple[int, int], *, out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
         """Return the surface over rows ``y`` and columns ``x`` (first, behind the last), (ny, nx) float32.
 
-        NaN everywhere where no value is known.
+        NaN everywhere where no value is known. ``out`` is an array to put it into.
         """
         from skysub.background import spline_kernels as kernels
 
-        out = np.empty((y[1] - y[0], x[1] - x[0]), np.float32)
+        if out is None:
+            out = np.empty((y[1] - y[0], x[1] - x[0]), np.float32)
         nodes, at_rows, code = self._at_rows(y[0], 0)
         once(kernels, "spline rows", lambda: kernels.rows(nodes, at_rows, code, x[0], out[:0]))
         for start in range(0, len(out), _STRIP):
@@ -212,8 +218,9 @@ def _code(model: str, count: int) -> int:
 
     if count <= 1:
         return kernels.CONSTANT
-    if model in {"bicubic", "reflect"}:
-        return kernels.BICUBIC if model == "bicubic" else kernels.REFLECT
+    whole = {"bicubic": kernels.BICUBIC, "reflect": kernels.REFLECT, "sextractor": kernels.SEXTRACTOR}
+    if model in whole:
+        return whole[model]
     if count == 2:
         return kernels.LINEAR
     return kernels.AKIMA if model == "akima" and count >= _LEAST["akima"] else kernels.NATURAL

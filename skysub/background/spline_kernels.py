@@ -19,13 +19,14 @@ __all__ = [
     "LINEAR",
     "NATURAL",
     "REFLECT",
+    "SEXTRACTOR",
     "columns",
     "deviation",
     "rows",
     "subtract",
 ]
 
-CONSTANT, LINEAR, NATURAL, BICUBIC, AKIMA, REFLECT = 0, 1, 2, 3, 4, 5
+CONSTANT, LINEAR, NATURAL, BICUBIC, AKIMA, REFLECT, SEXTRACTOR = 0, 1, 2, 3, 4, 5, 6
 """Codes of the kinds of spline."""
 
 _compiled = njit(nogil=True, cache=True)
@@ -139,7 +140,7 @@ def _spline(x, y, code, table):
         _cubics(x, y, code, table[1:])
     # table[1 : n] are the intervals between nodes; what lies before and after follows
     first, last = table[0], table[n]
-    if code == BICUBIC:
+    if code in (BICUBIC, SEXTRACTOR):
         first[:] = table[1]
         last[:] = table[n - 1]
         # the same cubics go on: interval 0 begins at node 0 and no last one is needed
@@ -174,6 +175,13 @@ def _cubics(x, y, code, table):
     """Cubic spline with continuous second derivatives, those at the ends zero or mirrored (REFLECT)."""
     n = len(x)
     second = np.zeros(n)
+    if code == SEXTRACTOR:
+        _sextractor_seconds(y, second)
+        for k in range(n):
+            h = x[1] - x[0]
+            second[k] *= 6.0 / (h * h)
+        _from_seconds(x, y, second, table)
+        return
     diagonal = np.zeros(n)
     right = np.zeros(n)
     mirrored = code == REFLECT
@@ -197,7 +205,29 @@ def _cubics(x, y, code, table):
         above = x[k + 1] - x[k] if k < n - 1 else 0.0
         following = second[k + 1] if k < last else 0.0
         second[k] = (right[k] - above * following) / diagonal[k]
-    for k in range(n - 1):
+    _from_seconds(x, y, second, table)
+
+
+@_inner
+def _sextractor_seconds(y, sixths):
+    """Sixths of the second differences at evenly spaced nodes, as SExtractor's back.c finds them.
+
+    Its elimination is that of a natural spline, but what comes back from the next node is a sixth already and
+    is divided by six again: the surface passes through all nodes and its slope jumps a little at each.
+    """
+    n = len(y)
+    factor = np.zeros(n)
+    right = np.zeros(n)
+    for k in range(1, n - 1):
+        factor[k] = -1.0 / (factor[k - 1] + 4.0)
+        right[k] = factor[k] * (right[k - 1] - 6.0 * (y[k + 1] + y[k - 1] - 2.0 * y[k]))
+    for k in range(n - 2, 0, -1):
+        sixths[k] = (factor[k] * sixths[k + 1] + right[k]) / 6.0
+
+
+@_inner
+def _from_seconds(x, y, second, table):
+    for k in range(len(x) - 1):
         h = x[k + 1] - x[k]
         table[k, 0], table[k, 1] = x[k], y[k]
         table[k, 2] = (y[k + 1] - y[k]) / h - h * (2.0 * second[k] + second[k + 1]) / 6.0
