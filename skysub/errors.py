@@ -5,7 +5,9 @@ from __future__ import annotations
 from skysub.text import printable
 
 __all__ = [
+    "AmbiguousImageError",
     "CampaignNotFoundError",
+    "ChecksumError",
     "ClusterError",
     "ConfigError",
     "DamagedError",
@@ -23,10 +25,12 @@ __all__ = [
     "OutputInUseError",
     "RecipeError",
     "ReferenceCatalogueError",
+    "SkyIsGoneError",
     "SkysubError",
     "StoreVersionError",
     "TruthError",
     "UndersampledError",
+    "UnknownEntryError",
     "VisitFileError",
     "VisitFileNotFoundError",
     "how_to_install",
@@ -70,6 +74,26 @@ class InvalidImageError(SkysubError, ValueError):
 
 class LayoutError(SkysubError, ValueError):
     """A FITS file is sound, but does not hold what its layout needs; the message says what to do."""
+
+
+class AmbiguousImageError(LayoutError):
+    """A FITS file holds several images, and nothing says which one is meant."""
+
+    def __init__(self, message: str, extensions: tuple[int, ...] = ()) -> None:
+        super().__init__(message)
+        self.extensions = extensions
+        """Numbers of the HDUs that may be meant."""
+
+
+class UnknownEntryError(LayoutError):
+    """A header does not say, or not in a way that is understood, what a visit image needs."""
+
+    def __init__(self, message: str, entry: str = "", stated: str = "") -> None:
+        super().__init__(message)
+        self.entry = entry
+        """Name of the entry of `skysub.IngestMap` that would say it."""
+        self.stated = stated
+        """What the header has there; empty where it has nothing."""
 
 
 class MaskPlaneError(SkysubError, KeyError):
@@ -116,6 +140,10 @@ class ReferenceCatalogueError(SkysubError, ValueError):
     """A reference catalogue cannot be read or lacks a column."""
 
 
+class SkyIsGoneError(SkysubError, ValueError):
+    """An image's header says that its sky has been subtracted already."""
+
+
 class StoreVersionError(SkysubError, RuntimeError):
     """A store was written by a newer skysub, in a layout that this one does not know."""
 
@@ -130,6 +158,10 @@ class UndersampledError(SkysubError, ValueError):
 
 class VisitFileError(SkysubError, OSError):
     """A file cannot be read or written as FITS: truncated, damaged, of another kind, or locked away."""
+
+
+class ChecksumError(VisitFileError):
+    """The bytes of a file do not have the CHECKSUM or DATASUM that its header states."""
 
 
 class VisitFileNotFoundError(VisitFileError, FileNotFoundError):
