@@ -5,6 +5,7 @@ from __future__ import annotations
 from skysub.text import printable
 
 __all__ = [
+    "CalibrationError",
     "CampaignNotFoundError",
     "ClusterError",
     "ConfigError",
@@ -23,11 +24,14 @@ __all__ = [
     "RecipeError",
     "ReferenceCatalogueError",
     "SkysubError",
+    "SourceIdError",
     "StoreVersionError",
     "TruthError",
     "UndersampledError",
+    "UpstreamFailureError",
     "VisitFileError",
     "VisitFileNotFoundError",
+    "VisitSummaryError",
     "how_to_install",
 ]
 
@@ -37,6 +41,10 @@ class SkysubError(Exception):
 
     def __str__(self) -> str:
         return printable(super().__str__())
+
+
+class CalibrationError(SkysubError, ValueError):
+    """A calibration that no detector has: a field with zeros, of the wrong size, or not finite."""
 
 
 class CampaignNotFoundError(SkysubError, FileNotFoundError):
@@ -111,6 +119,10 @@ class ReferenceCatalogueError(SkysubError, ValueError):
     """A reference catalogue cannot be read or lacks a column."""
 
 
+class SourceIdError(SkysubError, OverflowError):
+    """A release, visit, detector or number of sources does not fit into the ids of sources."""
+
+
 class StoreVersionError(SkysubError, RuntimeError):
     """A store was written by a newer skysub, in a layout that this one does not know."""
 
@@ -123,12 +135,35 @@ class UndersampledError(SkysubError, ValueError):
     """Too few superpixels for the order asked for, and the configuration says to raise."""
 
 
+class UpstreamFailureError(SkysubError, LookupError):
+    """A detector lacks what earlier work should have found for it; the message names each thing.
+
+    Parameters
+    ----------
+    message
+        For people.
+    missing
+        Names of what is missing, as `skysub.visit.calibrations` has them.
+    """
+
+    def __init__(self, message: str, missing: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.missing = missing
+
+    def __reduce__(self) -> tuple[type[UpstreamFailureError], tuple[str, tuple[str, ...]]]:
+        return type(self), (self.args[0], self.missing)
+
+
 class VisitFileError(SkysubError, OSError):
     """A file cannot be read or written as FITS: truncated, damaged, of another kind, or locked away."""
 
 
 class VisitFileNotFoundError(VisitFileError, FileNotFoundError):
     """There is no file at a path."""
+
+
+class VisitSummaryError(SkysubError, ValueError):
+    """A visit summary cannot be read, lacks a column, or has a detector twice."""
 
 
 def how_to_install(extra: str) -> str:
