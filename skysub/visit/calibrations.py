@@ -313,7 +313,7 @@ def _field(value: Any, visit_image: VisitImage, box: Any = None) -> ChebyshevFie
         edge = math.isqrt(matrix.size)
         if edge * edge != matrix.size:
             raise CalibrationError(
-                f"the coefficients of a field are a matrix [q][p] or its n x n elements, not {matrix.size} numbers"
+                f"coefficients of a field are a matrix [q][p] or its n x n numbers, not {matrix.size} numbers"
             )
         matrix = matrix.reshape(edge, edge)
     if box is None:

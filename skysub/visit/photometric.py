@@ -62,7 +62,7 @@ class ChebyshevField:
     def of_terms(
         cls, coefficients: NDArray[np.float64], order: int, *, shape: tuple[int, int]
     ) -> ChebyshevField:
-        """Field over a detector of ``shape`` (ny, nx) from terms as `skysub.background.chebyshev` has them."""
+        """Field over a detector of shape (ny, nx) from terms as `skysub.background.chebyshev` has them."""
         from skysub.background.chebyshev import degrees
 
         matrix = np.zeros((order + 1, order + 1))
@@ -167,8 +167,8 @@ class PhotometricCalibration:
         if self.field is not None and not self.field.covers(shape=shape, xy0=xy0):
             (ny, nx), (x0, y0) = shape, xy0
             raise CalibrationError(
-                f"the field of the photometric calibration covers {self.field.box} (x_min, y_min, x_max, y_max), "
-                f"the image {(x0, y0, x0 + nx - 1, y0 + ny - 1)}: it is of the wrong size or another detector's"
+                f"the photometric field covers (x_min, y_min, x_max, y_max) {self.field.box}, "
+                f"the image {(x0, y0, x0 + nx - 1, y0 + ny - 1)}: of the wrong size or another detector's"
             )
 
     @staticmethod
