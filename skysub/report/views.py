@@ -99,14 +99,23 @@ def views_of(
 def view_of(campaign: Campaign, visit: int, detector: int, edge: int) -> View:
     """Look at one detector; what cannot be read is a view without pictures that says why."""
     marker = campaign.marker(visit, detector)
-    unit = marker["image"]["unit"]
+    unit = campaign.exposure(visit, detector).unit
+    kinds = {name: campaign.kind(name) for name in marker["products"]}
     try:
         visit_image = campaign.visit_image(visit, detector)
-        layers = campaign.background(campaign.products[1], visit, detector)
+        unit = visit_image.unit
+        backgrounds = [name for name, kind in kinds.items() if kind == "background"]
+        layers: BackgroundList | None = (
+            campaign.background(backgrounds[-1], visit, detector) if backgrounds else None
+        )
     except SkysubError as error:
         return View(visit=visit, detector=detector, unit=unit, pictures={}, trouble=str(error))
-    maps = {"error": _shrunk(_as_float(layers[-1].statistics.error), min(edge, GRID_EDGE))}
-    for name, packed in marker["maps"].items():
+    maps = {}
+    if layers is not None:
+        maps["error"] = _shrunk(_as_float(layers[-1].statistics.error), min(edge, GRID_EDGE))
+    for name, packed in marker["payload"].items():
+        if kinds.get(name) != "grid":
+            continue
         values = unpacked(packed)
         if values.ndim == 2 and values.size and values.dtype.kind in "fiub":
             maps[name] = _shrunk(_as_float(values), min(edge, GRID_EDGE))
@@ -120,11 +129,15 @@ def view_of(campaign: Campaign, visit: int, detector: int, edge: int) -> View:
     )
 
 
-def pictures_of(visit_image: VisitImage, layers: BackgroundList, edge: int) -> dict[str, NDArray[np.float32]]:
+def pictures_of(
+    visit_image: VisitImage, layers: BackgroundList | None, edge: int
+) -> dict[str, NDArray[np.float32]]:
     """Bin a background-subtracted image and what belongs to it into cells.
 
     Parameters
     ----------
+    layers
+        What was subtracted; None where nothing is known of that: there are no pictures of it then.
     edge
         Cells along the longer side at most.
 
@@ -142,18 +155,23 @@ def pictures_of(visit_image: VisitImage, layers: BackgroundList, edge: int) -> d
     sources = visit_image.bits(*SOURCE_PLANES)
     defects = visit_image.bits(*IGNORED_PLANES, *SATURATED_PLANES)
     seen = _binned(image, mask, excluded, fine, 0.0)
+    pictures = {
+        "image": seen,
+        "residual": _binned(image, mask, sources | defects, coarse, LEAST_GOOD),
+        "sources": _covered(mask, sources, fine),
+        "defects": _covered(mask, defects, fine),
+    }
+    if not layers:
+        return pictures
     last = layers[-1]
     means = np.where(last.usable, _as_float(last.statistics.mean), np.float32(np.nan))
     if len(layers) > 1:
         means += _at(layers[:-1].evaluate(), last.grid)
     model = layers.evaluate()
     size = np.diff(last.grid.y_edges)[:, None] * np.diff(last.grid.x_edges)[None]
-    return {
+    return pictures | {
         "image": seen + _at(model, fine),
         "model": _at(model, smooth),
-        "residual": _binned(image, mask, sources | defects, coarse, LEAST_GOOD),
-        "sources": _covered(mask, sources, fine),
-        "defects": _covered(mask, defects, fine),
         "superpixels": _shrunk(means, min(edge, GRID_EDGE)),
         "used": _shrunk(_as_float(last.statistics.count / size), min(edge, GRID_EDGE)),
     }
