@@ -67,7 +67,9 @@ _PARENT = "The source is a blend, of which no shape is measured:"
 DP1_COLUMNS: tuple[Column, ...] = (
     Column("coord_ra", "float64", "deg", "Right ascension (ICRS) of the centroid; the same as ra."),
     Column("coord_dec", "float64", "deg", "Declination (ICRS) of the centroid; the same as dec."),
-    Column("parentSourceId", "int64", "", "sourceId of the blend that the source was taken from; 0 for none."),
+    Column(
+        "parentSourceId", "int64", "", "sourceId of the blend that the source was taken from; 0 for none."
+    ),
     Column("x", "float64", "pixel", "Centroid along rows; the centre of the first pixel is 0."),
     Column("y", "float64", "pixel", "Centroid along columns; the centre of the first pixel is 0."),
     Column("xErr", "float32", "pixel", "Standard deviation of x."),
@@ -77,7 +79,9 @@ DP1_COLUMNS: tuple[Column, ...] = (
     Column("raErr", "float32", "deg", "Standard deviation of ra times cos(dec), from that of x and y."),
     Column("decErr", "float32", "deg", "Standard deviation of dec, from that of x and y."),
     Column("ra_dec_Cov", "float32", "deg**2", "Covariance of ra times cos(dec) with dec."),
-    Column("calibFlux", "float64", "nJy", "Flux that the photometric calibration refers to: within 12 pixels."),
+    Column(
+        "calibFlux", "float64", "nJy", "Flux that the photometric calibration refers to: within 12 pixels."
+    ),
     Column("calibFluxErr", "float64", "nJy", "Standard deviation of calibFlux."),
     *_apertures(),
     Column("sky", "float64", "nJy", "Background left around the source, per pixel, from a ring about it."),
@@ -122,7 +126,10 @@ DP1_COLUMNS: tuple[Column, ...] = (
         "normCompTophatFlux_instFlux", "float64", "count", "Flux that calibrations refer to, not calibrated."
     ),
     Column(
-        "normCompTophatFlux_instFluxErr", "float64", "count", "Standard deviation of that flux, not calibrated."
+        "normCompTophatFlux_instFluxErr",
+        "float64",
+        "count",
+        "Standard deviation of that flux, not calibrated.",
     ),
     *_flags(
         "extendedness_flag",
@@ -139,7 +146,10 @@ DP1_COLUMNS: tuple[Column, ...] = (
     ),
     Column("jacobian_value", "float64", "", "Area of the pixel at the source over that of 0.2 x 0.2 arcsec."),
     Column(
-        "localBackground_instFlux", "float64", "count", "Background left around the source, per pixel, not calibrated."
+        "localBackground_instFlux",
+        "float64",
+        "count",
+        "Background left around the source, per pixel, not calibrated.",
     ),
     Column(
         "localBackground_instFluxErr", "float64", "count", "Standard deviation of localBackground_instFlux."
@@ -178,7 +188,9 @@ DP1_COLUMNS: tuple[Column, ...] = (
     ),
     Column("psfFlux_apCorr", "float64", "", "Aperture correction that psfFlux was multiplied by."),
     Column("psfFlux_apCorrErr", "float64", "", "Standard deviation of psfFlux_apCorr; not in psfFluxErr."),
-    Column("psfFlux_area", "float32", "pixel", "Effective area of the PSF: (sum of it)^2 / sum of its squares."),
+    Column(
+        "psfFlux_area", "float32", "pixel", "Effective area of the PSF: (sum of it)^2 / sum of its squares."
+    ),
     *_flags(
         "psfFlux_flag",
         "The flux of the PSF could not be fit.",
@@ -291,8 +303,12 @@ OWN_COLUMNS: tuple[Column, ...] = (
     Column("kronFluxErr", "float64", "nJy", "Standard deviation of kronFlux."),
     Column("kronFlux_flag", "bool", "", "The Kron flux could not be measured."),
     Column("kronRadius", "float64", "pixel", "Kron radius: first moment of the light's radius."),
-    Column("deblend_chi2", "float64", "", "Mean square of what the model leaves of the source over its noise."),
-    Column("overSubtraction_flag", "bool", "", "The background has probably taken light of the source with it."),
+    Column(
+        "deblend_chi2", "float64", "", "Mean square of what the model leaves of the source over its noise."
+    ),
+    Column(
+        "overSubtraction_flag", "bool", "", "The background has probably taken light of the source with it."
+    ),
     Column(
         "overSubtraction_loss",
         "float64",
