@@ -12,6 +12,7 @@ __all__ = [
     "InputChangedError",
     "InputsError",
     "InvalidImageError",
+    "InvalidPsfError",
     "LayoutError",
     "MaskPlaneError",
     "MissingPackageError",
@@ -69,6 +70,10 @@ class InputsError(SkysubError, ValueError):
 
 class InvalidImageError(SkysubError, ValueError):
     """An image or mask has a shape or type that cannot be worked on."""
+
+
+class InvalidPsfError(SkysubError, ValueError):
+    """A point-spread function that sources cannot be measured with: none, or undefined everywhere."""
 
 
 class LayoutError(SkysubError, ValueError):
