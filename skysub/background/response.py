@@ -1,7 +1,7 @@
 """How much of the light in its superpixels a background's fit takes for sky.
 
-A fit is linear in the values of its superpixels once their weights are given: coefficients c = C A^T W v, with
-A the polynomial's terms at the centres, W the weights, and C the inverse of A^T W A plus the prior. A
+A fit is linear in the values of its superpixels once their weights are given: coefficients c = C A^T W v,
+with A the polynomial's terms at the centres, W the weights, and C the inverse of A^T W A plus the prior. A
 `Background` keeps values and errors and not how the fit came to weigh them, so it is fit anew by each of the
 ways in which fits are made, and the one that gives the same model is the one that was used.
 """
@@ -48,7 +48,8 @@ class Response:
     def change(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Change of the coefficients (n_terms,) for light ``values`` (gy * gx) in the superpixels."""
         lit = np.nonzero(values)[0]
-        return np.einsum("tk,k->t", self.matrix[:, lit], values[lit])
+        change: NDArray[np.float64] = np.einsum("tk,k->t", self.matrix[:, lit], values[lit])
+        return change
 
     def terms(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
         """Terms (n, n_terms) of the model at places (n,), pixel."""
@@ -92,9 +93,7 @@ def find_response(background: Background, robust: RobustConfig | None = None) ->
     return Response(order=model.order, shape=shape, matrix=matrix, apart=apart)
 
 
-def _ways(
-    background: Background, robust: RobustConfig
-) -> Iterator[tuple[Background, NDArray[np.float64]]]:
+def _ways(background: Background, robust: RobustConfig) -> Iterator[tuple[Background, NDArray[np.float64]]]:
     """Fits of the same superpixels, and what each makes of their values."""
     grid, statistics, config = background.grid, background.statistics, background.config
     config = dataclasses.replace(config, undersampled="reduce")
@@ -137,7 +136,7 @@ def _plain_matrix(model: Background) -> NDArray[np.float64]:
     weights = np.where(model.usable & np.isfinite(weights), weights, 0.0).ravel()
     weights /= weights.max()
     terms = _terms(model)
-    return np.linalg.solve(gram(terms, weights), terms.T * weights)
+    return np.linalg.solve(gram(terms, weights), terms.T * weights).astype(np.float64, copy=False)
 
 
 def _terms(model: Background) -> NDArray[np.float64]:
@@ -153,4 +152,5 @@ def _values(model: Background, x: NDArray[np.float64], y: NDArray[np.float64]) -
 
 def _variances(model: Background, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
     terms = design_matrix(x, y, shape=model.shape, order=model.order)
-    return np.einsum("ks,st,kt->k", terms, model.covariance, terms)
+    variances: NDArray[np.float64] = np.einsum("ks,st,kt->k", terms, model.covariance, terms)
+    return variances

@@ -17,6 +17,7 @@ import numpy as np
 
 from skysub.background.response import Response, find_response
 from skysub.errors import ConfigError
+from skysub.pipeline.source_sizes import HALF_LIGHT
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,12 +30,12 @@ _BLOCK = 8
 """Edge of the blocks in which profiles and the mask are sampled, pixel."""
 _REACH = 8.0
 """Half-light radii beyond which an exponential profile holds no light to speak of."""
-_SCALE = 1.6783469900166605
-"""Half-light radius of an exponential profile in units of its scale."""
 _PLACES = 15
 """Points along an axis of a source's circle at which the model's rise is looked at."""
 _MOST = 400
 """Sources whose light is followed: the brightest of the large ones."""
+_OWN = 3.0
+"""Half-light radii within which light is a source's own."""
 _ROUNDS = 40
 """Of the solution for fluxes before the loss,"""
 _MOST_LOST = 0.95
@@ -89,8 +90,10 @@ def predict_losses(
     left_out: NDArray[np.bool_],
     x: NDArray[np.float64],
     y: NDArray[np.float64],
+    *,
     flux: NDArray[np.float64],
     radius: NDArray[np.float64],
+    core: NDArray[np.float64],
     config: OverSubtractionConfig | None = None,
 ) -> Losses:
     """Predict what sources have lost to the background.
@@ -101,8 +104,9 @@ def predict_losses(
         The background that was subtracted.
     left_out
         (ny, nx) bool: pixels that the fit did not see, those of sources above all.
-    x, y, flux, radius
-        (n,): centres (pixel), fluxes (unit of the background times pixels) and half-light radii (pixel).
+    x, y, flux, radius, core
+        (n,): centres (pixel), fluxes (unit of the background times pixels), half-light radii (pixel), and the
+        fluxes of the cores, by which it is told whose light the apertures of neighbours hold.
     """
     config = config or OverSubtractionConfig()
     n = len(x)
@@ -116,8 +120,7 @@ def predict_losses(
     at_x = np.clip(np.nan_to_num(x).astype(np.int64), 0, nx - 1)
     at_y = np.clip(np.nan_to_num(y).astype(np.int64), 0, ny - 1)
     deviation = layers.uncertainty()[at_y, at_x].astype(np.float64)
-    large = np.nonzero(known & (radius >= config.smallest))[0]
-    large = large[np.argsort(-flux[large], kind="stable")][:_MOST]
+    large = _apart(x, y, core, radius, np.nonzero(known & (radius >= config.smallest))[0])
     loss[known], error[known] = 0.0, (area * deviation)[known] / flux[known]
     if not len(large):
         return Losses(loss=loss, error=error, flag=np.zeros(n, bool))
@@ -144,6 +147,27 @@ def predict_losses(
     np.clip(loss, -1.0, _MOST_LOST, out=loss, where=known)
     error[known] *= 1 - np.maximum(loss[known], 0)
     return Losses(loss=loss, error=error, flag=known & (loss > config.loss))
+
+
+def _apart(
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    core: NDArray[np.float64],
+    radius: NDArray[np.float64],
+    chosen: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """Sources with the brightest cores, without those whose apertures are full of another one's light.
+
+    What the apertures of a galaxy's knots and satellites hold is the galaxy's light once more.
+    """
+    kept: list[int] = []
+    for k in chosen[np.argsort(-core[chosen], kind="stable")]:
+        others = np.array(kept, np.int64)
+        if not (np.hypot(x[others] - x[k], y[others] - y[k]) < _OWN * radius[others]).any():
+            kept.append(int(k))
+            if len(kept) == _MOST:
+                break
+    return np.array(kept, np.int64)
 
 
 def _within(response: Response, x: float, y: float, radius: float) -> NDArray[np.float64]:
@@ -185,7 +209,8 @@ class _Blocks:
         column = np.clip(np.searchsorted(x_edges, x, side="right") - 1, 0, len(x_edges) - 2)
         gx = len(x_edges) - 1
         superpixel = row[:, None] * gx + column[None, :]
-        weight = np.bincount(superpixel.ravel(), weights=seen.ravel(), minlength=(len(y_edges) - 1) * gx)
+        cells = (len(y_edges) - 1) * gx
+        weight = np.bincount(superpixel.ravel(), weights=seen.ravel(), minlength=cells).astype(np.float64)
         return cls(seen=seen, superpixel=superpixel, weight=weight)
 
     def light(self, x: float, y: float, radius: float) -> NDArray[np.float64]:
@@ -198,7 +223,7 @@ class _Blocks:
             return np.zeros_like(self.weight)
         block_y = np.arange(rows.start, rows.stop) * _BLOCK + (_BLOCK - 1) / 2 - y
         block_x = np.arange(columns.start, columns.stop) * _BLOCK + (_BLOCK - 1) / 2 - x
-        scale = radius / _SCALE
+        scale = radius / HALF_LIGHT
         light = np.exp(-np.hypot(block_y[:, None], block_x[None, :]) / scale) / (2 * math.pi * scale**2)
         seen = self.seen[rows, columns]
         where = self.superpixel[rows, columns]

@@ -1,7 +1,7 @@
 """From counts to nJy and back: background taken off and calibration applied with a single rounding.
 
-For a pixel I of the post-ISR image, a background B as `BackgroundList.evaluate` gives it (float32), a ratio R
-and a factor c (nJy per count), the calibrated pixel is N = fl32((I - B / R) c), everything in float64 until it
+For a pixel I of the post-ISR image, a background B as `BackgroundList.evaluate` gives it (float32), a
+ratio R and a factor c (nJy per count), the calibrated pixel is N = fl32((I - B / R) c), everything in float64 until it
 is rounded once. What comes back is fl32(N / c + B / R). It differs from I by one unit in the last place of
 float32 at most, of I or of I - B / R, whichever is larger: the latter's digits are all that float32 can hold.
 """
@@ -82,9 +82,7 @@ def calibrate_pixels(
         When shapes disagree.
     """
     factor = _factors(calibration, image.shape, xy0)
-    return _by_strips(
-        image, layers, ratio, lambda left, rows: left * factor(rows), out=out, threads=threads
-    )
+    return _by_strips(image, layers, ratio, lambda left, rows: left * factor(rows), out=out, threads=threads)
 
 
 def calibrate_variance(

@@ -110,7 +110,9 @@ def test_pixels_by_hand():
     assert variance[3, 5] == pytest.approx(4 * (2 * (1 + 0.1 * u + 0.1 / 3 * v)) ** 2, rel=1e-6)
     assert subtract_model(image, LAYERS[0])[3, 5] == np.float32(901.5 - float(model[3, 5]))
     ratio = np.full(SHAPE, 1.25, np.float32)
-    assert subtract_model(image, LAYERS[0], ratio=ratio)[3, 5] == np.float32(901.5 - float(model[3, 5]) / 1.25)
+    assert subtract_model(image, LAYERS[0], ratio=ratio)[3, 5] == np.float32(
+        901.5 - float(model[3, 5]) / 1.25
+    )
 
 
 def test_threads_and_place_do_not_change_bits():
