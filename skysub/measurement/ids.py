@@ -17,19 +17,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skysub.errors import ConfigError, SourceIdError
+from skysub.visit.numbers import date_of, split_visit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["SourceIds", "day_of_visit"]
+__all__ = ["SourceIds"]
 
 _BITS = 63
 _VISIT_BITS = 32
 _CALENDAR = 1 << (_VISIT_BITS - 1)
 _SEQUENCE_BITS, _DAY_BITS = 17, 14
 _FIRST_DAY = dt.date(2000, 1, 1)
-_SEQUENCES = 100_000
-"""LSST's numbers of visits are 100,000 times the day, as eight digits, plus a sequence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,17 +105,11 @@ class SourceIds:
         return number >> _VISIT_BITS, _unpacked(number & ((1 << _VISIT_BITS) - 1)), detector, counter
 
 
-def day_of_visit(visit: int) -> int | None:
-    """Day of observation YYYYMMDD in a visit's thirteen digits; None where it has none."""
-    day = visit // _SEQUENCES
-    return day if _date(day) is not None else None
-
-
 def _packed(visit: int) -> int:
     if 0 <= visit < _CALENDAR:
         return visit
-    day, sequence = divmod(visit, _SEQUENCES)
-    date = _date(day)
+    day, sequence = split_visit(visit)
+    date = date_of(day)
     if date is None or not 0 <= (date - _FIRST_DAY).days < 1 << _DAY_BITS:
         raise SourceIdError(
             f"visit {visit}: ids of sources have room for visits 0 to {_CALENDAR - 1}, and for those of "
@@ -131,15 +124,4 @@ def _unpacked(packed: int) -> int:
         return packed
     days, sequence = divmod(packed - _CALENDAR, 1 << _SEQUENCE_BITS)
     date = _FIRST_DAY + dt.timedelta(days=days)
-    return (date.year * 10_000 + date.month * 100 + date.day) * _SEQUENCES + sequence
-
-
-def _date(day: int) -> dt.date | None:
-    year, rest = divmod(day, 10_000)
-    month, number = divmod(rest, 100)
-    if not 1900 <= year < 2200:
-        return None
-    try:
-        return dt.date(year, month, number)
-    except ValueError:
-        return None
+    return int(f"{date:%Y%m%d}{sequence:05d}")

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from skysub.background.model import BackgroundList
 from skysub.pipeline.summary import summarise
 from skysub.pipeline.zero_points import ZeroPoints
 from skysub.psf.model import MoffatPsf
+from skysub.visit.calibrated import layers_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from skysub.background.model import BackgroundList
     from skysub.measurement.table import SourceTable
+    from skysub.visit.calibrated import SkyModel
     from skysub.visit.calibrations import Calibrations
     from skysub.visit.image import VisitImage
 
@@ -29,7 +31,7 @@ _AB_OF_NJY = 31.4
 
 def final_figures(
     visit_image: VisitImage,
-    background: BackgroundList,
+    background: SkyModel,
     calibrations: Calibrations,
     source: SourceTable,
     *,
@@ -60,7 +62,7 @@ def final_figures(
     psf = calibrations.psf
     figures = summarise(
         visit_image,
-        background,
+        BackgroundList(layers_of(background)),
         psf=psf if isinstance(psf, MoffatPsf) else None,
         aperture_correction=None,
         zero_points=points,

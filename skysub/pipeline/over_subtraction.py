@@ -18,11 +18,12 @@ import numpy as np
 from skysub.background.response import Response, find_response
 from skysub.errors import ConfigError
 from skysub.pipeline.source_sizes import HALF_LIGHT
+from skysub.visit.calibrated import layers_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from skysub.background.model import BackgroundList
+    from skysub.visit.calibrated import SkyModel
 
 __all__ = ["Losses", "OverSubtractionConfig", "predict_losses"]
 
@@ -86,7 +87,7 @@ class Losses:
 
 
 def predict_losses(
-    layers: BackgroundList,
+    background: SkyModel,
     left_out: NDArray[np.bool_],
     x: NDArray[np.float64],
     y: NDArray[np.float64],
@@ -100,8 +101,8 @@ def predict_losses(
 
     Parameters
     ----------
-    layers
-        The background that was subtracted.
+    background
+        What was subtracted; of several layers the last answers for all, of one in parts its polynomial.
     left_out
         (ny, nx) bool: pixels that the fit did not see, those of sources above all.
     x, y, flux, radius, core
@@ -112,14 +113,15 @@ def predict_losses(
     n = len(x)
     known = np.isfinite(x) & np.isfinite(y) & np.isfinite(radius) & (flux > 0)
     loss, error = np.full(n, np.nan), np.full(n, np.nan)
-    if not n or not len(layers):
+    layers = layers_of(background)
+    if not n or not layers:
         return Losses(loss=loss, error=error, flag=np.zeros(n, bool))
-    last = layers[-1]
+    last = getattr(layers[-1], "smooth", layers[-1])
     ny, nx = last.shape
     area = np.minimum(math.pi * (config.radii * np.maximum(radius, 1.0)) ** 2, ny * nx)
     at_x = np.clip(np.nan_to_num(x).astype(np.int64), 0, nx - 1)
     at_y = np.clip(np.nan_to_num(y).astype(np.int64), 0, ny - 1)
-    deviation = layers.uncertainty()[at_y, at_x].astype(np.float64)
+    deviation = background.uncertainty()[at_y, at_x].astype(np.float64)
     large = _apart(x, y, core, radius, np.nonzero(known & (radius >= config.smallest))[0])
     loss[known], error[known] = 0.0, (area * deviation)[known] / flux[known]
     if not len(large):

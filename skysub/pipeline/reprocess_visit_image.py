@@ -18,6 +18,7 @@ from skysub.pipeline.reprocess_config import ReprocessVisitImageConfig
 from skysub.pipeline.source_sizes import exponential_sizes
 from skysub.pipeline.timing import Stopwatch
 from skysub.visit.calibrated import (
+    SkyModel,
     calibrate_pixels,
     calibrate_variance,
     calibration_cards,
@@ -27,7 +28,6 @@ from skysub.visit.calibrated import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from skysub.background.model import BackgroundList
     from skysub.measurement import SourceMeasurements
     from skysub.visit.calibrations import Calibrations
     from skysub.visit.image import VisitImage
@@ -57,7 +57,7 @@ class ReprocessVisitImageResult:
     visit_image: VisitImage
     """Background subtracted and calibrated: nJy, variance in nJy squared, final mask, wcs, psf. Its header
     has the factor, so that `skysub.visit.calibrated.restore_post_isr_image` gives the input back."""
-    visit_image_background: BackgroundList
+    visit_image_background: SkyModel
     """What was subtracted, in the unit of the post-ISR image."""
     source: SourceTable
     figures: dict[str, float] = field(default_factory=dict)
@@ -70,7 +70,7 @@ class ReprocessVisitImageResult:
 
 def reprocess_visit_image(
     visit_image: VisitImage,
-    background: BackgroundList,
+    background: SkyModel,
     calibrations: Calibrations,
     config: ReprocessVisitImageConfig | None = None,
     *,
@@ -211,7 +211,7 @@ def _final_mask(
 
 
 def _losses(
-    background: BackgroundList,
+    background: SkyModel,
     left_out: NDArray[np.bool_],
     measured: SourceMeasurements,
     config: ReprocessVisitImageConfig,
@@ -222,9 +222,9 @@ def _losses(
     primary = np.asarray(columns["isPrimary"], bool)
     x, y = np.asarray(columns["x"], np.float64), np.asarray(columns["y"], np.float64)
     loss, error, flag = np.full(n, np.nan), np.full(n, np.nan), np.zeros(n, bool)
-    if not len(background) or not primary.any():
+    if not primary.any():
         return Losses(loss=loss, error=error, flag=flag)
-    ny, nx = background[-1].shape
+    ny, nx = left_out.shape
     at_y = np.clip(np.nan_to_num(y).astype(np.int64), 0, ny - 1)
     at_x = np.clip(np.nan_to_num(x).astype(np.int64), 0, nx - 1)
     sky_error = _SKY_ERRORS * background.uncertainty()[at_y, at_x].astype(np.float64)

@@ -16,8 +16,8 @@ __all__ = ["HALF_LIGHT", "exponential_sizes"]
 HALF_LIGHT = 1.6783469900166605
 """Half-light radius of an exponential profile in units of its scale: (1 + s) exp(-s) = 1/2."""
 _SMALLEST, _LARGEST, _SIZES = 0.8, 70.0, 56
-"""Scales that are tried, pixel, at even steps of their logarithm: of a larger one most of the light lies beyond
-the largest aperture, and what is fit is no longer told from a slope of neighbours."""
+"""Scales that are tried, pixel, at even steps of their logarithm: of a larger one most of the light lies
+beyond the largest aperture, and what is fit is no longer told from a slope of neighbours."""
 _CHUNK = 4096
 
 

@@ -1,14 +1,14 @@
 """From counts to nJy and back: background taken off and calibration applied with a single rounding.
 
-For a pixel I of the post-ISR image, a background B as `BackgroundList.evaluate` gives it (float32), a
-ratio R and a factor c (nJy per count), the calibrated pixel is N = fl32((I - B / R) c), everything in float64 until it
-is rounded once. What comes back is fl32(N / c + B / R). It differs from I by one unit in the last place of
-float32 at most, of I or of I - B / R, whichever is larger: the latter's digits are all that float32 can hold.
+For a pixel I of the post-ISR image, a background B as `evaluate` gives it (float32), a ratio R and a factor c
+(nJy per count), the calibrated pixel is N = fl32((I - B / R) c), everything in float64 until it is rounded
+once. What comes back is fl32(N / c + B / R). It differs from I by one unit in the last place of float32 at
+most, of I or of I - B / R, whichever is larger: the latter's digits are all that float32 can hold.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -22,14 +22,15 @@ if TYPE_CHECKING:
     from astropy.io.fits import Header
     from numpy.typing import NDArray
 
-    from skysub.background.model import BackgroundList
     from skysub.visit.image import VisitImage
 
 __all__ = [
+    "SkyModel",
     "calibrate_pixels",
     "calibrate_variance",
     "calibration_cards",
     "calibration_of_header",
+    "layers_of",
     "restore_post_isr_image",
     "subtract_model",
 ]
@@ -40,9 +41,19 @@ _UNIT = "PHOTUNIT"
 """Cards that say how a calibrated image was made of counts."""
 
 
+class SkyModel(Protocol):
+    """A background: `BackgroundList`, `Background`, or any other that is evaluated as they are."""
+
+    def evaluate(self, *, y: slice = ..., x: slice = ...) -> NDArray[np.float32]:
+        """Model at each pixel of a window, (ny, nx) float32; the bits of a pixel do not depend on it."""
+
+    def uncertainty(self, *, y: slice = ..., x: slice = ...) -> NDArray[np.float32]:
+        """Standard deviation of the model at each pixel of a window, (ny, nx) float32."""
+
+
 def subtract_model(
     image: NDArray[np.float32],
-    layers: BackgroundList,
+    layers: SkyModel,
     *,
     ratio: NDArray[np.float32] | None = None,
     threads: int = 1,
@@ -53,7 +64,7 @@ def subtract_model(
 
 def calibrate_pixels(
     image: NDArray[np.float32],
-    layers: BackgroundList,
+    layers: SkyModel,
     calibration: PhotometricCalibration,
     *,
     xy0: tuple[int, int] = (0, 0),
@@ -103,7 +114,7 @@ def calibrate_variance(
 
 def restore_post_isr_image(
     visit_image: VisitImage,
-    background: BackgroundList,
+    background: SkyModel,
     *,
     ratio: NDArray[np.float32] | None = None,
     threads: int = 1,
@@ -150,16 +161,16 @@ def calibration_cards(
 ) -> dict[str, tuple[Any, str]]:
     """Header cards, value and comment, that `calibration_of_header` reads."""
     cards: dict[str, tuple[Any, str]] = {
-        _MEAN: (calibration.mean, f"nJy per {unit} that pixels were multiplied by"),
-        _ERROR: (calibration.error, "its standard deviation"),
-        _UNIT: (unit, "unit of the post-ISR image and of its background"),
-        _RATIO: (ratio, "background divided by background-to-photometric ratio"),
+        _MEAN: (calibration.mean, "nJy per count, times pixels"),
+        _ERROR: (calibration.error, "standard deviation of PHOTMEAN"),
+        _UNIT: (unit, "of post-ISR image, background"),
+        _RATIO: (ratio, "background / photometric ratio"),
     }
     if calibration.field is not None:
         box = ",".join(str(edge) for edge in calibration.field.box)
-        cards[_BOX] = (box, "x_min,y_min,x_max,y_max of Chebyshev field")
+        cards[_BOX] = (box, "x_min,y_min,x_max,y_max")
         for (q, p), value in np.ndenumerate(calibration.field.coefficients):
-            cards[f"PHO{q:02d}_{p:02d}"] = (float(value), f"of T_{q}(y) T_{p}(x), nJy per {unit}")
+            cards[f"PHO{q:02d}_{p:02d}"] = (float(value), f"of T_{q}(y) T_{p}(x), nJy")
     return cards
 
 
@@ -192,6 +203,13 @@ def calibration_of_header(header: Header | Mapping[str, Any], who: str = "header
         raise CalibrationError(f"{who}: the cards of its calibration are damaged: {problem}") from problem
 
 
+def layers_of(background: SkyModel) -> tuple[Any, ...]:
+    """Layers of a background; itself where it is no list of them."""
+    from skysub.background.model import BackgroundList
+
+    return tuple(background) if isinstance(background, BackgroundList) else (background,)
+
+
 def _factors(
     calibration: PhotometricCalibration, shape: tuple[int, ...], xy0: tuple[int, int]
 ) -> Callable[[slice], Any]:
@@ -202,7 +220,7 @@ def _factors(
 
 def _by_strips(
     image: NDArray[np.float32],
-    layers: BackgroundList,
+    layers: SkyModel,
     ratio: NDArray[np.float32] | None,
     then: Callable[[NDArray[np.float64], slice], NDArray[np.float64]],
     *,
@@ -211,9 +229,9 @@ def _by_strips(
     threads: int = 1,
 ) -> NDArray[np.float32]:
     """``then`` of pixels less their background; with ``restore``, of pixels, and the background added."""
-    for name, shape in [("background", layer.shape) for layer in layers] + (
-        [] if ratio is None else [("ratio", ratio.shape)]
-    ):
+    parts = layers_of(layers)
+    shapes = [("background", part.shape) for part in parts]
+    for name, shape in shapes if ratio is None else [*shapes, ("ratio", ratio.shape)]:
         if shape != image.shape:
             raise InvalidImageError(f"the {name} has the shape {shape}, the image {image.shape}")
     made = np.empty(image.shape, np.float32) if out is None else out
@@ -222,7 +240,7 @@ def _by_strips(
         for start in range(some.start, some.stop, _STRIP):
             rows = slice(start, min(start + _STRIP, some.stop))
             pixels = image[rows].astype(np.float64)
-            if not len(layers):
+            if not parts:
                 made[rows] = then(pixels, rows)
                 continue
             model = layers.evaluate(y=rows, x=slice(0, image.shape[1])).astype(np.float64)

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skysub.errors import ConfigError, SourceIdError
-from skysub.measurement.ids import SourceIds, day_of_visit
+from skysub.measurement.ids import SourceIds
+from skysub.visit.numbers import day_of_visit
 
 
 def test_bits_by_hand():
