@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skysub.measurement.config import MeasurementConfig
-from skysub.measurement.detect import Filters, find_peaks, significance
+from skysub.measurement.detect import Filters, significance
 from skysub.measurement.footprints import Blends
 from skysub.measurement.frame import UNUSABLE, Frame
 from skysub.measurement.local_psf import PsfTable
@@ -15,7 +15,8 @@ from skysub.measurement.photometry import measure_places
 from skysub.measurement.pixel_flags import pixel_flags
 from skysub.measurement.result import SourceMeasurements
 from skysub.measurement.sky_places import place_sky_sources
-from skysub.measurement.solve import fit_at, fit_stars
+from skysub.measurement.search import find_stars
+from skysub.measurement.solve import fit_at
 from skysub.measurement.table_rows import columns_of_places, stacked
 
 if TYPE_CHECKING:
@@ -69,9 +70,8 @@ def measure_sources(
     table = PsfTable.of(psf, frame.shape)
     filters = Filters.of(table, frame)
     values = significance(frame.image, filters, frame, threads=config.threads)
-    y, x, _ = find_peaks(values, config.threshold)
-    stars = fit_stars(frame, table, y, x, config)
-    blends = Blends.of(values, y, x, frame, table, config)
+    stars = find_stars(frame, table, filters, values, config)
+    blends = Blends.of(values, stars.y, stars.x, frame, table, config)
     columns = _rows(frame, table, stars, blends, config)
     unusable = (frame.state & UNUSABLE) != 0
     radius = np.full(len(columns["x"]), max(1, round(config.grow * table.sigma)))
@@ -80,7 +80,7 @@ def measure_sources(
         columns=columns,
         detected=blends.detected,
         too_crowded=np.zeros(frame.shape, np.bool_),
-        model=stars.model,
+        model=stars.model(),
         flags=frame.flags,
     )
 
@@ -90,8 +90,8 @@ def _rows(
 ) -> dict[str, NDArray[Any]]:
     """Rows of sources, then blends, then empty sky."""
     threads = config.threads
-    order = np.lexsort((stars.places.x, stars.places.y))
-    sources = stars.places.of(order)
+    order = np.lexsort((stars.x, stars.y))
+    sources = stars.places().of(order)
     label = blends.label[order]
     found = measure_places(frame, psf, stars.residual, sources.y, sources.x, sources.flux, threads=threads)
     rows = columns_of_places(sources, found, psf, frame.variance_at(sources.y, sources.x), frame.shape)
