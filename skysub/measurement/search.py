@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skysub.measurement.detect import find_peaks, significance
-from skysub.measurement.solve import StarModel
+from skysub.measurement.detect import find_peaks, prominent, significance
+from skysub.measurement.extended import Templates, take_extended
+from skysub.measurement.solve import StarModel, fit_at
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,15 +18,15 @@ if TYPE_CHECKING:
     from skysub.measurement.frame import Frame
     from skysub.measurement.local_psf import PsfTable
 
-__all__ = ["find_stars"]
+__all__ = ["find_sources"]
 
-_CLOSE = 0.35
-"""A new peak nearer to a star than this, in widths of the PSF, is that star's misfit."""
+_KEPT = 0.8
+"""A source stays while its flux is this share of the threshold, neighbours' covariance included."""
 
 
-def find_stars(
+def find_sources(
     frame: Frame, psf: PsfTable, filters: Filters, values: NDArray[np.float32], config: MeasurementConfig
-) -> StarModel:
+) -> tuple[StarModel, Templates]:
     """Find and fit sources.
 
     Parameters
@@ -34,32 +35,63 @@ def find_stars(
         (ny, nx) significance of the image.
     """
     model = StarModel(frame, psf, threads=config.threads)
-    y, x, _ = find_peaks(values, config.threshold)
-    model.add(y, x)
-    model.fit(config.fit_steps)
-    _drop(model, config.threshold)
-    for _ in range(config.passes):
-        left = significance(model.residual, filters, frame, threads=config.threads)
-        imperfect = model.painted(np.full(len(model), config.psf_imperfection))
-        doubt = significance(imperfect, filters, frame, threads=config.threads)
-        left /= np.sqrt(1 + doubt * doubt)
-        y, x, _ = find_peaks(left, config.threshold)
-        before = len(model)
-        model.add(y, x)
+    templates = Templates.none()
+    y, x, peak = find_peaks(values, config.threshold)
+    first = prominent(values, y, x, peak, config, reach=5 * psf.sigma)
+    model.add(y[first], x[first])
+    for turn in range(config.passes + 1):
+        if turn:
+            y, x = _peaks_left(model, templates, filters, config)
+            if not len(y):
+                break
+            model.add(y, x)
         model.fit(config.fit_steps)
-        _drop(model, config.threshold)
-        if len(model) <= before:
-            break
-    return model
+        templates = take_extended(model, templates, config, early=turn < config.passes)
+        _settle(model, templates)
+        _drop(model, templates, config)
+    return model, templates
 
 
-def _drop(model: StarModel, threshold: float) -> None:
+def _settle(model: StarModel, templates: Templates) -> None:
+    """Fit stars and templates in turn."""
+    if not len(templates):
+        return
+    for _ in range(2):
+        model.others = templates.painted(model.frame.shape)
+        model.subtract()
+        model.fit(1)
+        templates.refit(model.residual, model.frame, model.psf, threads=model.threads)
+    model.others = templates.painted(model.frame.shape)
+    model.subtract()
+
+
+def _peaks_left(
+    model: StarModel, templates: Templates, filters: Filters, config: MeasurementConfig
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Peaks of the residual beyond its noise and what the models may miss."""
+    frame = model.frame
+    left = significance(model.residual, filters, frame, threads=config.threads)
+    imperfect = model.painted(np.full(len(model), config.psf_imperfection))
+    more = templates.painted(frame.shape, config.template_imperfection)
+    if more is not None:
+        imperfect += more
+    doubt = significance(imperfect, filters, frame, threads=config.threads)
+    left /= np.sqrt(1 + doubt * doubt)
+    y, x, _ = find_peaks(left, config.threshold)
+    return y, x
+
+
+def _drop(model: StarModel, templates: Templates, config: MeasurementConfig) -> None:
     """Leave out stars that their neighbours explain."""
     places = model.places()
+    error = places.flux_error
+    if model.others is not None:
+        under = fit_at(model.frame, model.psf, model.others, model.y, model.x, threads=model.threads).flux
+        error = np.hypot(error, config.template_imperfection * np.nan_to_num(under))
     with np.errstate(invalid="ignore"):
-        known = np.isfinite(places.flux_error)
-        kept = ~known | (places.flux > threshold * places.flux_error * 0.8)
-    kept &= known
+        kept = places.flux > _KEPT * config.threshold * error
     if not kept.all():
         model.keep(kept)
-        model.fit(2)
+        model.subtract()
+        model.fit(1)
+        _settle(model, templates)

@@ -37,6 +37,8 @@ class StarModel:
     ----------
     y, x, flux
         (n,) float64: pixel, counts.
+    judged
+        (n,) bool: whether a star was compared with two stars, and with a template.
     residual
         (ny, nx) float32, counts: the image less all stars and ``others``; 0 where a pixel is unusable.
     others
@@ -47,6 +49,7 @@ class StarModel:
         self.frame, self.psf, self.threads = frame, psf, threads
         self.autocorrelation = Autocorrelation.of(psf)
         self.y, self.x, self.flux = np.empty(0), np.empty(0), np.empty(0)
+        self.judged = np.empty(0, np.bool_)
         self.residual = frame.image.copy()
         self.others: NDArray[np.float32] | None = None
         self._unusable = (frame.state & UNUSABLE) != 0
@@ -63,11 +66,13 @@ class StarModel:
         self.y, self.x, self.flux = (
             np.concatenate(pair) for pair in ((self.y, y), (self.x, x), (self.flux, flux))
         )
+        self.judged = np.concatenate([self.judged, np.zeros(len(y), np.bool_)])
         self._sums = None
 
     def keep(self, chosen: NDArray[np.bool_]) -> None:
         """Leave out all but the chosen stars, (n,) bool; the residual is that of the stars before."""
         self.y, self.x, self.flux = self.y[chosen], self.x[chosen], self.flux[chosen]
+        self.judged = self.judged[chosen]
         self._sums = None
 
     def fit(self, steps: int, *, move: bool = True) -> None:
