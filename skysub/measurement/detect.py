@@ -8,18 +8,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skysub.background.threads import in_threads
+from skysub.measurement.overlap import Pairs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from skysub.measurement.config import MeasurementConfig
     from skysub.measurement.frame import Frame
     from skysub.measurement.local_psf import PsfTable
 
-__all__ = ["Filters", "find_peaks", "significance"]
+__all__ = ["Filters", "find_peaks", "prominent", "significance"]
 
 _ENERGY = 0.995
 """Share of a filter's squared sum that its separable terms, and its radius, must keep."""
 _TERMS = 3
+_PROMINENCE = 2.5
+"""How far a peak must rise above the saddle to a brighter one, in units of the noise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +104,27 @@ def find_peaks(
     kernels.list_peaks(values, threshold, 0, ny, y, x)
     # a parabola's vertex lies within half a pixel of the peak
     return y, x, values[np.rint(y).astype(int), np.rint(x).astype(int)].astype(np.float64)
+
+
+def prominent(
+    values: NDArray[np.float32],
+    y: NDArray[np.float64],
+    x: NDArray[np.float64],
+    peak: NDArray[np.float64],
+    config: MeasurementConfig,
+    *,
+    reach: float,
+) -> NDArray[np.bool_]:
+    """Which peaks (n,) rise above the light of brighter ones within ``reach``, and not by noise alone."""
+    from skysub.measurement import detection_kernels as kernels
+
+    pairs = Pairs.within(y, x, reach, (values.shape[0], values.shape[1]))
+    saddle = np.zeros(len(y))
+    kernels.highest_saddles(values, y, x, peak, pairs.first, pairs.second, saddle)
+    # photons make the noise of bright light larger than that of the sky
+    noise = np.sqrt(1 + (config.template_imperfection * 0.5 * peak) ** 2)
+    out: NDArray[np.bool_] = peak - saddle > _PROMINENCE * noise
+    return out
 
 
 def _extent(psf: PsfTable) -> tuple[int, int]:

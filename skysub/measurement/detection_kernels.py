@@ -7,7 +7,7 @@ from numba import njit
 
 from skysub.background.fma import fma
 
-__all__ = ["count_peaks", "filter_cell", "list_peaks"]
+__all__ = ["count_peaks", "filter_cell", "highest_saddles", "list_peaks"]
 
 _compiled = njit(nogil=True, cache=True, error_model="numpy")
 _inner = njit(nogil=True, error_model="numpy")
@@ -102,3 +102,19 @@ def list_peaks(values, threshold, start, stop, at_y, at_x):
 def _vertex(before, middle, after):
     curvature = 2.0 * middle - before - after
     return min(max(0.5 * (after - before) / curvature, -0.5), 0.5) if curvature > 0 else 0.0
+
+
+@_compiled
+def highest_saddles(values, y, x, peak, first, second, saddle):
+    """Least value on the straight line from each peak to each brighter partner; the largest of these."""
+    for k in range(len(first)):
+        a, b = first[k], second[k]
+        # of equal peaks the first one is the brighter
+        low, high = (a, b) if peak[a] < peak[b] or (peak[a] == peak[b] and a > b) else (b, a)
+        dy, dx = y[high] - y[low], x[high] - x[low]
+        steps = int(np.ceil(np.sqrt(dy * dy + dx * dx)))
+        least = peak[low]
+        for t in range(1, steps):
+            v = values[int(np.rint(y[low] + dy * t / steps)), int(np.rint(x[low] + dx * t / steps))]
+            least = min(least, v)
+        saddle[low] = max(saddle[low], least)

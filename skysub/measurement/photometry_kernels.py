@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numba import njit
 
-__all__ = ["aperture_sums", "running_sums", "shape_of_child"]
+__all__ = ["aperture_sums", "disc_integral", "running_sums", "shape_of_child"]
 
 _compiled = njit(nogil=True, cache=True, error_model="numpy")
 _inner = njit(nogil=True, error_model="numpy")
@@ -70,7 +70,7 @@ def _up_to(sums, t):
 
 
 @_inner
-def _disc(sums, y, x, radius):
+def disc_integral(sums, y, x, radius):
     """Integral over the disc about (y, x), pixels of ``sums``; what lies off them is 0."""
     rows = sums.shape[0]
     total = 0.0
@@ -99,7 +99,7 @@ def aperture_sums(sums, first, y, x, radii, out):
     """Add to out (n, radii) the sums over discs about places y, x (n,); row 0 of ``sums`` is row ``first``."""
     for k in range(len(y)):
         for r in range(len(radii)):
-            out[k, r] += _disc(sums, y[k] - first, x[k], radii[r])
+            out[k, r] += disc_integral(sums, y[k] - first, x[k], radii[r])
 
 
 @_inner

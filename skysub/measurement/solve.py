@@ -2,75 +2,195 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from skysub.measurement.fitted import Places
+from skysub.measurement.frame import UNUSABLE
+from skysub.measurement.overlap import Autocorrelation, Pairs
 from skysub.measurement.stars import Tiles, paint, paint_radius, project
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from skysub.measurement.config import MeasurementConfig
     from skysub.measurement.frame import Frame
     from skysub.measurement.local_psf import PsfTable
 
-__all__ = ["StarFit", "fit_at", "fit_stars"]
+__all__ = ["StarModel", "fit_at"]
 
 _STRAY = 1.0
-"""Standard deviation, pixel, of the prior on how far a star lies from its peak."""
+"""Standard deviation, pixel, of the prior on how far a star lies from where it was."""
 _LONGEST = 0.5
 """A star moves by no more than this in one step, pixel."""
+_FREE = 3.0
+"""Flux over its error from which a star may move."""
+_ITERATIONS = 25
+_LIT = 0.1
+"""Share of the PSF on good pixels that a flux needs."""
 
 
-@dataclass(frozen=True, eq=False)
-class StarFit:
-    """Stars of an image, fit together."""
+class StarModel:
+    """Stars of a frame, and what is left of the image without them; changed by its methods.
 
-    places: Places
-    model: NDArray[np.float32]
-    residual: NDArray[np.float32]
-    """(ny, nx): light of all stars, and what is left of the image."""
+    Attributes
+    ----------
+    y, x, flux
+        (n,) float64: pixel, counts.
+    judged
+        (n,) bool: whether a star was compared with two stars, and with a template.
+    residual
+        (ny, nx) float32, counts: the image less all stars and ``others``; 0 where a pixel is unusable.
+    others
+        (ny, nx) float32, counts, or None: light that is no star's.
+    """
 
+    def __init__(self, frame: Frame, psf: PsfTable, *, threads: int = 1) -> None:
+        self.frame, self.psf, self.threads = frame, psf, threads
+        self.autocorrelation = Autocorrelation.of(psf)
+        self.y, self.x, self.flux = np.empty(0), np.empty(0), np.empty(0)
+        self.judged = np.empty(0, np.bool_)
+        self.residual = frame.image.copy()
+        self.others: NDArray[np.float32] | None = None
+        self._unusable = (frame.state & UNUSABLE) != 0
+        self._sums: NDArray[np.float64] | None = None
 
-def fit_stars(
-    frame: Frame, psf: PsfTable, y: NDArray[np.float64], x: NDArray[np.float64], config: MeasurementConfig
-) -> StarFit:
-    """Fit fluxes and places of stars that were seen at (y, x)."""
-    y, x = y.copy(), x.copy()
-    flux = np.zeros(len(y))
-    noise = frame.noise_at(y, x)
-    full = np.full(len(y), psf.half)
-    residual = frame.image.copy()
-    tiles = Tiles.of(y, x, psf, frame.shape)
-    sums = project(residual, frame, tiles, psf, y, x, full, threads=config.threads)
-    for step in range(config.fit_steps + 1):
-        pp = np.maximum(sums[:, 3], 1e-30)
-        new = sums[:, 0] / pp
-        if step == 0:
-            new = np.maximum(new, 0)
-        flux += new
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def add(
+        self, y: NDArray[np.float64], x: NDArray[np.float64], flux: NDArray[np.float64] | None = None
+    ) -> None:
+        """Add stars; without a flux, they get it from the next fit."""
+        flux = np.zeros(len(y)) if flux is None else flux
+        self.y, self.x, self.flux = (
+            np.concatenate(pair) for pair in ((self.y, y), (self.x, x), (self.flux, flux))
+        )
+        self.judged = np.concatenate([self.judged, np.zeros(len(y), np.bool_)])
+        self._sums = None
+
+    def keep(self, chosen: NDArray[np.bool_]) -> None:
+        """Leave out all but the chosen stars, (n,) bool; the residual is that of the stars before."""
+        self.y, self.x, self.flux = self.y[chosen], self.x[chosen], self.flux[chosen]
+        self.judged = self.judged[chosen]
+        self._sums = None
+
+    def fit(self, steps: int, *, move: bool = True) -> None:
+        """Newton steps of fluxes and places of all stars at once."""
+        from skysub.measurement import pair_kernels as kernels
+
+        for step in range(steps):
+            sums, noise, norm, diagonal, free = self._equations(move=move)
+            pairs = Pairs.within(self.y, self.x, self.autocorrelation.reach, self.frame.shape)
+            change = np.empty((len(self), 3))
+            kernels.conjugate_gradients(
+                self.autocorrelation.table,
+                4.0,
+                norm,
+                self.y,
+                self.x,
+                free & (step > 0 or steps == 1),
+                diagonal,
+                pairs.first,
+                pairs.second,
+                np.ascontiguousarray(sums[:, :3]),
+                _ITERATIONS,
+                change,
+            )
+            self.flux = np.where(norm > 0, np.maximum(self.flux + change[:, 0], 0.0), 0.0)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                moves = np.nan_to_num(change[:, 1:] / self.flux[:, None], nan=0.0, posinf=0.0, neginf=0.0)
+            moves = np.clip(moves, -_LONGEST, _LONGEST)
+            ny, nx = self.frame.shape
+            self.y = np.clip(self.y + moves[:, 0], -0.49, ny - 0.51)
+            self.x = np.clip(self.x + moves[:, 1], -0.49, nx - 0.51)
+            self._sums = None
+            self.subtract()
+
+    def subtract(self) -> None:
+        """Make the residual anew of the image."""
+        frame, psf = self.frame, self.psf
+        self.residual[:] = frame.image
+        if self.others is not None:
+            self.residual -= self.others
+        self._paint(self.residual, -self.flux)
+        self.residual[self._unusable] = 0
+
+    def model(self) -> NDArray[np.float32]:
+        """Light of all stars and others, (ny, nx) float32."""
+        out = np.zeros(self.frame.shape, np.float32) if self.others is None else self.others.copy()
+        self._paint(out, self.flux)
+        return out
+
+    def painted(self, share: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Light of the stars times a share of each, (ny, nx) float32, without the others."""
+        out = np.zeros(self.frame.shape, np.float32)
+        self._paint(out, self.flux * share)
+        return out
+
+    def places(self) -> Places:
+        """What the fit tells of each star, with the covariance of its neighbours."""
+        from skysub.measurement import pair_kernels as kernels
+
+        sums, _, norm, diagonal, _ = self._equations(move=True)
+        pairs = Pairs.within(self.y, self.x, self.autocorrelation.reach, self.frame.shape)
+        starts, partners = pairs.neighbours(len(self))
+        spread = np.empty((len(self), 4))
         with np.errstate(divide="ignore", invalid="ignore"):
-            bright = flux > 3 * noise / np.sqrt(pp)
-            ridge = (noise / (np.maximum(flux, 1e-30) * _STRAY)) ** 2
-            move_y = sums[:, 1] / ((sums[:, 6] + ridge) * flux)
-            move_x = sums[:, 2] / ((sums[:, 8] + ridge) * flux)
-        if 0 < step < config.fit_steps:
-            y += np.where(bright, np.clip(np.nan_to_num(move_y), -_LONGEST, _LONGEST), 0)
-            x += np.where(bright, np.clip(np.nan_to_num(move_x), -_LONGEST, _LONGEST), 0)
-        np.clip(y, -0.5, frame.shape[0] - 0.5, out=y)
-        np.clip(x, -0.5, frame.shape[1] - 0.5, out=x)
-        tiles = Tiles.of(y, x, psf, frame.shape)
-        residual[:] = frame.image
-        radius = paint_radius(flux, noise, psf)
-        paint(residual, tiles, psf, y, x, -flux, radius, threads=config.threads)
-        residual[(frame.state & 1) != 0] = 0
-        sums = project(residual, frame, tiles, psf, y, x, full, threads=config.threads)
-    model = np.zeros(frame.shape, np.float32)
-    paint(model, tiles, psf, y, x, flux, radius, threads=config.threads)
-    return StarFit(places=_places(sums, y, x, flux), model=model, residual=residual)
+            variance = sums[:, 9] / sums[:, 3]
+            kernels.errors_of_stars(
+                self.autocorrelation.table,
+                4.0,
+                norm,
+                self.y,
+                self.x,
+                np.maximum(self.flux, 1e-30),
+                diagonal,
+                np.nan_to_num(variance, nan=np.inf),
+                starts,
+                partners,
+                spread,
+            )
+            flux_error, y_error, x_error = np.sqrt(spread[:, :3]).T
+            lost = ~(sums[:, 11] > _LIT)
+            return Places(
+                y=self.y,
+                x=self.x,
+                flux=np.where(lost, np.nan, self.flux),
+                flux_error=np.where(lost, np.nan, flux_error),
+                y_error=np.where(lost, np.nan, y_error),
+                x_error=np.where(lost, np.nan, x_error),
+                chi2=sums[:, 10] / sums[:, 11],
+                good=sums[:, 11],
+            )
+
+    def _equations(self, *, move: bool):  # noqa: ANN202
+        """Sums over stamps, noise, norm, diagonal blocks with the prior, and which stars may move."""
+        if self._sums is None:
+            tiles = Tiles.of(self.y, self.x, self.psf, self.frame.shape)
+            radius = np.full(len(self), self.psf.half)
+            self._sums = project(
+                self.residual, self.frame, tiles, self.psf, self.y, self.x, radius, threads=self.threads
+            )
+        sums = self._sums
+        noise = self.frame.noise_at(self.y, self.x)
+        pp = sums[:, 3]
+        norm = np.where(sums[:, 11] > _LIT, np.sqrt(pp / self.autocorrelation.square), 0.0)
+        diagonal = np.empty((len(self), 3, 3))
+        for k, (a, b) in enumerate(((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))):
+            diagonal[:, a, b] = diagonal[:, b, a] = sums[:, 3 + k]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            free = (norm > 0) & (self.flux > _FREE * noise / np.sqrt(pp)) & move
+            ridge = (noise / (np.maximum(self.flux, 1e-30) * _STRAY)) ** 2
+        diagonal[:, 1, 1] += ridge
+        diagonal[:, 2, 2] += ridge
+        diagonal[:, 0, 0] *= 1 + 1e-6
+        return sums, noise, norm, diagonal, free
+
+    def _paint(self, image: NDArray[np.float32], flux: NDArray[np.float64]) -> None:
+        tiles = Tiles.of(self.y, self.x, self.psf, self.frame.shape)
+        radius = paint_radius(flux, self.frame.noise_at(self.y, self.x), self.psf)
+        paint(image, tiles, self.psf, self.y, self.x, flux, radius, threads=self.threads)
 
 
 def fit_at(
@@ -86,13 +206,7 @@ def fit_at(
     tiles = Tiles.of(y, x, psf, frame.shape)
     sums = project(light, frame, tiles, psf, y, x, np.full(len(y), psf.half), threads=threads)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return _places(sums, y, x, sums[:, 0] / sums[:, 3])
-
-
-def _places(
-    sums: NDArray[np.float64], y: NDArray[np.float64], x: NDArray[np.float64], flux: NDArray[np.float64]
-) -> Places:
-    with np.errstate(divide="ignore", invalid="ignore"):
+        flux = np.where(sums[:, 11] > _LIT, sums[:, 0] / sums[:, 3], np.nan)
         variance = sums[:, 9] / sums[:, 3]
         return Places(
             y=y,

@@ -17,10 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["aperture_name", "columns_of_places", "stacked"]
 
-_EXTENDED = 0.03
-"""A source is extended where its Gaussian flux exceeds that of the PSF by this share, and by three errors."""
-
-
 def aperture_name(radius: float) -> str:
     """Name of a column of an aperture: ap03Flux, ap04_5Flux."""
     whole, part = divmod(radius, 1)
@@ -33,6 +29,7 @@ def columns_of_places(
     psf: PsfTable,
     variance: NDArray[np.float64],
     shape: tuple[int, int],
+    extended: NDArray[np.bool_],
 ) -> dict[str, NDArray[Any]]:
     """Columns that sources, blends and empty sky have alike.
 
@@ -42,6 +39,8 @@ def columns_of_places(
         (n,) of a pixel at each place.
     shape
         (ny, nx) of the image.
+    extended
+        (n,): sources that a template describes better than a star.
     """
     y, x = places.y, places.x
     columns: dict[str, NDArray[Any]] = {
@@ -56,7 +55,8 @@ def columns_of_places(
     }
     columns |= _psf_columns(places, psf, shape)
     columns |= _apertures(photometry)
-    columns |= _shapes(places, photometry, psf, variance)
+    columns |= _shapes(places, photometry, psf, variance, extended)
+    columns |= _kron_and_rings(photometry)
     bad_error = ~(np.isfinite(places.x_error) & np.isfinite(places.y_error))
     columns["centroid_flag_badError"] = bad_error
     edge = (y < 0) | (x < 0) | (y > shape[0] - 1) | (x > shape[1] - 1)
@@ -108,21 +108,23 @@ def _apertures(photometry: Photometry) -> dict[str, NDArray[Any]]:
 
 
 def _shapes(
-    places: Places, photometry: Photometry, psf: PsfTable, variance: NDArray[np.float64]
+    places: Places,
+    photometry: Photometry,
+    psf: PsfTable,
+    variance: NDArray[np.float64],
+    extended: NDArray[np.bool_],
 ) -> dict[str, NDArray[Any]]:
     _, _, xx, xy, yy, flux, spread, converged = photometry.shapes.T
     failed = converged == 0
     xx, xy, yy = (np.where(failed, np.nan, a) for a in (xx, xy, yy))
     error = np.sqrt(np.maximum(spread * variance, 0))
     pxx, pxy, pyy = (psf.values_at(m, places.y, places.x) for m in psf.moments)
-    # a Gaussian of the PSF's own moments misses part of its wings; the same part for every star
     with np.errstate(divide="ignore", invalid="ignore"):
         size = np.maximum(xx * yy - xy**2, 0) ** 0.25 / np.maximum(pxx * pyy - pxy**2, 1e-9) ** 0.25
         size_error = 0.5 * error / np.maximum(flux, 1e-30)
         apart = (size - 1) / np.maximum(size_error, 1e-9)
     known = np.isfinite(size)
     probability = np.where(known, 1 / (1 + np.exp(-np.clip(2 * (apart - 3), -50, 50))), np.nan)
-    extended = np.where(known, (size > 1 + _EXTENDED) & (apart > 3), np.nan)
     return {
         "ixx": xx,
         "iyy": yy,
@@ -132,8 +134,27 @@ def _shapes(
         "gaussianFlux_flag": failed,
         "hsmShapeRegauss_flag": failed,
         "hsmShapeRegauss_flag_galsim": failed,
-        "extendedness": extended,
-        "extendedness_flag": ~known,
+        "extendedness": np.where(np.isfinite(places.flux), extended.astype(float), np.nan),
+        "extendedness_flag": ~np.isfinite(places.flux),
         "sizeExtendedness": probability,
         "sizeExtendedness_flag": ~known,
     }
+
+
+def _kron_and_rings(photometry: Photometry) -> dict[str, NDArray[Any]]:
+    flux, spread, radius, share = photometry.kron.T
+    level, scatter, pixels = photometry.ring.T
+    no_ring = ~np.isfinite(level)
+    with np.errstate(invalid="ignore"):
+        return {
+            "kronFlux": flux,
+            "kronFluxErr": np.sqrt(spread),
+            "kronRadius": radius,
+            "kronFlux_flag": ~np.isfinite(flux),
+            "blendedness_abs": 1 - share,
+            "blendedness_flag": ~np.isfinite(share),
+            "localBackground_instFlux": level,
+            "localBackground_instFluxErr": scatter,
+            "localBackground_flag": no_ring,
+            "localBackground_flag_noGoodPixels": pixels < 2,
+        }
