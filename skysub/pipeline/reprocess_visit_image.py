@@ -15,7 +15,7 @@ from skysub.measurement.table import SourceTable, make_source_table
 from skysub.pipeline.final_figures import final_figures
 from skysub.pipeline.over_subtraction import Losses, predict_losses
 from skysub.pipeline.reprocess_config import ReprocessVisitImageConfig
-from skysub.pipeline.source_sizes import exponential_sizes
+from skysub.pipeline.source_sizes import exponential_sizes, large_sizes
 from skysub.pipeline.timing import Stopwatch
 from skysub.visit.calibrated import (
     SkyModel,
@@ -145,7 +145,7 @@ def reprocess_visit_image(
     final_mask, final_planes = _final_mask(kept, planes, measured)
     del kept
     with stopwatch("over-subtraction"):
-        losses = _losses(background, found_before, measured, config)
+        losses = _losses(counts, background, found_before, measured, config)
     del found_before
     with stopwatch("table"):
         source = make_source_table(
@@ -211,6 +211,7 @@ def _final_mask(
 
 
 def _losses(
+    counts: NDArray[np.float32],
     background: SkyModel,
     left_out: NDArray[np.bool_],
     measured: SourceMeasurements,
@@ -236,8 +237,23 @@ def _losses(
     # a point is as large as the PSF, whatever its neighbours put into its apertures
     points = np.asarray(columns["extendedness"], np.float64)[primary] == 0
     sigma2 = 0.5 * (np.asarray(columns["ixxPSF"], np.float64) + columns["iyyPSF"])[primary]
-    radius = np.where(points, _HALF_LIGHT_OF_SIGMA * np.sqrt(sigma2), radius)
+    psf_radius = _HALF_LIGHT_OF_SIGMA * np.sqrt(sigma2)
     flux = np.where(points, np.asarray(columns["psfFlux"], np.float64)[primary], flux)
+    core = np.nan_to_num(np.asarray(columns["ap12Flux"], np.float64)[primary])
+    variance = np.asarray(columns["variance_value"], np.float64)
+    known = variance[np.isfinite(variance) & (variance > 0)]
+    noise = float(np.sqrt(np.median(known))) if known.size else 0.0
+    flux, radius = large_sizes(
+        counts,
+        noise,
+        x[primary],
+        y[primary],
+        core=core,
+        flux=flux,
+        radius=np.where(points, 0.0, radius),
+        sky_error=sky_error[primary],
+    )
+    radius = np.where(points, psf_radius, radius)
     found = predict_losses(
         background,
         left_out,
@@ -245,7 +261,7 @@ def _losses(
         y[primary],
         flux=flux,
         radius=radius,
-        core=np.nan_to_num(np.asarray(columns["ap12Flux"], np.float64)[primary]),
+        core=core,
         config=config.over_subtraction,
     )
     loss[primary], error[primary], flag[primary] = found.loss, found.error, found.flag
