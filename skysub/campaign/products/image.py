@@ -13,7 +13,7 @@ from skysub.campaign.records import who
 from skysub.campaign.store.arrays import create_images, read_plane, shard_place, write_plane
 from skysub.campaign.store.place import writing
 from skysub.campaign.store.previews import packed_preview, unpacked_preview
-from skysub.campaign.store.records import described, narrow_mask, pixels_checksum, visit_image_fields
+from skysub.campaign.store.records import described, narrow_mask, pixels_checksum, visit_image_fields, wcs_of
 from skysub.errors import InvalidImageError, NotDoneError
 from skysub.pipeline.preview import preview_of
 from skysub.visit.image import VisitImage
@@ -179,8 +179,7 @@ class Image(Product):
 
     def wcs(self, entry: Entry) -> WCS | None:
         """World coordinates of an image; None where it has none."""
-        found: WCS | None = visit_image_fields({**entry.record, **entry.payload})["wcs"]
-        return found
+        return wcs_of({**entry.record, **entry.payload})
 
     def preview(self, entry: Entry) -> dict[str, NDArray[np.float32]]:
         """Small pictures of an image, as `skysub.pipeline.preview.preview_of` makes them."""
