@@ -23,15 +23,15 @@ class MeasurementConfig:
         When a number is out of range.
     """
 
-    threshold: float = 5.0
+    threshold: float = 4.5
     """Matched-filter signal over noise that a source must reach."""
     grow: float = 2.4
     """Detected footprints are painted this many sigma of the PSF larger, as LSST does."""
-    passes: int = 2
+    passes: int = 3
     """Searches of the residual after the first detection; 0 takes the peaks of the image alone."""
     fit_steps: int = 4
     """Newton steps of the joint fit after each search."""
-    psf_imperfection: float = 0.02
+    psf_imperfection: float = 0.01
     """Share of a star's light that the PSF model may miss: less than this in a residual is no new source."""
     template_imperfection: float = 0.12
     """The same for templates of extended sources, whose arms and knots are not sources of their own."""

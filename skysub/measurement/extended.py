@@ -24,6 +24,8 @@ _SMALLEST, _LARGEST = 10, 100
 """Half-width of the window of a template, pixel; less than half a tile, so that rows of tiles are apart."""
 _WINDOW = 4.0
 """Half-width of a window in units of the source's longer axis."""
+_PLAIN, _LARGE = 15, 60
+"""Half-width of the window of a source that has no structure, and of one that may have much, pixel."""
 _WIDER, _SURE = 0.03, 2.5
 """A candidate is wider than the PSF by this share, and by so many errors."""
 _BRIGHT = 6.0
@@ -79,14 +81,21 @@ class Templates:
         """Some of them."""
         return Templates(self.shapes[chosen], self.factors[chosen], self.halves[chosen])
 
-    def painted(self, shape: tuple[int, int], share: float = 1.0) -> NDArray[np.float32] | None:
-        """Their light times a share, (ny, nx) float32; None where there are none."""
+    def imperfection(self, most: float) -> NDArray[np.float64]:
+        """Share of their light that they may miss, (n,): large sources have arms and knots, small ones none."""
+        return most * np.clip((self.halves - _PLAIN) / (_LARGE - _PLAIN), 0.25, 1.0)
+
+    def painted(
+        self, shape: tuple[int, int], share: NDArray[np.float64] | None = None
+    ) -> NDArray[np.float32] | None:
+        """Their light times a share of each, (ny, nx) float32; None where there are none."""
         from skysub.measurement import extended_kernels as kernels
 
         if not len(self):
             return None
+        share = np.ones(len(self)) if share is None else share
         out = np.zeros(shape, np.float32)
-        kernels.paint_extended(self.shapes, self.factors, self.halves, np.full(len(self), share), out)
+        kernels.paint_extended(self.shapes, self.factors, self.halves, share, out)
         return out
 
     def refit(self, residual: NDArray[np.float32], frame: Frame, psf: PsfTable, *, threads: int = 1) -> None:

@@ -21,6 +21,7 @@ RINGS = 24
 """Rings of the factor; ring k is about sqrt(q) = (k / 4)."""
 PER_RING = 4.0
 PARAMETERS = 6
+PRODUCTS = PARAMETERS + PARAMETERS * (PARAMETERS + 1) // 2
 ROUNDEST = 0.95
 POWERS = (2, 3, 5, 10)
 CLOSEST = 0.8
@@ -124,37 +125,70 @@ def _solve(normal, right, n, damping):
 
 
 @_inner
-def _fit_profile(child, good, cy, cx, half, shape, smallest, steps, normal, right):
+def _add_products(rows, count, sums):
+    """Add to sums (27, w) the products of six rows of derivatives with each other, and with the row after."""
+    at = 0
+    for m in range(PARAMETERS):
+        u, r, total = rows[m], rows[PARAMETERS], sums[at]
+        for i in range(count):
+            total[i] += u[i] * r[i]
+        at += 1
+        for k in range(m + 1):
+            v, total = rows[k], sums[at]
+            for i in range(count):
+                total[i] += u[i] * v[i]
+            at += 1
+
+
+@_inner
+def _summed(sums, count, normal, right):
+    at = 0
+    for m in range(PARAMETERS):
+        right[m] = sums[at, :count].sum()
+        at += 1
+        for k in range(m + 1):
+            normal[m, k] = sums[at, :count].sum()
+            at += 1
+
+
+@_inner
+def _fit_profile(child, good, cy, cx, half, shape, smallest, steps, rows, sums, normal, right):
     """Gauss-Newton fit of a profile to a window, its factor being 1; false where it breaks down."""
     power = int(shape[6])
-    d = np.empty(PARAMETERS)
     start_y, start_x = shape[1], shape[2]
+    edge = 2 * half + 1
+    d0, d1, d2, d3, d4, d5, d6 = rows[0], rows[1], rows[2], rows[3], rows[4], rows[5], rows[6]
     for step in range(steps):
         amplitude, y, x, s, g1, g2 = shape[0], shape[1] - cy, shape[2] - cx, shape[3], shape[4], shape[5]
         inverse = math.exp(-s)
         a, b, c = inverse * (1 + g1), inverse * g2, inverse * (1 - g1)
-        normal[:] = 0.0
-        right[:] = 0.0
-        for j in range(2 * half + 1):
+        sums[:, :edge] = 0.0
+        for j in range(edge):
             dy = j - half - y
-            for i in range(2 * half + 1):
-                if good[j, i] == 0:
-                    continue
+            data, known = child[j], good[j]
+            for i in range(edge):
                 dx = i - half - x
+                w = known[i]
                 q = max(a * dx * dx + 2 * b * dx * dy + c * dy * dy, 0.0)
-                v = _power(1.0 + q, power)
-                slope = -power * amplitude * v / (1.0 + q)
-                d[0] = v
-                d[1] = -2 * slope * (b * dx + c * dy)
-                d[2] = -2 * slope * (a * dx + b * dy)
-                d[3] = -slope * q
-                d[4] = slope * inverse * (dx * dx - dy * dy)
-                d[5] = slope * inverse * 2 * dx * dy
-                r = child[j, i] - amplitude * v
-                for m in range(PARAMETERS):
-                    right[m] += d[m] * r
-                    for k in range(m + 1):
-                        normal[m, k] += d[m] * d[k]
+                t = 1.0 / (1.0 + q)
+                t2 = t * t
+                v = t2
+                if power == 3:
+                    v = t2 * t
+                elif power == 5:
+                    v = t2 * t2 * t
+                elif power == 10:
+                    v = t2 * t2 * t2 * t2 * t2
+                slope = -power * amplitude * w * v * t
+                d0[i] = w * v
+                d1[i] = -2 * slope * (b * dx + c * dy)
+                d2[i] = -2 * slope * (a * dx + b * dy)
+                d3[i] = -slope * q
+                d4[i] = slope * inverse * (dx * dx - dy * dy)
+                d5[i] = slope * inverse * 2 * dx * dy
+                d6[i] = data[i] * w - amplitude * w * v
+            _add_products(rows, edge, sums)
+        _summed(sums, edge, normal, right)
         if not _solve(normal, right, PARAMETERS, 1e-3 if step > 2 else 0.03):
             return False
         change = max(abs(right[1]), abs(right[2]), abs(right[3]), abs(right[4]), abs(right[5]))
@@ -169,7 +203,7 @@ def _fit_profile(child, good, cy, cx, half, shape, smallest, steps, normal, righ
             shape[5] *= ROUNDEST / size
         if not (shape[0] > 0 and abs(shape[1] - start_y) < 6 and abs(shape[2] - start_x) < 6):
             return False
-        if change < 3e-3:
+        if change < 0.01:
             break
     return True
 
@@ -214,11 +248,11 @@ def _fit_rings(child, weight, cy, cx, half, shape, factor, model, sums):
 
 
 @_inner
-def _fit_pair(child, good, stamps, cy, cx, half, pair, steps, work, spare, normal, right, model):
+def _fit_pair(child, good, stamps, cy, cx, half, pair, steps, work, rows, sums, spare, normal, right, model):
     """Gauss-Newton fit of two stars (flux, y, x each in ``pair``) to a window; false where it breaks down."""
-    d = np.empty(PARAMETERS)
     size = stamps.shape[2]
     middle = size // 2
+    edge = 2 * half + 1
     for step in range(steps + 1):
         for n in range(2):
             py, px = int(np.rint(pair[3 * n + 1])), int(np.rint(pair[3 * n + 2]))
@@ -232,31 +266,33 @@ def _fit_pair(child, good, stamps, cy, cx, half, pair, steps, work, spare, norma
                 work[3 * n + 1],
                 work[3 * n + 2],
             )
-        normal[:] = 0.0
-        right[:] = 0.0
-        for j in range(2 * half + 1):
-            for i in range(2 * half + 1):
-                total = 0.0
-                for n in range(2):
-                    jj = j - half + cy - int(np.rint(pair[3 * n + 1])) + middle
-                    ii = i - half + cx - int(np.rint(pair[3 * n + 2])) + middle
-                    if 0 <= jj < size and 0 <= ii < size:
-                        d[3 * n] = work[3 * n, jj, ii]
-                        d[3 * n + 1] = pair[3 * n] * work[3 * n + 1, jj, ii]
-                        d[3 * n + 2] = pair[3 * n] * work[3 * n + 2, jj, ii]
-                    else:
-                        d[3 * n], d[3 * n + 1], d[3 * n + 2] = 0.0, 0.0, 0.0
-                    total += pair[3 * n] * d[3 * n]
-                model[j, i] = total
-                if good[j, i] == 0:
+        sums[:, :edge] = 0.0
+        for j in range(edge):
+            total, data, known, left = model[j], child[j], good[j], rows[PARAMETERS]
+            for i in range(edge):
+                total[i] = 0.0
+            for n in range(2):
+                flux = pair[3 * n]
+                jj = j - half + cy - int(np.rint(pair[3 * n + 1])) + middle
+                shift = -half + cx - int(np.rint(pair[3 * n + 2])) + middle
+                low, high = max(0, -shift), min(edge, size - shift)
+                p, py, px = rows[3 * n], rows[3 * n + 1], rows[3 * n + 2]
+                for i in range(edge):
+                    p[i], py[i], px[i] = 0.0, 0.0, 0.0
+                if jj < 0 or jj >= size or high <= low:
                     continue
-                r = child[j, i] - total
-                for m in range(PARAMETERS):
-                    right[m] += d[m] * r
-                    for k in range(m + 1):
-                        normal[m, k] += d[m] * d[k]
+                w0, w1, w2 = work[3 * n, jj], work[3 * n + 1, jj], work[3 * n + 2, jj]
+                for i in range(low, high):
+                    total[i] += flux * w0[i + shift]
+                    p[i] = known[i] * w0[i + shift]
+                    py[i] = known[i] * flux * w1[i + shift]
+                    px[i] = known[i] * flux * w2[i + shift]
+            for i in range(edge):
+                left[i] = known[i] * (data[i] - total[i])
+            _add_products(rows, edge, sums)
         if step == steps:
             return True
+        _summed(sums, edge, normal, right)
         if not _solve(normal, right, PARAMETERS, 0.01):
             return False
         for n in range(2):
@@ -326,6 +362,7 @@ def compare_models(
         np.empty((most, most)),
     )
     normal, right = np.empty((PARAMETERS, PARAMETERS)), np.empty(PARAMETERS)
+    derivatives, products = np.empty((PARAMETERS + 1, most)), np.empty((PRODUCTS, most))
     shape, factor, sums = np.empty(SHAPE), np.ones(RINGS), np.empty((RINGS, 2))
     columns = len(nodes_x)
     for ty in rows:
@@ -365,29 +402,73 @@ def compare_models(
                 pairs[n, 1], pairs[n, 4] = y[n] + apart * math.sin(angle), y[n] - apart * math.sin(angle)
                 pairs[n, 2], pairs[n, 5] = x[n] + apart * math.cos(angle), x[n] - apart * math.cos(angle)
                 if _fit_pair(
-                    child, good, stamps, cy, cx, half, pairs[n], 8, work, spare, normal, right, model
+                    child[half - inner : half + inner + 1, half - inner : half + inner + 1],
+                    good[half - inner : half + inner + 1, half - inner : half + inner + 1],
+                    stamps,
+                    cy,
+                    cx,
+                    inner,
+                    pairs[n],
+                    6,
+                    work,
+                    derivatives,
+                    products,
+                    spare,
+                    normal,
+                    right,
+                    model[half - inner : half + inner + 1, half - inner : half + inner + 1],
                 ):
                     chi2[n, 1] = _chi2(child, weight, model, half, inner)
-                for p in range(len(POWERS)):
+                trace = xx + yy
+                # outward from the power of a star to either side, as long as it becomes better
+                p, tried = 1, 0
+                while 0 <= p < len(POWERS):
                     power = POWERS[p]
-                    trace = xx + yy
-                    shape[0] = max(child[half, half], flux[n] * 0.01)
-                    shape[1], shape[2] = y[n], x[n]
-                    # a profile of this power and its moments under a Gaussian weight, roughly
-                    shape[3] = math.log(max(0.5 * trace, 0.3) * 1.4 * power)
-                    shape[4], shape[5] = -(xx - yy) / trace, -2 * xy / trace
+                    if tried == 0:
+                        shape[0] = max(child[half, half], flux[n] * 0.01)
+                        shape[1], shape[2] = y[n], x[n]
+                        # a profile of this power and its moments under a Gaussian weight, roughly
+                        shape[3] = math.log(max(0.5 * trace, 0.3) * 1.4 * power)
+                        shape[4], shape[5] = -(xx - yy) / trace, -2 * xy / trace
+                    else:
+                        # the same width at half its height
+                        shape[:] = shapes[n]
+                        last = 2.0 ** (1.0 / shape[6]) - 1.0
+                        shape[3] += math.log(last / (2.0 ** (1.0 / power) - 1.0))
                     shape[6] = power
-                    if not _fit_profile(
-                        child, good, cy, cx, half, shape, smallest[p], 12, normal, right
-                    ):
-                        continue
-                    _fit_rings(child, weight, cy, cx, half, shape, factor, model, sums)
-                    evaluate_template(shape, factor, cy, cx, half, model)
-                    found = _chi2(child, weight, model, half, inner)
-                    if found < chi2[n, 2]:
-                        chi2[n, 2] = found
-                        shapes[n] = shape
-                        factors[n] = factor
+                    fine = _fit_profile(
+                        child,
+                        good,
+                        cy,
+                        cx,
+                        half,
+                        shape,
+                        smallest[p],
+                        12 if tried == 0 else 6,
+                        derivatives,
+                        products,
+                        normal,
+                        right,
+                    )
+                    better = False
+                    if fine:
+                        _fit_rings(child, weight, cy, cx, half, shape, factor, model, sums)
+                        evaluate_template(shape, factor, cy, cx, half, model)
+                        found = _chi2(child, weight, model, half, inner)
+                        better = found < chi2[n, 2]
+                        if better:
+                            chi2[n, 2] = found
+                            shapes[n] = shape
+                            factors[n] = factor
+                    tried += 1
+                    if tried == 1:
+                        if not fine:
+                            break
+                        p = 2
+                    elif p == 2:
+                        p = 3 if better else 0
+                    else:
+                        break
 
 
 @_compiled
@@ -417,6 +498,7 @@ def refit_extended(starts, order, columns, rows, shapes, factors, halves, smalle
         np.empty((most, most)),
     )
     normal, right = np.empty((PARAMETERS, PARAMETERS)), np.empty(PARAMETERS)
+    derivatives, products = np.empty((PARAMETERS + 1, most)), np.empty((PRODUCTS, most))
     shape, factor, sums = np.empty(SHAPE), np.ones(RINGS), np.empty((RINGS, 2))
     for ty in rows:
         for m in range(starts[ty * columns], starts[(ty + 1) * columns]):
@@ -434,7 +516,7 @@ def refit_extended(starts, order, columns, rows, shapes, factors, halves, smalle
             p = 0
             while p < len(POWERS) - 1 and POWERS[p] != int(shape[6]):
                 p += 1
-            if _fit_profile(child, good, cy, cx, half, shape, smallest[p], 4, normal, right):
+            if _fit_profile(child, good, cy, cx, half, shape, smallest[p], 2, derivatives, products, normal, right):
                 _fit_rings(child, weight, cy, cx, half, shape, factor, model, sums)
                 shapes[n] = shape
                 factors[n] = factor

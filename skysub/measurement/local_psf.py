@@ -24,6 +24,7 @@ _OFFSETS = (-0.5, -0.25, 0.0, 0.25)
 _LARGEST = 81
 """Edge of a stamp, pixel; what lies beyond is left out."""
 _SMALLEST = 11
+_CORE = 0.9995
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +94,17 @@ class PsfTable:
     def half(self) -> int:
         """Pixels from the middle of a stamp to its edge."""
         return self.size // 2
+
+    @property
+    def core(self) -> int:
+        """Radius, pixel, of the square that holds nearly all of the PSF's squares, which fluxes come from."""
+        power = (self.table[:, :, 3, 3, :, : self.size].astype(np.float64) ** 2).mean((0, 1))
+        half = self.half
+        for radius in range(3, half):
+            square = slice(half - radius, half + radius + 1)
+            if power[square, square].sum() > _CORE * power.sum():
+                return radius
+        return half
 
     @property
     def sigma(self) -> float:

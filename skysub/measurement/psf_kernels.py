@@ -55,26 +55,27 @@ def phase_weights(offset, weights, slopes):
 
 @_inner
 def profile(stamps, dy, dx, radius, spare, out):
-    """PSF centred (dy, dx) off the middle pixel, rows within ``radius`` of it, to out (2 radius + 1, w).
+    """PSF centred (dy, dx) off the middle pixel, as far as ``radius`` from it, to out (2 radius + 1, w).
 
-    Columns of ``out`` are those of the stamps, s of them and filling. ``spare`` (2, 8) float64.
+    Columns of ``out`` are those of the stamps; beyond ``radius`` they keep what they held. ``spare`` (2, 8)
+    float64.
     """
     wy, wx, ny, nx = spare[0, :4], spare[1, :4], spare[0, 4:], spare[1, 4:]
     a, b = phase_weights(dy, wy, ny), phase_weights(dx, wx, nx)
-    size, width = stamps.shape[2:]
-    first = size // 2 - radius
+    first = stamps.shape[2] // 2 - radius
+    last = first + 2 * radius + 1
     for j in range(2 * radius + 1):
-        o = out[j]
+        o = out[j, first:last]
         for p in range(4):
             c0, c1 = np.float32(wy[p] * wx[0]), np.float32(wy[p] * wx[1])
             c2, c3 = np.float32(wy[p] * wx[2]), np.float32(wy[p] * wx[3])
-            t0, t1 = stamps[a + p, b, first + j], stamps[a + p, b + 1, first + j]
-            t2, t3 = stamps[a + p, b + 2, first + j], stamps[a + p, b + 3, first + j]
+            rows = stamps[a + p, b : b + 4, first + j, first:last]
+            t0, t1, t2, t3 = rows[0], rows[1], rows[2], rows[3]
             if p == 0:
-                for i in range(width):
+                for i in range(len(o)):
                     o[i] = fma(c3, t3[i], fma(c2, t2[i], fma(c1, t1[i], c0 * t0[i])))
             else:
-                for i in range(width):
+                for i in range(len(o)):
                     o[i] = fma(c3, t3[i], fma(c2, t2[i], fma(c1, t1[i], fma(c0, t0[i], o[i]))))
 
 
@@ -83,19 +84,19 @@ def profile_and_slopes(stamps, dy, dx, radius, spare, out, by_y, by_x):
     """As `profile`, and its derivatives by the centre's y and x."""
     wy, wx, ny, nx = spare[0, :4], spare[1, :4], spare[0, 4:], spare[1, 4:]
     a, b = phase_weights(dy, wy, ny), phase_weights(dx, wx, nx)
-    size, width = stamps.shape[2:]
-    first = size // 2 - radius
+    first = stamps.shape[2] // 2 - radius
+    last = first + 2 * radius + 1
     c0, c1, c2, c3 = np.float32(wx[0]), np.float32(wx[1]), np.float32(wx[2]), np.float32(wx[3])
     n0, n1, n2, n3 = np.float32(nx[0]), np.float32(nx[1]), np.float32(nx[2]), np.float32(nx[3])
     zero = np.float32(0)
     for j in range(2 * radius + 1):
-        o, y, x = out[j], by_y[j], by_x[j]
+        o, y, x = out[j, first:last], by_y[j, first:last], by_x[j, first:last]
         o[:], y[:], x[:] = zero, zero, zero
         for p in range(4):
             v, n = np.float32(wy[p]), np.float32(ny[p])
-            t0, t1 = stamps[a + p, b, first + j], stamps[a + p, b + 1, first + j]
-            t2, t3 = stamps[a + p, b + 2, first + j], stamps[a + p, b + 3, first + j]
-            for i in range(width):
+            rows = stamps[a + p, b : b + 4, first + j, first:last]
+            t0, t1, t2, t3 = rows[0], rows[1], rows[2], rows[3]
+            for i in range(len(o)):
                 r = fma(c3, t3[i], fma(c2, t2[i], fma(c1, t1[i], c0 * t0[i])))
                 d = fma(n3, t3[i], fma(n2, t2[i], fma(n1, t1[i], n0 * t0[i])))
                 o[i] = fma(v, r, o[i])
@@ -107,5 +108,6 @@ def profile_and_slopes(stamps, dy, dx, radius, spare, out, by_y, by_x):
 def render_many(stamps, dy, dx, out):
     """Profiles of one place at offsets dy, dx (n,), to out (n, s, w) float32."""
     spare = np.empty((2, 8))
+    out[:] = np.float32(0)
     for k in range(len(dy)):
         profile(stamps, dy[k], dx[k], stamps.shape[2] // 2, spare, out[k])

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["find_sources"]
 
-_KEPT = 0.8
+_KEPT = 0.75
 """A source stays while its flux is this share of the threshold, neighbours' covariance included."""
 
 
@@ -72,7 +72,7 @@ def _peaks_left(
     frame = model.frame
     left = significance(model.residual, filters, frame, threads=config.threads)
     imperfect = model.painted(np.full(len(model), config.psf_imperfection))
-    more = templates.painted(frame.shape, config.template_imperfection)
+    more = templates.painted(frame.shape, templates.imperfection(config.template_imperfection))
     if more is not None:
         imperfect += more
     doubt = significance(imperfect, filters, frame, threads=config.threads)
@@ -85,9 +85,10 @@ def _drop(model: StarModel, templates: Templates, config: MeasurementConfig) -> 
     """Leave out stars that their neighbours explain."""
     places = model.places()
     error = places.flux_error
-    if model.others is not None:
-        under = fit_at(model.frame, model.psf, model.others, model.y, model.x, threads=model.threads).flux
-        error = np.hypot(error, config.template_imperfection * np.nan_to_num(under))
+    doubtful = templates.painted(model.frame.shape, templates.imperfection(config.template_imperfection))
+    if doubtful is not None:
+        under = fit_at(model.frame, model.psf, doubtful, model.y, model.x, threads=model.threads).flux
+        error = np.hypot(error, np.nan_to_num(under))
     with np.errstate(invalid="ignore"):
         kept = places.flux > _KEPT * config.threshold * error
     if not kept.all():

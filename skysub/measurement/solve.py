@@ -47,6 +47,7 @@ class StarModel:
 
     def __init__(self, frame: Frame, psf: PsfTable, *, threads: int = 1) -> None:
         self.frame, self.psf, self.threads = frame, psf, threads
+        self._core = psf.core
         self.autocorrelation = Autocorrelation.of(psf)
         self.y, self.x, self.flux = np.empty(0), np.empty(0), np.empty(0)
         self.judged = np.empty(0, np.bool_)
@@ -168,7 +169,7 @@ class StarModel:
         """Sums over stamps, noise, norm, diagonal blocks with the prior, and which stars may move."""
         if self._sums is None:
             tiles = Tiles.of(self.y, self.x, self.psf, self.frame.shape)
-            radius = np.full(len(self), self.psf.half)
+            radius = np.full(len(self), self._core)
             self._sums = project(
                 self.residual, self.frame, tiles, self.psf, self.y, self.x, radius, threads=self.threads
             )
@@ -204,7 +205,7 @@ def fit_at(
 ) -> Places:
     """Flux of the PSF at each of some places by itself, on the image ``light``; places stay where they are."""
     tiles = Tiles.of(y, x, psf, frame.shape)
-    sums = project(light, frame, tiles, psf, y, x, np.full(len(y), psf.half), threads=threads)
+    sums = project(light, frame, tiles, psf, y, x, np.full(len(y), psf.core), threads=threads)
     with np.errstate(divide="ignore", invalid="ignore"):
         flux = np.where(sums[:, 11] > _LIT, sums[:, 0] / sums[:, 3], np.nan)
         variance = sums[:, 9] / sums[:, 3]
