@@ -77,7 +77,7 @@ def ingest_of(assignments: Sequence[str]) -> IngestMap:
 
     if not assignments:
         return IngestMap()
-    from skysub.campaign.lookup import set_value
+    from skysub.settings.lookup import set_value
     from skysub.campaign.recipe import built
 
     tree: dict[str, Any] = {}
