@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from skysub._version import __version__
 
 if TYPE_CHECKING:
+    from skysub.background.amplifiers import Amplifier, AmplifierBackground
     from skysub.background.blocks import LazyBackground, align_chunks
     from skysub.background.config import BackgroundConfig
     from skysub.background.estimate import fit_background, subtract_background
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from skysub.pipeline.calibrate_image import CalibrateImageResult, calibrate_image
     from skysub.pipeline.config import CalibrateImageConfig
     from skysub.pipeline.zero_points import read_reference
+    from skysub.report.dashboard.server import Dashboard, start_dashboard
     from skysub.visit.fits.background import read_background, write_background
     from skysub.visit.fits.read import read_visit_header, read_visit_headers, read_visit_image
     from skysub.visit.fits.write import write_visit_image
@@ -32,12 +34,15 @@ if TYPE_CHECKING:
     from skysub.visit.planes import MaskPlanes
 
 __all__ = [
+    "Amplifier",
+    "AmplifierBackground",
     "Background",
     "BackgroundConfig",
     "BackgroundList",
     "CalibrateImageConfig",
     "CalibrateImageResult",
     "Campaign",
+    "Dashboard",
     "FaintLight",
     "IngestMap",
     "LazyBackground",
@@ -59,6 +64,7 @@ __all__ = [
     "read_visit_image",
     "restore",
     "run_campaign",
+    "start_dashboard",
     "subtract",
     "subtract_background",
     "write_background",
@@ -66,6 +72,8 @@ __all__ = [
 ]
 
 _HOME = {
+    "Amplifier": "skysub.background.amplifiers",
+    "AmplifierBackground": "skysub.background.amplifiers",
     "Background": "skysub.background.model",
     "BackgroundConfig": "skysub.background.config",
     "BackgroundList": "skysub.background.model",
@@ -85,6 +93,8 @@ _HOME = {
     "read_visit_image": "skysub.visit.fits.read",
     "write_background": "skysub.visit.fits.background",
     "write_visit_image": "skysub.visit.fits.write",
+    "Dashboard": "skysub.report.dashboard.server",
+    "start_dashboard": "skysub.report.dashboard.server",
     "Restored": "skysub.desk.restore",
     "restore": "skysub.desk.restore",
     "SubtractConfig": "skysub.desk.subtract",

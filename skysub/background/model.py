@@ -22,6 +22,7 @@ from skysub.errors import InvalidImageError, NoUsableSuperpixelsError, Undersamp
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from skysub.background.amplifiers import AmplifierBackground
     from skysub.background.faint_light import FaintLight
     from skysub.background.spline import SplineSurface
     from skysub.background.superpixels import SuperpixelGrid, SuperpixelStatistics
@@ -57,6 +58,8 @@ class Background:
     """Why ``order`` is below the one asked for; empty where it is not."""
     faint_light: FaintLight | None = None
     """Light of undetected sources that the model holds; None where nobody has estimated it."""
+    amplifiers: AmplifierBackground | None = None
+    """What amplifiers add to the polynomial, a layer of its own; None where nothing was found."""
 
     def __repr__(self) -> str:
         return (
@@ -93,6 +96,10 @@ class Background:
         """Whether the model is a spline through the superpixels, not a polynomial."""
         return self.config.model != "chebyshev"
 
+    def smooth(self) -> Background:
+        """The same background without what amplifiers add: the polynomial alone."""
+        return self if self.amplifiers is None else replace(self, amplifiers=None)
+
     def evaluate(
         self, *, y: slice = slice(None), x: slice = slice(None), faint_light: bool = True
     ) -> NDArray[np.float32]:
@@ -102,6 +109,7 @@ class Background:
         ----------
         faint_light
             Keep the light of undetected sources in it; False for the sky alone, as `sky_alone` has it.
+            What amplifiers add is always in it; ``smooth()`` and ``amplifiers`` have the two apart.
 
         Returns
         -------
@@ -118,12 +126,17 @@ class Background:
             return self.sky_alone().evaluate(y=y, x=x)
         if self.is_spline:
             return self._surface.evaluate(*_window(y, x, self.shape))
-        return self._over_window("evaluate", self._power, y, x)
+        model = self._over_window("evaluate", self._power, y, x)
+        if self.amplifiers is not None:
+            model += self.amplifiers.evaluate(y=y, x=x)
+        return model
 
     def uncertainty(
         self, *, y: slice = slice(None), x: slice = slice(None), faint_light: bool = True
     ) -> NDArray[np.float32]:
         """Standard deviation of the model at each pixel of a window, from the fit's covariance.
+
+        What is not known of steps and drift of amplifiers is added in quadrature.
 
         Parameters
         ----------
@@ -140,7 +153,11 @@ class Background:
         if self.is_spline:
             return self._surface.uncertainty(self.statistics.error, *_window(y, x, self.shape))
         # the variance is a polynomial of twice the order
-        return self._over_window("evaluate_deviation", _variance_power(self.covariance, self.order), y, x)
+        variance = _variance_power(self.covariance, self.order)
+        deviation = self._over_window("evaluate_deviation", variance, y, x)
+        if self.amplifiers is not None:
+            np.hypot(deviation, self.amplifiers.uncertainty(y=y, x=x), out=deviation)
+        return deviation
 
     def subtract_from(
         self,
@@ -151,7 +168,7 @@ class Background:
         threads: int = 1,
         out: NDArray[np.floating] | None = None,
     ) -> NDArray[np.floating]:
-        """``image - model`` over a window.
+        """``image - model`` over a window: what amplifiers add first, then the polynomial.
 
         Parameters
         ----------
@@ -182,6 +199,9 @@ class Background:
             )
         if self.is_spline:
             return self._surface.subtract_from(image, (y0, y1), (x0, x1), threads=threads, out=out)
+        if self.amplifiers is not None:
+            self.amplifiers.subtract(image, out, y0=y0, x0=x0)
+            image = out
         power, in_place = self._power, out is image
 
         def strip(start: int, stop: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from skysub.cli.run import add_recipe_arguments
+from skysub.cli.run import add_recipe_arguments, add_selection_arguments
 from skysub.text import printable
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the verb takes."""
     add_recipe_arguments(parser)
+    add_selection_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -75,6 +76,6 @@ def _say_work(plan: Plan, profile: Profile, slots: int, output: str) -> None:
             print(f"left out   {step.blocked} of {step.name}: what they need is neither done nor chosen")
     print(f"storage    {plan.storage / 1e9:.2f} GB to be written")
     print(f"memory     {plan.memory / 2**30:.2f} GiB for the largest unit")
-    where = f"{profile.kind}, {slots} at once" if slots else f"{profile.kind}, {profile.address}"
+    where = f"{profile.where}, {slots} at once" if slots else profile.where
     time = span(plan.core_seconds / max(1, slots))
     print(f"time       {time} expected on {where}, without the start of workers and first compilation")

@@ -34,10 +34,10 @@ def subtract_settings(config: str, assignments: Sequence[str]) -> SubtractConfig
         return subtract_config(config)
     # pydantic and YAML are slow to load, and seldom needed
     from skysub.background.config import BackgroundConfig
-    from skysub.campaign.lookup import read_yaml, set_value
     from skysub.campaign.recipe import built
     from skysub.errors import ConfigError
     from skysub.pipeline.config import CalibrateImageConfig
+    from skysub.settings.lookup import read_yaml, set_value
 
     tree: dict[str, Any] = {}
     base = config

@@ -88,6 +88,9 @@ class SkyConfig:
         Of the level.
     structure
         Add structure of the sky that the model does not follow to its uncertainty.
+    amplifiers
+        Look for steps between amplifiers and for drift of their rows; what there is evidence of is a layer
+        of its own in the background (`skysub.background.amplifiers.AmplifierBackground`).
     passes
         Turns of mask and background at most.
     tolerance
@@ -99,6 +102,7 @@ class SkyConfig:
     mask: SourceMaskConfig = field(default_factory=SourceMaskConfig)
     corrections: CorrectionsConfig = field(default_factory=CorrectionsConfig)
     structure: bool = True
+    amplifiers: bool = True
     passes: int = 5
     tolerance: float = 0.5
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skysub.errors import LayoutError
+from skysub.visit.amplifiers import find_amplifiers
 from skysub.visit.fits.claims import check_pixels
 from skysub.visit.fits.header import Lookup, VisitHeader, find_origin, find_wcs, same_as_square
 from skysub.visit.fits.pixels import read_float, read_integer
@@ -137,7 +138,8 @@ def finish(
     Raises
     ------
     LayoutError
-        When the mask has bits without a name, or more than a few such pixels have no variance.
+        When the mask has bits without a name, more than a few such pixels have no variance, or amplifiers
+        that the user has given do not tile the image.
     """
     from skysub.visit.fits import kernels
 
@@ -177,6 +179,7 @@ def finish(
         gain=header.gain,
         read_noise=header.read_noise,
         xy0=header.xy0,
+        amplifiers=find_amplifiers(header, ingest.amplifiers),
         path=header.path,
         notes=notes,
         **(fields | more),

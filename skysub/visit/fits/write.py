@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from skysub.errors import ConfigError, InvalidImageError
+from skysub.visit.amplifiers import amplifier_cards
 from skysub.visit.fits.assemble import PLANES_PER_HDU
 from skysub.visit.fits.cards import Cards
 from skysub.visit.fits.emit import (
@@ -57,7 +58,7 @@ _DESCRIPTIONS = {
 _OURS = re.compile(
     r"(SIMPLE|XTENSION|BITPIX|NAXIS\d*|PCOUNT|GCOUNT|EXTEND|EXTNAME|EXTTYPE|EXTVER|EXTLEVEL|INHERIT|"
     r"CHECKSUM|DATASUM|BUNIT|BSCALE|BZERO|BLANK|UTYPE|UZSCALE|DATE|"
-    r"VISIT|DETECTOR|BAND|EXPTIME|GAIN|RDNOISE|PHOTCAL|PSFSIGMA|"
+    r"VISIT|DETECTOR|BAND|EXPTIME|GAIN|RDNOISE|PHOTCAL|PSFSIGMA|AMP(NAM|SEC)\d\d|"
     r"WCSAXES[A-Z]?|RADESYS[A-Z]?|RADECSYS|EQUINOX[A-Z]?|EPOCH|LONPOLE[A-Z]?|LATPOLE[A-Z]?|"
     r"(CTYPE|CUNIT|CRPIX|CRVAL|CDELT|CROTA|CRDER|CSYER)\d[A-Z]?|(CD|PC)\d_\d[A-Z]?|P[VS]\d_\d+[A-Z]?|"
     r"PC00\d00\d|[AB]P?_ORDER|[AB]P?_\d_\d|[AB]_DMAX|LT[VM]\d.*|"
@@ -159,6 +160,7 @@ def exposure_cards(visit_image: VisitImage) -> str:
             "RDNOISE": (visit_image.read_noise, "electron"),
             "PHOTCAL": (visit_image.photo_calib, "nJy per unit of the pixels"),
         }
+        | amplifier_cards(visit_image.amplifiers)
         | psf_cards(visit_image.psf)
     )
     header = visit_image.header
