@@ -3,7 +3,7 @@
     python benchmarks/stand_ins.py [--shape 4000x4072] [--box 64] [--rounds 3]
 
 Prints the best time of each, in seconds of the clock and of processors, and how far the results are apart, in
-units of the noise per pixel. Needs the extra `bench`. Times are for statistics and the background at each pixel.
+units of the noise per pixel. Needs the extra `bench`. Times are for statistics and background at each pixel.
 """
 
 from __future__ import annotations

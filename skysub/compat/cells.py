@@ -20,7 +20,7 @@ __all__ = ["cell_edges", "each_band", "processors"]
 
 
 def cell_edges(length: int, size: int) -> NDArray[np.int64]:
-    """Edges of cells of ``size`` pixels and, where they do not fill ``length``, one smaller cell at the end."""
+    """Edges of cells of ``size`` pixels and, where they do not fill ``length``, a smaller one at the end."""
     return np.append(np.arange(0, length, size, dtype=np.int64), length)
 
 

@@ -1,4 +1,4 @@
-"""Compiled statistics of the originals: sigma-clipped moments (photutils), modes of histograms (SExtractor)."""
+"""Compiled statistics of the originals: sigma-clipped moments (photutils), histograms (SExtractor)."""
 
 from __future__ import annotations
 
@@ -76,9 +76,9 @@ def clipped_moments(tiles, lower, upper, most, by_mean, count, mean, median, dev
 
 @_compiled
 def histogram_modes(tiles, sizes, mode, deviation):
-    """Mode and standard deviation of each row of ``tiles`` as SExtractor has them; NaN where too few are good.
+    """Mode and standard deviation of each row of ``tiles`` as SExtractor has them; NaN for too few.
 
-    The first ``sizes`` values of a row are pixels, NaN where they are masked; those up to a whole block are NaN.
+    The first ``sizes`` values of a row are pixels, NaN where they are masked; NaN follows to a whole block.
     """
     histogram = np.zeros(_LEVELS, np.int32)
     sums = np.empty((2, LANES))

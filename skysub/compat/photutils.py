@@ -59,7 +59,7 @@ class Background2D:
     sigma_clip
         astropy's ``SigmaClip``, or None for no clip; 3 sigma about the median, 10 passes, by default.
     bkg_estimator, bkg_rms_estimator
-        photutils' objects or the names of their classes: SExtractorBackground (the default), MedianBackground,
+        photutils' objects or names of their classes: SExtractorBackground (the default), MedianBackground,
         MeanBackground, ModeEstimatorBackground, MMMBackground; StdBackgroundRMS.
     threads
         Threads; all processors by default. The answer is the same.
@@ -93,7 +93,7 @@ class Background2D:
     ) -> None:
         if hasattr(data, "unit"):
             raise InvalidImageError(
-                "units are not carried here: pass the values alone, data.value or data.data"
+                "units are not carried here: pass data.value or data.data"
             )
         if interpolator is not None and type(interpolator).__name__.strip("_") != "BkgZoomInterpolator":
             raise ConfigError(
@@ -227,7 +227,7 @@ class Background2D:
 def _filled(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Cells without a value are means of the nearest ten that have one, weighted by inverse distance.
 
-    Several may be as far as the tenth: they share its place, while photutils takes whichever its tree has first.
+    Several may be as far as the tenth: they share its place; photutils takes whichever its tree has first.
     """
     good = np.isfinite(values)
     if good.all():

@@ -45,7 +45,7 @@ class Background:
         When a size is no positive whole number.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 (sep takes all of them by position)
         self,
         data: Any,
         mask: Any = None,
@@ -94,7 +94,10 @@ class Background:
         self._level, self._noise = self._surface(level), self._surface(noise)
 
     def __repr__(self) -> str:
-        return f"Background(shape={self.shape}, globalback={self.globalback:.6g}, globalrms={self.globalrms:.4g})"
+        return (
+            f"Background(shape={self.shape}, globalback={self.globalback:.6g}, "
+            f"globalrms={self.globalrms:.4g})"
+        )
 
     def back(self, dtype: DTypeLike = np.float64, copy: bool | None = None) -> NDArray[Any]:
         """Return the background at each pixel, (ny, nx) of ``dtype``."""
@@ -119,11 +122,12 @@ class Background:
             raise InvalidImageError("subfrom works in place: it needs a writeable array of floating point")
         data -= self.back(np.float32)
 
-    def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> NDArray[Any]:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         return self.back(np.float64 if dtype is None else dtype)
 
     def __rsub__(self, data: Any) -> NDArray[Any]:
-        return np.asarray(data) - self.back(np.float32)
+        left: NDArray[Any] = np.asarray(data) - self.back(np.float32)
+        return left
 
     def _surface(self, values: NDArray[np.float64]) -> SplineSurface:
         return SplineSurface(self._x_nodes, self._y_nodes, values, np.ones(values.shape, bool), "sextractor")
