@@ -1,4 +1,4 @@
-"""Bytes flipped and files deleted in a finished store: readers notice, and one ``run --verify`` heals all of it."""
+"""Bytes flipped and files deleted in a finished store: readers notice, one ``run --verify`` heals all of it."""
 
 import hashlib
 import json
