@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
+import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
@@ -18,10 +19,13 @@ from skysub.campaign.recipe import Recipe, load_recipe
 from skysub.campaign.records import who
 from skysub.campaign.store.address import place_at
 from skysub.campaign.store.place import writing
+from skysub.campaign.store.reach import reachable
 from skysub.campaign.store.runs import remove_partial, remove_unplanned
 from skysub.campaign.store.seals import sealed
-from skysub.cluster import ALL_CORES, Workers, connected, expected_slots, load_profile
-from skysub.errors import ClusterError, NotEnoughMemoryError, OutputError, RecipeError
+from skysub.campaign.store.stop import StopRequest
+from skysub.cluster import ALL_CORES, Demand, Workers, connected, expected_slots, load_profile
+from skysub.cluster.address import borrowed
+from skysub.errors import OutputError, RecipeError
 from skysub.text import printable
 
 if TYPE_CHECKING:
@@ -37,7 +41,7 @@ if TYPE_CHECKING:
     from skysub.campaign.store.place import Hold, Place
     from skysub.cluster import Profile
 
-__all__ = ["Outcome", "run_campaign"]
+__all__ = ["Outcome", "job_name", "run_campaign"]
 
 _ROUNDS = 3
 """How often a plan is made: what did without a detector wants it once it is there."""
@@ -130,6 +134,7 @@ def run_campaign(
         for mended in mend_store(output) if verify else ():
             if stream is not None:
                 print(printable(f"mended: {mended}"), file=stream)
+        StopRequest(output).clear()
         outcomes: list[Outcome] = []
         for _ in range(_ROUNDS):
             plan = make_plan(recipe, output, verify=verify, steps=steps, visits=visits, keep_index=True)
@@ -145,7 +150,7 @@ def run_campaign(
                     Outcome("", 0, counts.earlier, 0, 0, counts.unreadable, interrupted=False, seconds=0)
                 )
                 break
-            work = _Work(recipe, profile, hold, stream, client)
+            work = _Work(output, recipe, profile, hold, stream, client)
             outcome, widened = work.done(plan, counts)
             del plan
             outcomes.append(outcome)
@@ -164,14 +169,18 @@ class _Counts:
     earlier: int
     unreadable: int
     memory: int
+    seconds: float = 0.0
+    """Expected time of the longest unit."""
 
     @classmethod
     def of(cls, plan: Plan) -> _Counts:
-        return cls(plan.left, plan.done, len(plan.unreadable), plan.memory)
+        longest = max((step.core_seconds / step.left for step in plan.steps if step.left), default=0.0)
+        return cls(plan.left, plan.done, len(plan.unreadable), plan.memory, longest)
 
 
 @dataclass(frozen=True)
 class _Work:
+    output: Place
     recipe: Recipe
     profile: Profile
     hold: Hold
@@ -187,6 +196,7 @@ class _Work:
             kept_log.appended() as log,
             logged(log),
             _interruptible(stream) as stop,
+            reachable(self.output) as store_check,
         ):
             LOG.info("skysub %s starts: %d units to do in run %s", __version__, counts.left, run.name)
             in_blocks = _in_blocks(self.recipe, plan.chain, self.profile, counts)
@@ -194,16 +204,25 @@ class _Work:
                 LOG.warning("input unreadable, left out: %s: %s", each.path, each.reason)
             # a detector in blocks keeps all workers busy, however few detectors there are
             at_once = ALL_CORES if in_blocks else counts.left
+            demand = Demand(
+                counts.memory, max(1, at_once), counts.seconds, log, job_name(self.output), store_check
+            )
             opened: AbstractContextManager[Workers] = (
-                connected(self.profile, need=counts.memory, units=at_once, log=log)
-                if self.client is None
-                else _borrowed(self.client, counts.memory)
+                connected(self.profile, demand) if self.client is None else borrowed(self.client, demand)
             )
             with opened as workers:
                 progress = Progress(" > ".join(plan.chain.names), counts.left, stream)
                 how = ", detectors cut into blocks" if in_blocks else ""
                 progress.say(f"run {run.name} on {workers.described}{how}; log: {kept_log}")
-                coordinator = Coordinator(run, plan, progress, stop, self.hold, in_blocks=in_blocks)
+                coordinator = Coordinator(
+                    run,
+                    plan,
+                    progress,
+                    stop,
+                    self.hold,
+                    asked_to_stop=StopRequest(self.output),
+                    in_blocks=in_blocks,
+                )
                 coordinator.work(workers)
                 progress.end()
             LOG.info("ends: %d done, %d failed, %d waiting", progress.done, progress.failed, progress.waiting)
@@ -225,6 +244,11 @@ class _Work:
         return outcome, coordinator.widened
 
 
+def job_name(output: Place) -> str:
+    """Name of this campaign among others in a queue."""
+    return f"skysub-{zlib.crc32(str(output).encode()):08x}"
+
+
 def _added(outcomes: list[Outcome]) -> Outcome:
     """What several rounds came to."""
     first, last = outcomes[0], outcomes[-1]
@@ -243,33 +267,6 @@ def _added(outcomes: list[Outcome]) -> Outcome:
         log=last.log or first.log,
         waiting=last.waiting if last.run else first.waiting,
     )
-
-
-@contextmanager
-def _borrowed(client: Client, need: int) -> Iterator[Workers]:
-    """Workers of a client that somebody else opened.
-
-    Raises
-    ------
-    ClusterError
-        When it has no workers, or cannot be asked from here.
-    NotEnoughMemoryError
-        When a worker has less memory than a unit needs.
-    """
-    if client.asynchronous:
-        raise ClusterError("a campaign needs a Dask client that is not asynchronous")
-    known = client.scheduler_info(n_workers=-1)["workers"]
-    if not known:
-        raise ClusterError("the Dask client has no workers: start some first")
-    for address, worker in known.items():
-        limit, needs = worker["memory_limit"], need * worker["nthreads"]
-        if limit and limit < needs:
-            raise NotEnoughMemoryError(
-                f"worker {address} ({worker['nthreads']} threads) would have {limit / 2**30:.2f} GiB of "
-                f"memory, units need {needs / 2**30:.2f} GiB: use workers with fewer threads or more memory"
-            )
-    slots = sum(worker["nthreads"] for worker in known.values())
-    yield Workers(client, slots, f"{len(known)} workers of the given client")
 
 
 def _in_blocks(recipe: Recipe, chain: Chain, profile: Profile, counts: _Counts) -> bool:

@@ -22,7 +22,18 @@ if TYPE_CHECKING:
     from skysub.campaign.store.place import Place
     from skysub.campaign.store.runs import Run
 
-__all__ = ["Failure", "Looked", "Status", "lines", "others", "read_status", "states_of", "status_of"]
+__all__ = [
+    "Failure",
+    "Looked",
+    "Status",
+    "VisitStatus",
+    "lines",
+    "others",
+    "read_status",
+    "states_of",
+    "status_of",
+    "visit_status_of",
+]
 
 _STATES = ("done", "failed", "waiting", "left")
 
@@ -147,6 +158,24 @@ def status_of(output: Place, current: Current) -> Status:
         by_visit=tuple(rows),
         failures=tuple(failures),
     )
+
+
+@dataclass(frozen=True)
+class VisitStatus:
+    """Where a visit stands."""
+
+    counts: dict[str, int]
+    """Units by state: "done", "failed", "waiting" (for one that failed), "left"."""
+    states: dict[str, dict[int | None, str]]
+    """State of each unit, by step and detector (None: the visit itself)."""
+    failures: tuple[Failure, ...]
+
+
+def visit_status_of(view: VisitView) -> VisitStatus:
+    """Read how far one visit is."""
+    states, failures = states_of(view, Looked())
+    counts = Counter(state.partition(" ")[0] for units in states.values() for state in units.values())
+    return VisitStatus({state: counts[state] for state in _STATES}, states, tuple(failures))
 
 
 def states_of(view: VisitView, looked: Looked) -> tuple[dict[str, dict[int | None, str]], list[Failure]]:

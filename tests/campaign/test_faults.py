@@ -18,7 +18,7 @@ import pytest
 import skysub
 from skysub.campaign.recipe import load_recipe
 from skysub.campaign.run import run_campaign
-from skysub.campaign.store.local import locked
+from skysub.campaign.store.folder_lock import locked
 from skysub.errors import InputChangedError, OutputError, OutputInUseError, StoreVersionError
 
 WORKERS = 2
