@@ -111,8 +111,8 @@ class History:
             planned = plan.exposures.get(each)
             if planned is None or (planned.size, planned.mtime_ns) != (exposure.size, exposure.mtime_ns):
                 return False
-            # another reader of the same header may mean another shape
-            if planned.shape != exposure.shape:
+            # the planned file may be gone while a copy is there, or its header be understood otherwise
+            if (planned.path, planned.shape) != (exposure.path, exposure.shape):
                 return False
         if step.keys[detector] != key or not self._serves(self._runs[self.last], link):
             return False

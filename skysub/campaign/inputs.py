@@ -44,8 +44,8 @@ _AT_ONCE = 8
 
 _LARGE = 256 * 2**20
 _HOLLOW = 50
-"""Bytes from which on a file is asked for holes, and how few of its bytes may be there: pixels with noise are not
-compressed to that by any file system."""
+"""Bytes from which on a file is asked for holes, and how few of its bytes may be there: no file system
+compresses pixels with noise to that."""
 
 _BATCH = 512
 """Files that are gone through together."""
