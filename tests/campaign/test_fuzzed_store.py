@@ -50,7 +50,7 @@ def store(tmp_path_factory):
         )
         with (
             LocalCluster(
-                processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None
+                processes=False, n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0"
             ) as cluster,
             Client(cluster) as client,
         ):
