@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["IN_USE", "main"]
 
 _VERBS: dict[str, str] = {
+    "subtract": "Subtract the sky of images: no campaign, no recipe.",
+    "restore": "Put the sky back into an image that it was subtracted from.",
     "simulate": "Make visits whose sky is known.",
     "score": "Score models of the sky against a simulation's truth.",
     "run": "Do a campaign, or what is left of it.",

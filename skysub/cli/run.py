@@ -6,12 +6,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from skysub.campaign.progress import span
-from skysub.campaign.recipe import load_recipe
-from skysub.campaign.run import run_campaign
-from skysub.campaign.status import others
-from skysub.campaign.store.address import place_at
-
 if TYPE_CHECKING:
     import argparse
 
@@ -57,6 +51,8 @@ def add_selection_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_arguments(options: argparse.Namespace) -> list[str]:
     """Return the arguments by which another process starts the same run."""
+    from skysub.campaign.store.address import place_at
+
     recipe = Path(options.recipe)
     arguments = [str(recipe.absolute()) if recipe.suffix in {".yaml", ".yml"} else options.recipe]
     arguments += ["--output", str(place_at(options.output).absolute())]
@@ -72,6 +68,11 @@ def run_arguments(options: argparse.Namespace) -> list[str]:
 
 def run(options: argparse.Namespace) -> int:
     """Run the campaign; 0: all done, 1: something failed, 2: interrupted with work left."""
+    from skysub.campaign.progress import span
+    from skysub.campaign.recipe import load_recipe
+    from skysub.campaign.run import run_campaign
+    from skysub.campaign.status import others
+
     recipe = load_recipe(
         options.recipe, inputs=options.inputs, cluster=options.cluster, settings=options.settings
     )
