@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from skysub.pipeline.calibrate_image import CalibrateImageResult, calibrate_image
     from skysub.pipeline.config import CalibrateImageConfig
     from skysub.pipeline.zero_points import read_reference
+    from skysub.report.dashboard.server import Dashboard, start_dashboard
     from skysub.visit.fits.background import read_background, write_background
     from skysub.visit.fits.read import read_visit_header, read_visit_headers, read_visit_image
     from skysub.visit.fits.write import write_visit_image
@@ -36,6 +37,7 @@ __all__ = [
     "CalibrateImageConfig",
     "CalibrateImageResult",
     "Campaign",
+    "Dashboard",
     "FaintLight",
     "IngestMap",
     "LazyBackground",
@@ -53,6 +55,7 @@ __all__ = [
     "read_visit_headers",
     "read_visit_image",
     "run_campaign",
+    "start_dashboard",
     "subtract_background",
     "write_background",
     "write_visit_image",
@@ -78,6 +81,8 @@ _HOME = {
     "read_visit_image": "skysub.visit.fits.read",
     "write_background": "skysub.visit.fits.background",
     "write_visit_image": "skysub.visit.fits.write",
+    "Dashboard": "skysub.report.dashboard.server",
+    "start_dashboard": "skysub.report.dashboard.server",
     "Campaign": "skysub.campaign.campaign",
     "open_campaign": "skysub.campaign.campaign",
     "Outcome": "skysub.campaign.run",

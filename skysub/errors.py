@@ -8,6 +8,7 @@ __all__ = [
     "CampaignNotFoundError",
     "ClusterError",
     "ConfigError",
+    "DamagedError",
     "InputChangedError",
     "InputsError",
     "InvalidImageError",
@@ -49,6 +50,10 @@ class ClusterError(SkysubError, ConnectionError):
 
 class ConfigError(SkysubError, ValueError):
     """A setting is unknown, out of range, or contradicts another."""
+
+
+class DamagedError(SkysubError, ValueError):
+    """A file of a campaign's output is not as it was written, or is gone; the message says what heals it."""
 
 
 class InputChangedError(SkysubError, OSError):

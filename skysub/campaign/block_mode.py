@@ -115,7 +115,9 @@ def _process(
     found = link.step.single_fit.findings(layer)
     shards = {name: parts["shard"] for name, parts in written.items() if parts.get("shard")}
     pixels = _pixels_of(run, unit)
-    record, kept = pixels.written(written["mask"]["image"], shards, written["image"].get("pixels_crc32c"))
+    record, kept = pixels.written(
+        written["mask"]["image"], shards, written["image"].get("pixels_crc32c"), written["image"]["preview"]
+    )
     products, payload = {pixels.name: record}, {pixels.name: kept}
     made = dict(found.products)
     for product in link.step.outputs:
@@ -190,7 +192,8 @@ def _write_plane(folder: str, line: str, name: str, layer: Background, attempt: 
     if name == "variance":
         pixels = visit_image.variance
         return {} if pixels is None else {"shard": product.write_plane(slot, name, pixels, storing)}
-    subtracted = layer.subtract_from(visit_image.image)
+    subtracted = visit_image.replace(image=layer.subtract_from(visit_image.image))
+    made = {"preview": product.previewed(subtracted)}
     if storing.pixels != "stored":
-        return {"pixels_crc32c": pixels_checksum(subtracted)}
-    return {"shard": product.write_plane(slot, name, subtracted, storing)}
+        return made | {"pixels_crc32c": pixels_checksum(subtracted.image)}
+    return made | {"shard": product.write_plane(slot, name, subtracted.image, storing)}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from skysub._version import __version__
 from skysub.campaign.coordinator import Coordinator
+from skysub.campaign.mend import mend_store
 from skysub.campaign.plan import make_plan
 from skysub.campaign.progress import LOG, Progress, logged
 from skysub.campaign.recipe import Recipe, load_recipe
@@ -19,7 +20,8 @@ from skysub.campaign.records import who
 from skysub.campaign.store.address import place_at
 from skysub.campaign.store.place import writing
 from skysub.campaign.store.reach import reachable
-from skysub.campaign.store.runs import remove_unplanned
+from skysub.campaign.store.runs import remove_partial, remove_unplanned
+from skysub.campaign.store.seals import sealed
 from skysub.campaign.store.stop import StopRequest
 from skysub.cluster import ALL_CORES, Demand, Workers, connected, expected_slots, load_profile
 from skysub.cluster.address import borrowed
@@ -101,7 +103,7 @@ def run_campaign(
         A Dask client whose workers do the work, and which stays open; by default workers are started, or
         connected to, as the recipe's ``cluster`` says.
     verify
-        Compare what finished units wrote with their checksums first, and redo those that differ.
+        Compare all files of the store with their checksums first; what is damaged is made again.
     stream
         Where progress is shown, such as ``sys.stderr``; None shows none.
 
@@ -129,6 +131,10 @@ def run_campaign(
     with output.locked() as hold:
         remove_unplanned(output)
         StopRequest(output).clear()
+        remove_partial(output)
+        for mended in mend_store(output) if verify else ():
+            if stream is not None:
+                print(printable(f"mended: {mended}"), file=stream)
         outcomes: list[Outcome] = []
         for _ in range(_ROUNDS):
             plan = make_plan(recipe, output, verify=verify, steps=steps, visits=visits, keep_index=True)
@@ -291,7 +297,7 @@ def _note_unreadable(output: Place, unreadable: tuple[Unreadable, ...]) -> None:
         return
     rows = [{"path": each.path, "reason": each.reason} for each in unreadable]
     with writing(output):
-        noted.put(json.dumps(rows, indent=1).encode())
+        noted.put(sealed(json.dumps({"inputs": rows}, indent=1).encode()))
 
 
 def _announce(plan: Plan, stream: TextIO | None) -> None:

@@ -26,6 +26,7 @@ _VERBS: dict[str, str] = {
     "status": "Show what is done, what failed and why, and what is left.",
     "cluster": "Look whether the workers of a profile can do units.",
     "export": "Write products of a campaign as FITS, Parquet and JSON files.",
+    "dashboard": "Show a campaign in the browser, also while it runs.",
     "report": "Write what a campaign made as one HTML file, to look at.",
 }
 """Verb -> what it does, as ``skysub --help`` lists it. Module skysub.cli.VERB has add_arguments and run."""
