@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from skysub.campaign.plan import make_plan
 from skysub.campaign.progress import span
 from skysub.campaign.recipe import load_recipe
+from skysub.campaign.selection import Selection
 from skysub.cli.run import add_recipe_arguments, add_selection_arguments
 from skysub.cluster import expected_slots, load_profile
 from skysub.text import printable
@@ -32,7 +33,9 @@ def run(options: argparse.Namespace) -> int:
         options.recipe, inputs=options.inputs, cluster=options.cluster, settings=options.settings
     )
     profile = load_profile(recipe.cluster)
-    plan = make_plan(recipe, options.output, steps=options.step, visits=options.visit)
+    visits = None if options.visit is None else frozenset(options.visit)
+    chosen = Selection(visits, options.select, options.since)
+    plan = make_plan(recipe, options.output, steps=options.step, visits=chosen)
     shapes = plan.shapes
     bands = [printable(band) or "unknown" for band in plan.bands]
     # what cannot be had is refused before anything is said
