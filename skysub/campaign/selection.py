@@ -86,8 +86,8 @@ class Selection:
 def parsed_since(text: str) -> float:
     """Return the time that a date or an age means, in seconds since 1970.
 
-    Dates are as 2026-11-28 and 2026-11-28T18:00:00Z, one without a zone is of this machine's; ages are as 36h,
-    2d and 30min.
+    Dates are as 2026-11-28 and 2026-11-28T18:00:00Z, one without a zone is of this machine's; ages are as
+    36h, 2d and 30min.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def parsed_since(text: str) -> float:
         return datetime.fromisoformat(text.strip()).astimezone().timestamp()
     except ValueError:
         raise RecipeError(
-            f"--since needs a date as 2026-11-28 or 2026-11-28T18:00:00Z, or an age as 36h or "
+            "--since needs a date as 2026-11-28 or 2026-11-28T18:00:00Z, or an age as 36h or "
             f"2d, not {text!r}"
         ) from None
 
@@ -109,9 +109,10 @@ def parsed_since(text: str) -> float:
 def parsed_condition(text: str) -> Callable[[int, Mapping[int, Exposure]], bool]:
     """Read a condition over visits.
 
-    Fields are visit, band, exposure_time (seconds) and detectors (how many). They are compared by =, !=, <, <=,
-    >, >= and ``in (...)`` with numbers and quoted texts; ``and``, ``or``, ``not`` and brackets join comparisons. A
-    visit whose field is not known (an exposure time that no header tells) fulfils no comparison of it.
+    Fields are visit, band, exposure_time (seconds) and detectors (how many). They are compared by =, !=, <,
+    <=, >, >= and ``in (...)`` with numbers and quoted texts; ``and``, ``or``, ``not`` and brackets join
+    comparisons. A visit whose field is not known (an exposure time that no header tells) fulfils no
+    comparison of it.
 
     Raises
     ------
