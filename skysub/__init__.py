@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     from skysub.background.model import Background, BackgroundList
     from skysub.campaign.campaign import Campaign, open_campaign
     from skysub.campaign.run import Outcome, run_campaign
+    from skysub.desk.restore import Restored, restore
+    from skysub.desk.subtract import SubtractConfig, Subtracted, subtract
     from skysub.pipeline.calibrate_image import CalibrateImageResult, calibrate_image
     from skysub.pipeline.config import CalibrateImageConfig
     from skysub.pipeline.zero_points import read_reference
+    from skysub.report.dashboard.server import Dashboard, start_dashboard
     from skysub.visit.fits.background import read_background, write_background
     from skysub.visit.fits.read import read_visit_header, read_visit_headers, read_visit_image
     from skysub.visit.fits.write import write_visit_image
@@ -39,11 +42,15 @@ __all__ = [
     "CalibrateImageConfig",
     "CalibrateImageResult",
     "Campaign",
+    "Dashboard",
     "FaintLight",
     "IngestMap",
     "LazyBackground",
     "MaskPlanes",
     "Outcome",
+    "Restored",
+    "SubtractConfig",
+    "Subtracted",
     "VisitImage",
     "__version__",
     "align_chunks",
@@ -55,7 +62,10 @@ __all__ = [
     "read_visit_header",
     "read_visit_headers",
     "read_visit_image",
+    "restore",
     "run_campaign",
+    "start_dashboard",
+    "subtract",
     "subtract_background",
     "write_background",
     "write_visit_image",
@@ -83,6 +93,13 @@ _HOME = {
     "read_visit_image": "skysub.visit.fits.read",
     "write_background": "skysub.visit.fits.background",
     "write_visit_image": "skysub.visit.fits.write",
+    "Dashboard": "skysub.report.dashboard.server",
+    "start_dashboard": "skysub.report.dashboard.server",
+    "Restored": "skysub.desk.restore",
+    "restore": "skysub.desk.restore",
+    "SubtractConfig": "skysub.desk.subtract",
+    "Subtracted": "skysub.desk.subtract",
+    "subtract": "skysub.desk.subtract",
     "Campaign": "skysub.campaign.campaign",
     "open_campaign": "skysub.campaign.campaign",
     "Outcome": "skysub.campaign.run",

@@ -10,8 +10,8 @@ from skysub.campaign.context import chain_of
 from skysub.campaign.current import Current
 from skysub.campaign.records import Failure, who
 from skysub.campaign.store.address import place_at
-from skysub.campaign.store.place import read_json
 from skysub.campaign.store.runs import existing_runs
+from skysub.campaign.store.seals import read_sealed
 from skysub.text import printable
 
 if TYPE_CHECKING:
@@ -22,7 +22,18 @@ if TYPE_CHECKING:
     from skysub.campaign.store.place import Place
     from skysub.campaign.store.runs import Run
 
-__all__ = ["Failure", "Looked", "Status", "lines", "others", "read_status", "states_of", "status_of"]
+__all__ = [
+    "Failure",
+    "Looked",
+    "Status",
+    "VisitStatus",
+    "lines",
+    "others",
+    "read_status",
+    "states_of",
+    "status_of",
+    "visit_status_of",
+]
 
 _STATES = ("done", "failed", "waiting", "left")
 
@@ -82,6 +93,8 @@ def read_status(output: str | os.PathLike[str] | Place) -> Status:
         When there is no campaign.
     StoreVersionError
         When it was written by another version of skysub, whose layout is not known.
+    DamagedError
+        When a file that must be read is not as it was written.
     """
     output = place_at(output)
     return status_of(output, Current(existing_runs(output)))
@@ -111,7 +124,7 @@ class Looked:
 
 def status_of(output: Place, current: Current) -> Status:
     """Read how far a campaign is whose runs are open."""
-    unreadable = read_json(output / "unreadable.json") or []
+    unreadable = (read_sealed(output / "unreadable.json") or {}).get("inputs", [])
     failures = [Failure(path=each["path"], message=each["reason"]) for each in unreadable]
     looked = Looked()
     totals: dict[str, Counter[str]] = {}
@@ -145,6 +158,24 @@ def status_of(output: Place, current: Current) -> Status:
         by_visit=tuple(rows),
         failures=tuple(failures),
     )
+
+
+@dataclass(frozen=True)
+class VisitStatus:
+    """Where a visit stands."""
+
+    counts: dict[str, int]
+    """Units by state: "done", "failed", "waiting" (for one that failed), "left"."""
+    states: dict[str, dict[int | None, str]]
+    """State of each unit, by step and detector (None: the visit itself)."""
+    failures: tuple[Failure, ...]
+
+
+def visit_status_of(view: VisitView) -> VisitStatus:
+    """Read how far one visit is."""
+    states, failures = states_of(view, Looked())
+    counts = Counter(state.partition(" ")[0] for units in states.values() for state in units.values())
+    return VisitStatus({state: counts[state] for state in _STATES}, states, tuple(failures))
 
 
 def states_of(view: VisitView, looked: Looked) -> tuple[dict[str, dict[int | None, str]], list[Failure]]:

@@ -163,6 +163,12 @@ class CalibrateImageConfig:
             raise ConfigError(f"flow must be default or lsst, not {self.flow!r}")
         if not (math.isfinite(self.fwhm) and self.fwhm > 0):
             raise ConfigError(f"fwhm must be a positive number of pixels, not {self.fwhm!r}")
+        if self.flow == "default" and self.sky.background.model != "chebyshev":
+            raise ConfigError(
+                f"sky.background.model is {self.sky.background.model!r}: the default flow tells sources from "
+                "sky by a polynomial; a spline goes with flow 'lsst', or is put through the sky once "
+                "sources are masked (`final` of skysub.subtract)"
+            )
         check_plane_names("ignored_planes", self.ignored_planes)
         check_plane_names("saturated_planes", self.saturated_planes)
 

@@ -35,11 +35,12 @@ if TYPE_CHECKING:
 
     from skysub.visit.image import VisitImage
 
-__all__ = ["Compression", "write_visit_image"]
+__all__ = ["Compression", "exposure_cards", "write_visit_image"]
 
 Compression = Literal["lossless", "lossy16", "none"]
 
-_UTYPE = "characterization.error.variance"
+_UTYPE = "VarianceUncertainty"
+"""What the plane of the variance is, in astropy's words."""
 _LSST_NAMES = {ours: theirs for theirs, ours in AFW_NAMES.items()}
 _DESCRIPTIONS = {
     "BAD": "Bad pixel of the detector",
@@ -112,7 +113,7 @@ def write_visit_image(
 
 def _blocks(visit_image: VisitImage, compression: Compression, threads: int) -> Iterator[tuple[Block, str]]:
     psf = psf_blocks(visit_image.psf)
-    yield plain_image(None, primary=True), _exposure_cards(visit_image)
+    yield plain_image(None, primary=True), exposure_cards(visit_image)
     geometry = _geometry_cards(visit_image)
     unit = visit_image.unit
     good = (visit_image.mask & visit_image.bits("NO_DATA", "INTRP")) == 0
@@ -146,7 +147,8 @@ def _extension_cards(name: str, version: int = 1) -> str:
     return cards(values)
 
 
-def _exposure_cards(visit_image: VisitImage) -> str:
+def exposure_cards(visit_image: VisitImage) -> str:
+    """Cards of the exposure, for the primary header."""
     time = visit_image.exposure_time
     ours = cards(
         {
