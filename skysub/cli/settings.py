@@ -77,8 +77,8 @@ def ingest_of(assignments: Sequence[str]) -> IngestMap:
 
     if not assignments:
         return IngestMap()
-    from skysub.campaign.lookup import set_value
     from skysub.campaign.recipe import built
+    from skysub.settings.lookup import set_value
 
     tree: dict[str, Any] = {}
     for assignment in assignments:
