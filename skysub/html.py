@@ -58,10 +58,10 @@ def picture(values: NDArray[Any], about: str, *, low: float | None = None, high:
     low, high = float(ends[0]) if low is None else low, float(ends[1]) if high is None else high
     with np.errstate(invalid="ignore", over="ignore"):
         grey = np.clip((values.astype(np.float64) - low) * (255 / ((high - low) or 1.0)), 0, 255)
-    grey = np.where(np.isfinite(values), grey, 128).astype(np.uint8)
-    ny, nx = grey.shape
+    shades: NDArray[np.uint8] = np.where(np.isfinite(values), grey, 128).astype(np.uint8)
+    ny, nx = shades.shape
     scale = max(1, -(-_LEAST // max(ny, nx)))
-    url = "data:image/png;base64," + base64.b64encode(_png(grey)).decode()
+    url = "data:image/png;base64," + base64.b64encode(_png(shades)).decode()
     return (
         f'<img src="{url}" alt="{html.escape(about, quote=True)}" width="{nx * scale}" height="{ny * scale}" '
         'style="image-rendering:pixelated">'
