@@ -6,6 +6,7 @@ from skysub.text import printable
 
 __all__ = [
     "AmbiguousImageError",
+    "CalibrationError",
     "CampaignNotFoundError",
     "ChecksumError",
     "ClusterError",
@@ -14,6 +15,7 @@ __all__ = [
     "InputChangedError",
     "InputsError",
     "InvalidImageError",
+    "InvalidPsfError",
     "LayoutError",
     "MaskPlaneError",
     "MissingPackageError",
@@ -27,12 +29,15 @@ __all__ = [
     "ReferenceCatalogueError",
     "SkyIsGoneError",
     "SkysubError",
+    "SourceIdError",
     "StoreVersionError",
     "TruthError",
     "UndersampledError",
     "UnknownEntryError",
+    "UpstreamFailureError",
     "VisitFileError",
     "VisitFileNotFoundError",
+    "VisitSummaryError",
     "how_to_install",
 ]
 
@@ -42,6 +47,10 @@ class SkysubError(Exception):
 
     def __str__(self) -> str:
         return printable(super().__str__())
+
+
+class CalibrationError(SkysubError, ValueError):
+    """A calibration that no detector has: a field with zeros, of the wrong size, or not finite."""
 
 
 class CampaignNotFoundError(SkysubError, FileNotFoundError):
@@ -70,6 +79,10 @@ class InputsError(SkysubError, ValueError):
 
 class InvalidImageError(SkysubError, ValueError):
     """An image or mask has a shape or type that cannot be worked on."""
+
+
+class InvalidPsfError(SkysubError, ValueError):
+    """A point-spread function that sources cannot be measured with: none, or undefined everywhere."""
 
 
 class LayoutError(SkysubError, ValueError):
@@ -144,6 +157,10 @@ class SkyIsGoneError(SkysubError, ValueError):
     """An image's header says that its sky has been subtracted already."""
 
 
+class SourceIdError(SkysubError, OverflowError):
+    """A release, visit, detector or number of sources does not fit into the ids of sources."""
+
+
 class StoreVersionError(SkysubError, RuntimeError):
     """A store was written by a newer skysub, in a layout that this one does not know."""
 
@@ -156,6 +173,25 @@ class UndersampledError(SkysubError, ValueError):
     """Too few superpixels for the order asked for, and the configuration says to raise."""
 
 
+class UpstreamFailureError(SkysubError, LookupError):
+    """A detector lacks what earlier work should have found for it; the message names each thing.
+
+    Parameters
+    ----------
+    message
+        For people.
+    missing
+        Names of what is missing, as `skysub.visit.calibrations` has them.
+    """
+
+    def __init__(self, message: str, missing: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.missing = missing
+
+    def __reduce__(self) -> tuple[type[UpstreamFailureError], tuple[str, tuple[str, ...]]]:
+        return type(self), (self.args[0], self.missing)
+
+
 class VisitFileError(SkysubError, OSError):
     """A file cannot be read or written as FITS: truncated, damaged, of another kind, or locked away."""
 
@@ -166,6 +202,10 @@ class ChecksumError(VisitFileError):
 
 class VisitFileNotFoundError(VisitFileError, FileNotFoundError):
     """There is no file at a path."""
+
+
+class VisitSummaryError(SkysubError, ValueError):
+    """A visit summary cannot be read, lacks a column, or has a detector twice."""
 
 
 def how_to_install(extra: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from skysub.campaign.products.image import Image
 from skysub.campaign.products.table import Table, as_qtable
 from skysub.campaign.reading import Finished, entry_of
 from skysub.campaign.records import who
+from skysub.campaign.selection import Chosen
 from skysub.campaign.status import Looked, states_of, status_of, visit_status_of
 from skysub.campaign.steps import shipped_steps
 from skysub.campaign.store.address import place_at
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from skysub.campaign.current import VisitView
     from skysub.campaign.products.base import Entry, Product
     from skysub.campaign.records import Exposure, Marker
+    from skysub.campaign.selection import Where
     from skysub.campaign.status import Status, VisitStatus
     from skysub.campaign.steps import Step
     from skysub.campaign.store.place import Place
@@ -322,13 +325,21 @@ class Campaign:
         detector: int | None = None,
         *,
         columns: Collection[str] | None = None,
+        where: Where = None,
     ) -> QTable:
         """Return the rows of a table of all finished units, or of one visit or detector.
+
+        Detectors are read one after the other, and what is not wanted of one is let go before the next.
 
         Parameters
         ----------
         columns
             Those that are wanted; all by default.
+        where
+            Rows that are wanted: ``[("psfFlux", ">", 1000.0), ("extendedness", "==", 1)]`` holds where all of
+            its conditions do, a list of such lists where one of them does. Comparisons are ``==``, ``!=``,
+            ``<``, ``<=``, ``>``, ``>=``, ``in`` and ``not in``; numbers are in the columns' units. Or an
+            expression of pyarrow.compute.
 
         Returns
         -------
@@ -339,11 +350,13 @@ class Campaign:
         ------
         NotDoneError
             When no step makes such a table, or what is asked for is not done.
+        ConfigError
+            When there is no column of a name, or ``where`` is no condition.
         """
         step, product = self._declared(name)
         if not isinstance(product, Table):
             raise NotDoneError(f"{name} is no table, but {product.kind}: `product` returns it")
-        wanted = None if columns is None else list(dict.fromkeys(["visit", "detector", *columns]))
+        chosen = Chosen.of(columns, where)
         whole = step.of(product) == "visit"
         if visit is not None and (detector is not None or whole):
             found = [self._finished(visit, None if step.scope == "visit" else detector, step.name)]
@@ -360,7 +373,7 @@ class Campaign:
                 marker = each.run.markers(each.step).with_payload(each.marker)
                 entry = entry_of(each.run, each.plan, marker, name, number)
                 if entry is not None:
-                    parts.append(product.arrow(entry, wanted))
+                    parts.append(chosen.rows(functools.partial(product.arrow, entry), f"{name}: "))
         if not parts:
             from astropy.table import QTable
 
@@ -368,6 +381,25 @@ class Campaign:
         import pyarrow as pa
 
         return as_qtable(pa.concat_tables(parts, promote_options="default"))
+
+    def sources(
+        self,
+        visit: int | None = None,
+        detector: int | None = None,
+        *,
+        columns: Collection[str] | None = None,
+        where: Where = None,
+    ) -> QTable:
+        """Return rows of ``source``: as `table` of that name, which says what ``columns`` and ``where`` are.
+
+        Raises
+        ------
+        NotDoneError
+            When the campaign makes no table of sources, or what is asked for is not done.
+        ConfigError
+            When there is no column of a name, or ``where`` is no condition.
+        """
+        return self.table("source", visit, detector, columns=columns, where=where)
 
     def visit_image(self, visit: int, detector: int, product: str | None = None) -> VisitImage:
         """Return the pixels that a unit made, with mask, variance and what is known about them.

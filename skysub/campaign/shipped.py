@@ -16,6 +16,7 @@ from skysub.background.superpixels import candidate_grids
 from skysub.campaign.products.background import Background, Layout
 from skysub.campaign.products.image import Image
 from skysub.campaign.products.small import Grid, Object
+from skysub.campaign.reprocess_step import REPROCESS_VISIT_IMAGE
 from skysub.campaign.steps import SingleFit, Step, StepResult
 from skysub.pipeline.config import CalibrateImageConfig
 from skysub.visit.planes import BACKGROUND_IGNORED, check_plane_names
@@ -183,5 +184,6 @@ STEPS = {
         presets=_calibrate_image_preset,
         seconds_per_megapixel=0.1,
     ),
+    "reprocess_visit_image": REPROCESS_VISIT_IMAGE,
 }
 """Steps by name."""

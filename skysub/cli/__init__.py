@@ -14,7 +14,7 @@ from skysub.errors import OutputInUseError, SkysubError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["IN_USE", "main"]
+__all__ = ["IN_USE", "main", "options_of_verbs"]
 
 _VERBS: dict[str, str] = {
     "subtract": "Subtract the sky of images: no campaign, no recipe.",
