@@ -229,9 +229,7 @@ def find_sky(
         if smooth and (finer is not None or suspect or off > _FAR * level):
             # the guess may have taken some of a sky that it cannot follow for light
             mask = masked(inclusive, 0)
-            again = (
-                with_compact_masked(inclusive) if off > _FAR * level and mask.rung < DARKEST else inclusive
-            )
+            again = with_compact_masked(inclusive) if off > _FAR * level and mask.rung < DARKEST else inclusive
             if again is not inclusive and again.balanced:
                 inclusive, finer = again, finer_fit(again, background, config.robust)
                 mask = masked(again, 0)
