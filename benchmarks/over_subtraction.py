@@ -1,6 +1,6 @@
 """The over-subtraction flag against galaxies whose loss is known: who is named, and who lost light.
 
-    python benchmarks/over_subtraction.py [--seeds 1,2,3] [--shape 2048x2048] [--flows default,lsst] [--cache DIR]
+    python benchmarks/over_subtraction.py [--seeds 1,2,3] [--shape 2048x2048] [--flows default,lsst]
 
 Scenes are made by GalSim (`benchmarks/foreign`), which shares no code with skysub.simulation: a field of
 galaxies and stars, and eight more galaxies of half-light radii from 5 to 150 pixels and mean surface
@@ -180,8 +180,8 @@ def main() -> None:
             for row in made:
                 print(
                     f"{flow:8s} seed {row[0]} r_e {row[1]:6.1f} mu {row[2]:.1f} n {row[3]:.1f} "
-                    f"lost {row[4]:7.3f} predicted {row[5]:7.3f} +- {row[6]:.3f} {'FLAG' if row[7] else '    '} "
-                    f"{'' if row[8] else 'not found'}",
+                    f"lost {row[4]:7.3f} predicted {row[5]:7.3f} +- {row[6]:.3f} "
+                    f"{'FLAG' if row[7] else '' if row[8] else 'not found'}",
                     flush=True,
                 )
             rows += [row for row in made if row[8]]

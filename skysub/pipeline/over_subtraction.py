@@ -178,8 +178,8 @@ def _light_seen(
 ) -> NDArray[np.float64]:
     """Fluxes (m,) of profiles by the light that the fit has left in its superpixels.
 
-    They have a normal prior about the measured ones and are not negative: coordinate descent, in an order that
-    is given, so that the bits are always the same.
+    They have a normal prior about the measured ones and are not negative. Coordinate descent in a given order
+    has always the same bits.
     """
     grid, statistics = layer.grid, layer.statistics
     y, x = (c.ravel() for c in np.meshgrid(grid.y_centers, grid.x_centers, indexing="ij"))
