@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from skysub.campaign.chosen import Chosen
 from skysub.campaign.context import chain_of
 from skysub.campaign.current import Current, chain_names
 from skysub.campaign.figures import figures_of, markers_of, step_of
-from skysub.campaign.lookup import closest
 from skysub.campaign.products.image import Image
 from skysub.campaign.products.table import Table, as_qtable
 from skysub.campaign.reading import Finished, entry_of
 from skysub.campaign.records import who
-from skysub.campaign.status import Looked, states_of, status_of
+from skysub.campaign.status import Looked, states_of, status_of, visit_status_of
 from skysub.campaign.steps import shipped_steps
 from skysub.campaign.store.address import place_at
 from skysub.campaign.store.runs import existing_runs
 from skysub.errors import NotDoneError
+from skysub.settings.lookup import closest
 
 if TYPE_CHECKING:
     import os
@@ -26,15 +29,19 @@ if TYPE_CHECKING:
 
     import xarray
     from astropy.table import QTable
+    from astropy.wcs import WCS
 
     from skysub.background.model import BackgroundList
+    from skysub.campaign.chosen import Where
     from skysub.campaign.current import VisitView
-    from skysub.campaign.products.base import Product
+    from skysub.campaign.products.base import Entry, Product
     from skysub.campaign.records import Exposure, Marker
-    from skysub.campaign.status import Status
+    from skysub.campaign.status import Status, VisitStatus
     from skysub.campaign.steps import Step
     from skysub.campaign.store.place import Place
     from skysub.campaign.store.runs import Run
+    from skysub.report.dashboard.server import Dashboard
+    from skysub.report.notebook import Shown
     from skysub.visit.image import VisitImage
 
 __all__ = ["Campaign", "open_campaign"]
@@ -73,6 +80,28 @@ class Campaign:
     def __repr__(self) -> str:
         steps = " > ".join(chain_names(self._current.runs[-1]))
         return f"<Campaign {self.path}: {steps}, {len(self._current.visits)} visits, {len(self.runs)} runs>"
+
+    def _repr_html_(self) -> str:
+        return str(_shown_by("notebook").campaign_html(self))
+
+    def show(self, visit: int) -> Shown:
+        """Show the focal plane of a visit in a notebook: image, sky model, residual, mask and maps.
+
+        Raises
+        ------
+        NotDoneError
+            When there is no such visit.
+        """
+        shown: Shown = _shown_by("notebook").show_visit(self, visit)
+        return shown
+
+    def dashboard(self, *, port: int = 0) -> Dashboard:
+        """Serve the pages of this campaign on this machine, until ``close`` of what is returned.
+
+        In a notebook it is shown as a link. `skysub.start_dashboard` has more to choose from.
+        """
+        started: Dashboard = _shown_by("dashboard.server").start_dashboard(str(self.path), port=port)
+        return started
 
     @property
     def runs(self) -> tuple[str, ...]:
@@ -190,6 +219,16 @@ class Campaign:
         """Read what is done, failed (with reasons), waiting for what failed, and left."""
         return status_of(self.path, Current(existing_runs(self.path)))
 
+    def visit_status(self, visit: int) -> VisitStatus:
+        """Read what is done, failed (with reasons), waiting for what failed, and left of one visit.
+
+        Raises
+        ------
+        NotDoneError
+            When there is no such visit.
+        """
+        return visit_status_of(self._view(visit))
+
     def marker(self, visit: int, detector: int | None, step: str | None = None) -> dict[str, Any]:
         """Return the marker of a finished unit; docs/campaign.md lists its keys.
 
@@ -219,7 +258,12 @@ class Campaign:
         for visit, detector, _, marker in markers_of(self._current, step, visits=visits, payload=True):
             yield visit, detector, marker.as_json()  # type: ignore[misc]
 
-    def figures(self, step: str | None = None, only: Collection[str] | None = None) -> QTable:
+    def figures(
+        self,
+        step: str | None = None,
+        only: Collection[str] | None = None,
+        visits: Collection[int] | None = None,
+    ) -> QTable:
         """One row per finished unit: visit, detector, band, run, seconds, flags, and the step's figures.
 
         Parameters
@@ -228,6 +272,8 @@ class Campaign:
             By default the last one over detectors of the newest run.
         only
             Figures that are wanted, which is faster where there are many units; all by default.
+        visits
+            Visits that are wanted; all by default.
 
         Returns
         -------
@@ -237,7 +283,7 @@ class Campaign:
         """
         from astropy.table import QTable
 
-        return QTable(figures_of(self._current, step or step_of(self._current), only))
+        return QTable(figures_of(self._current, step or step_of(self._current), only, visits))
 
     def product(self, name: str, visit: int, detector: int | None = None) -> Any:
         """Return any product of any step: a `skysub.VisitImage`, a background, an array, an object, a table.
@@ -279,13 +325,21 @@ class Campaign:
         detector: int | None = None,
         *,
         columns: Collection[str] | None = None,
+        where: Where = None,
     ) -> QTable:
         """Return the rows of a table of all finished units, or of one visit or detector.
+
+        Detectors are read one after the other, and what is not wanted of one is let go before the next.
 
         Parameters
         ----------
         columns
             Those that are wanted; all by default.
+        where
+            Rows that are wanted: ``[("psfFlux", ">", 1000.0), ("extendedness", "==", 1)]`` holds where all of
+            its conditions do, a list of such lists where one of them does. Comparisons are ``==``, ``!=``,
+            ``<``, ``<=``, ``>``, ``>=``, ``in`` and ``not in``; numbers are in the columns' units. Or an
+            expression of pyarrow.compute.
 
         Returns
         -------
@@ -296,11 +350,13 @@ class Campaign:
         ------
         NotDoneError
             When no step makes such a table, or what is asked for is not done.
+        ConfigError
+            When there is no column of a name, or ``where`` is no condition.
         """
         step, product = self._declared(name)
         if not isinstance(product, Table):
             raise NotDoneError(f"{name} is no table, but {product.kind}: `product` returns it")
-        wanted = None if columns is None else list(dict.fromkeys(["visit", "detector", *columns]))
+        chosen = Chosen.of(columns, where)
         whole = step.of(product) == "visit"
         if visit is not None and (detector is not None or whole):
             found = [self._finished(visit, None if step.scope == "visit" else detector, step.name)]
@@ -317,7 +373,7 @@ class Campaign:
                 marker = each.run.markers(each.step).with_payload(each.marker)
                 entry = entry_of(each.run, each.plan, marker, name, number)
                 if entry is not None:
-                    parts.append(product.arrow(entry, wanted))
+                    parts.append(chosen.rows(functools.partial(product.arrow, entry), f"{name}: "))
         if not parts:
             from astropy.table import QTable
 
@@ -325,6 +381,25 @@ class Campaign:
         import pyarrow as pa
 
         return as_qtable(pa.concat_tables(parts, promote_options="default"))
+
+    def sources(
+        self,
+        visit: int | None = None,
+        detector: int | None = None,
+        *,
+        columns: Collection[str] | None = None,
+        where: Where = None,
+    ) -> QTable:
+        """Return rows of ``source``: as `table` of that name, which says what ``columns`` and ``where`` are.
+
+        Raises
+        ------
+        NotDoneError
+            When the campaign makes no table of sources, or what is asked for is not done.
+        ConfigError
+            When there is no column of a name, or ``where`` is no condition.
+        """
+        return self.table("source", visit, detector, columns=columns, where=where)
 
     def visit_image(self, visit: int, detector: int, product: str | None = None) -> VisitImage:
         """Return the pixels that a unit made, with mask, variance and what is known about them.
@@ -358,16 +433,48 @@ class Campaign:
         NotDoneError
             When the unit is not done, or no step makes images.
         """
-        name = product or self._image(visit, detector)
-        step, image = self._declared(name)
-        if not isinstance(image, Image):
-            raise NotDoneError(f"{name} is no image, but {image.kind}")
-        found = self._finished(visit, None if step.scope == "visit" else detector, step.name)
-        marker = found.run.markers(found.step).with_payload(found.marker)
-        entry = entry_of(found.run, found.plan, marker, name, detector)
-        if entry is None:
-            raise NotDoneError(f"{who(visit, detector)} has no {name}: its step left it out")
+        image, entry = self._image_entry(visit, detector, product)
         return image.plane(entry, "mask")
+
+    def preview(
+        self, visit: int, detector: int, product: str | None = None
+    ) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
+        """Return small pictures of an image, which its worker made, without reading any of its pixels.
+
+        Returns
+        -------
+        preview
+            Arrays (gy, gx) float32 by name, 56 cells along the longer side at most: "image" and "residual"
+            in the image's unit, "sources" and "defects" as shares of masked pixels.
+
+        Raises
+        ------
+        NotDoneError
+            When the unit is not done, or no step makes images.
+        """
+        image, entry = self._image_entry(visit, detector, product)
+        return image.preview(entry)
+
+    def image_record(self, visit: int, detector: int, product: str | None = None) -> dict[str, Any]:
+        """What the marker says of an image: unit, planes and their bits, has_variance, band, notes and so on.
+
+        Raises
+        ------
+        NotDoneError
+            When the unit is not done, or no step makes images.
+        """
+        return dict(self._image_entry(visit, detector, product)[1].record)
+
+    def wcs(self, visit: int, detector: int, product: str | None = None) -> WCS | None:
+        """Return the world coordinates of an image without reading its pixels; None where it has none.
+
+        Raises
+        ------
+        NotDoneError
+            When the unit is not done, or no step makes images.
+        """
+        image, entry = self._image_entry(visit, detector, product)
+        return image.wcs(entry)
 
     def background(self, product: str, visit: int, detector: int) -> BackgroundList:
         """Return the layers of background that were subtracted from a detector.
@@ -531,6 +638,18 @@ class Campaign:
             raise NotDoneError(self._why_not(view, name, detector))
         return Finished(speaker.run, speaker.plan, name, detector, marker)
 
+    def _image_entry(self, visit: int, detector: int, product: str | None) -> tuple[Image, Entry]:
+        name = product or self._image(visit, detector)
+        step, image = self._declared(name)
+        if not isinstance(image, Image):
+            raise NotDoneError(f"{name} is no image, but {image.kind}")
+        found = self._finished(visit, None if step.scope == "visit" else detector, step.name)
+        marker = found.run.markers(found.step).with_payload(found.marker)
+        entry = entry_of(found.run, found.plan, marker, name, detector)
+        if entry is None:
+            raise NotDoneError(f"{who(visit, detector)} has no {name}: its step left it out")
+        return image, entry
+
     def _all_finished(self, view: VisitView, step: str) -> Iterator[Finished]:
         read: dict[str, dict[int | None, Marker]] = {}
         for detector, speaker in view.units.get(step, {}).items():
@@ -551,6 +670,11 @@ class Campaign:
         if state.startswith("waiting"):
             return f"{of} is {state}"
         return f"{of} is not done yet: `skysub run` continues"
+
+
+def _shown_by(module: str) -> Any:
+    # what shows campaigns stands above them, and is imported only when a person wants to look
+    return importlib.import_module(f"skysub.report.{module}")
 
 
 def _listed(numbers: list[int], most: int = 12) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import statistics
+import time
 import traceback
 from collections import deque
 from typing import TYPE_CHECKING
 
 from skysub.campaign.block_mode import process_units_in_blocks
 from skysub.campaign.flow import VisitFlow
+from skysub.campaign.metrics import Snapshot
 from skysub.campaign.planned import closing_unit
 from skysub.campaign.progress import LOG, named
 from skysub.campaign.records import WorkUnit
@@ -19,12 +21,13 @@ from skysub.errors import OutputError
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from skysub.campaign.plan import Plan
     from skysub.campaign.progress import Progress
     from skysub.campaign.store.place import Hold
     from skysub.campaign.store.runs import Run
+    from skysub.campaign.store.stop import StopRequest
     from skysub.campaign.window import Finished
     from skysub.cluster import Workers
 
@@ -32,6 +35,9 @@ __all__ = ["Coordinator"]
 
 _TASK_SECONDS = 0.1
 """Work of one task at most where units are short, so that they do not pay for Dask one by one."""
+
+_WATCH_SECONDS = 5.0
+"""Seconds between two times that a watcher is told where the run stands."""
 
 _TASK_UNITS = 32
 """Units of one task at most."""
@@ -48,18 +54,23 @@ class Coordinator:
         stop: threading.Event,
         hold: Hold,
         *,
+        asked_to_stop: StopRequest,
         in_blocks: bool,
+        watch: Callable[[Snapshot], None] | None = None,
     ) -> None:
         self.halted = ""
         self.widened = False
         """Whether a detector is done now that a finished unit of its visit did without."""
         self._in_blocks = in_blocks
-        self._slots = 1
+        self._workers: Workers | None = None
         self._run = run
         self._chain = plan.chain
         self._progress = progress
         self._stop = stop
         self._hold = hold
+        self._asked_to_stop = asked_to_stop
+        self._watch = watch
+        self._watched = 0.0
         self._flows: dict[int, VisitFlow] = {}
         self._ready: deque[tuple[Run, WorkUnit]] = deque()
         self._again: deque[Job] = deque()
@@ -69,20 +80,54 @@ class Coordinator:
 
     def work(self, workers: Workers) -> None:
         """Do all units that are left."""
-        self._slots = workers.slots
-        # a unit in blocks leaves its thread to others, so these are counted here
-        size = 1 if self._in_blocks else 4 * workers.slots + 4
-        window = Window(workers.client, size=size)
+        self._workers = workers
+        workers.say = self._say
+        window = Window(workers, size=self._in_flight)
         try:
             for finished in window.run(self._next, stopping=self._stopping):
                 self._task_over(finished)
         finally:
             window.close()
+            self._show_where_it_stands(now=True)
+
+    def _in_flight(self, slots: int) -> int:
+        """Tasks that keep so many units at once going."""
+        if not slots:
+            return 0
+        # a unit in blocks leaves its thread to others, so these are counted here
+        return 1 if self._in_blocks else 4 * slots + 4
+
+    def _say(self, message: str) -> None:
+        LOG.warning(message)
+        self._progress.say(message)
 
     def _stopping(self) -> bool:
+        if self._workers is not None:
+            self._workers.need(self._progress.remaining, self._progress.over)
         if self._hold.lost:
             self._halt(self._hold.lost)
+        if not self._stop.is_set() and self._asked_to_stop.is_made():
+            self._say("asked to stop by `skysub cancel`: finishing the units in flight")
+            self._stop.set()
+        self._show_where_it_stands()
         return self._stop.is_set() or bool(self.halted)
+
+    def _show_where_it_stands(self, *, now: bool = False) -> None:
+        if self._watch is None or not (now or time.monotonic() - self._watched > _WATCH_SECONDS):
+            return
+        self._watched = time.monotonic()
+        progress = self._progress
+        self._watch(
+            Snapshot(
+                output=str(self._run.folder.parent.parent),
+                done=progress.done,
+                failed=progress.failed_units,
+                waiting=progress.waiting,
+                left=progress.remaining,
+                slots=0 if now or self._workers is None else self._workers.slots,
+                stages=dict(progress.seconds_of),
+            )
+        )
 
     def _visits(self, plan: Plan) -> Iterator[None]:
         """Begin one visit after the other."""
@@ -127,11 +172,12 @@ class Coordinator:
 
     def _job(self, run: Run, units: Sequence[WorkUnit]) -> Job:
         lines = [unit.to_json() for unit in units]
-        if self._in_blocks:
+        if self._in_blocks and self._workers is not None:
+            workers = self._workers
             return Job(
                 tuple(unit.name for unit in units),
                 process_units_in_blocks,
-                (str(run.folder), lines, self._slots),
+                (str(run.folder), lines, max(1, workers.slots), workers.addresses),
             )
         return Job(tuple(unit.name for unit in units), process_units, (str(run.folder), lines))
 

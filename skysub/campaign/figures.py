@@ -59,10 +59,10 @@ def markers_of(
 
 
 def figures_of(
-    current: Current, step: str, only: Collection[str] | None
+    current: Current, step: str, only: Collection[str] | None, visits: Collection[int] | None = None
 ) -> dict[str, NDArray[Any] | list[str]]:
     """Columns by name: visit, detector, band, run, seconds, flags, and figures (all, or ``only`` these)."""
-    parts = list(_parts(current, step, only))
+    parts = list(_parts(current, step, only, visits))
     names = list(dict.fromkeys(name for part in parts for name in part))
     counts = [len(part["visit"]) for part in parts]
     return {
@@ -72,10 +72,12 @@ def figures_of(
     }
 
 
-def _parts(current: Current, step: str, only: Collection[str] | None) -> Iterator[dict[str, Any]]:
+def _parts(
+    current: Current, step: str, only: Collection[str] | None, visits: Collection[int] | None
+) -> Iterator[dict[str, Any]]:
     """Columns of one visit after the other."""
     looked = Looked()
-    for visit in current.visits:
+    for visit in current.visits if visits is None else sorted(visits):
         naming = current.naming(int(visit))
         if len(naming) == 1:
             run, place = naming[0]

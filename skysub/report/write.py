@@ -10,11 +10,9 @@ import math
 import os
 import time
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import numpy as np
 
 from skysub._version import __version__
@@ -29,8 +27,9 @@ from skysub.report.outliers import DEVIATIONS, FEWEST, find_outliers
 from skysub.report.panels import common_scales, visit_cards
 from skysub.report.rows import Row, label_of, rows_of
 from skysub.report.tables import cost_of, detector_table, figure_names, outlier_table, span
+from skysub.report.templating import environment, template_text
+from skysub.report.verdict import counted_flags, verdict_of
 from skysub.report.views import BUDGET, edge_for, most_pictured, views_of
-from skysub.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -148,6 +147,7 @@ def _write_large(
     context = _frame(campaign, shown, [("visits", "Visits")], has_rows=True)
     context |= {
         "summary": _summary(status, []),
+        "verdict": verdict_of(status, []),
         "visits": rows,
         "visit_columns": columns,
         "visits_note": (
@@ -156,7 +156,7 @@ def _write_large(
         ),
         "folder": folder.name,
     }
-    _save(target, _environment().get_template("index.html").generate(context))
+    _save(target, environment().get_template("index.html").generate(context))
     return target
 
 
@@ -181,10 +181,16 @@ def _page(campaign: Campaign, status: Status, rows: list[Row], views: list[View]
         sections = [("visits", "Visits"), ("distributions", "Distributions"), ("outliers", "Outliers")]
         sections += [("detectors", "Detectors"), ("cost", "Cost")]
     context = _frame(campaign, status, sections, has_rows=bool(rows))
-    context |= {"summary": _summary(status, rows), "done": bool(rows)}
+    flags = counted_flags((name, row.visit, (row.detector,)) for row in reversed(rows) for name in row.flags)
+    context |= {
+        "summary": _summary(status, rows),
+        "done": bool(rows),
+        "verdict": verdict_of(status, flags, len(find_outliers(rows))),
+        "flags": flags,
+    }
     if rows:
         context |= _results(rows, views, status.failures)
-    return _environment().get_template("report.html").generate(context)
+    return environment().get_template("report.html").generate(context)
 
 
 def _frame(
@@ -192,7 +198,7 @@ def _frame(
 ) -> dict[str, Any]:
     """What all pages have."""
     records = [(name, campaign.run_record(name)) for name in reversed(campaign.runs)]
-    script = _part("report.js")
+    script = template_text("report.js")
     # a policy of the page itself: this very script, and nothing from anywhere else
     script_hash = "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     failed = [("failures", "Failures")] if status.failures else []
@@ -206,27 +212,10 @@ def _frame(
         "runs": [_record(name, record) for name, record in records],
         "version": __version__,
         "written": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "style": _part("report.css"),
+        "style": template_text("report.css"),
         "script": script,
         "script_hash": script_hash,
     }
-
-
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("skysub", "report/templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=_shown,
-    )
-
-
-def _shown(value: Any) -> Any:
-    """What a page says, safe to write and to copy into a terminal; the lines of tracebacks stay lines."""
-    # not the markup that templates make
-    return "\n".join(map(printable, value.split("\n"))) if type(value) is str else value
 
 
 def _results(rows: list[Row], views: list[View], failures: Sequence[Failure]) -> dict[str, Any]:
@@ -452,10 +441,6 @@ def _record(name: str, record: dict[str, Any]) -> dict[str, str]:
     # lists of a survey's detectors would fill the page
     text = json.dumps({key: value for key, value in record.items() if key != "detectors"}, indent=2)
     return {"name": name, "when": str(record.get("created", "")), "text": text}
-
-
-def _part(name: str) -> str:
-    return (files("skysub.report") / "templates" / name).read_text(encoding="utf-8")
 
 
 def _check_writable(target: Path) -> None:

@@ -6,18 +6,23 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from skysub.campaign.products.base import Entry, Product, Slot, Storing
 from skysub.campaign.records import who
 from skysub.campaign.store.arrays import create_images, read_plane, shard_place, write_plane
 from skysub.campaign.store.place import writing
-from skysub.campaign.store.records import described, narrow_mask, pixels_checksum, visit_image_fields
+from skysub.campaign.store.previews import packed_preview, unpacked_preview
+from skysub.campaign.store.records import described, narrow_mask, pixels_checksum, visit_image_fields, wcs_of
 from skysub.errors import InvalidImageError, NotDoneError
+from skysub.pipeline.preview import preview_of
 from skysub.visit.image import VisitImage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
+    from astropy.wcs import WCS
     from numpy.typing import NDArray
 
     from skysub.campaign.products.base import Again
@@ -63,12 +68,12 @@ class Image(Product):
         *,
         visits: Sequence[int],
         detectors: Sequence[int],
-    ) -> None:
+    ) -> list[Place]:
         ny, nx = room["shape"]
-        create_images(
+        return create_images(
             run.images,
             self.name,
-            planes=("image", "mask", "variance") if storing.pixels == "stored" else ("mask",),
+            planes=self.arrays(storing),
             visits=visits,
             detectors=detectors,
             shape=(ny, nx),
@@ -90,6 +95,7 @@ class Image(Product):
             )
         mask, planes = narrow_mask(visit_image.mask, visit_image.planes)
         description = described(visit_image, planes)
+        preview = self.previewed(visit_image)
         # each array is let go of once it is written, and the mask, which compresses to nothing, comes first:
         # compressing another takes as much again
         arrays: dict[str, Any] = {}
@@ -106,7 +112,11 @@ class Image(Product):
             if pixels is not None:
                 shards[name] = self.write_plane(slot, name, pixels, storing)
             del pixels
-        return self.written(description, shards, pixels_crc)
+        return self.written(description, shards, pixels_crc, preview)
+
+    def previewed(self, visit_image: VisitImage) -> dict[str, Any]:
+        """Small pictures of an image, as a marker keeps them."""
+        return packed_preview(preview_of(visit_image))
 
     def write_plane(self, slot: Slot, name: str, pixels: NDArray[Any], storing: Storing) -> dict[str, Any]:
         """Write one array of a detector as its shard; returns its size and checksum."""
@@ -122,12 +132,16 @@ class Image(Product):
             )
 
     def written(
-        self, description: Mapping[str, Any], shards: Mapping[str, Any], pixels_crc: str | None
+        self,
+        description: Mapping[str, Any],
+        shards: Mapping[str, Any],
+        pixels_crc: str | None,
+        preview: Mapping[str, Any],
     ) -> tuple[Any, Any]:
         """What a marker says of an image whose planes are written, and what it keeps of it."""
         light = {name: value for name, value in description.items() if name not in _HEAVY}
         record = {**light, "shards": shards, "pixels_crc32c": pixels_crc}
-        return record, {name: description[name] for name in _HEAVY}
+        return record, {**{name: description[name] for name in _HEAVY}, "preview": preview}
 
     def read(self, entry: Entry, again: Again) -> VisitImage:
         record = entry.record
@@ -136,7 +150,16 @@ class Image(Product):
             variance = self.plane(entry, "variance") if record["has_variance"] else None
         else:
             image, variance = self._made_again(record, again)
-        slot = entry.slot
+        return self._visit_image(entry, again, image, variance)
+
+    def without_pixels(self, entry: Entry, again: Again) -> VisitImage:
+        """Return the image with its mask and all that is known of it, its pixels NaN and not read."""
+        assert entry.slot.shape is not None
+        nothing = np.broadcast_to(np.float32(np.nan), entry.slot.shape)
+        return self._visit_image(entry, again, nothing, None)
+
+    def _visit_image(self, entry: Entry, again: Again, image: Any, variance: Any) -> VisitImage:
+        record, slot = entry.record, entry.slot
         assert slot.detector is not None
         return VisitImage(
             image=image,
@@ -152,15 +175,28 @@ class Image(Product):
         """Return one array (ny, nx) of a detector that is stored."""
         shape = entry.slot.shape
         assert shape is not None
-        return read_plane(entry.slot.run.images, self.name, name, entry.slot.index, shape)
+        slot = entry.slot
+        return read_plane(
+            slot.run.images, self.name, name, slot.index, shape, of=who(slot.visit, slot.detector)
+        )
+
+    def wcs(self, entry: Entry) -> WCS | None:
+        """World coordinates of an image; None where it has none."""
+        return wcs_of({**entry.record, **entry.payload})
+
+    def preview(self, entry: Entry) -> dict[str, NDArray[np.float32]]:
+        """Small pictures of an image, as `skysub.pipeline.preview.preview_of` makes them."""
+        return unpacked_preview(entry.payload["preview"])
 
     def is_sound(self, entry: Entry) -> bool:
         for name, written in entry.record["shards"].items():
             shard = shard_place(entry.slot.run.images, self.name, name, entry.slot.index)
-            there = shard.exists()
-            if there != bool(written["bytes"]) or (there and shard.checksum() != written["crc32c"]):
+            if not shard.exists() or shard.checksum() != written["crc32c"]:
                 return False
         return True
+
+    def arrays(self, storing: Storing) -> tuple[str, ...]:
+        return ("image", "mask", "variance") if storing.pixels == "stored" else ("mask",)
 
     def serves(self, run: Run, storing: Storing) -> bool:
         return storing.pixels == "on_demand" or run.record.pixels == "stored"

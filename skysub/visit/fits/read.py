@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from skysub.errors import LayoutError, VisitFileError
-from skysub.visit.fits import afw, decam, lsst_images, mapped, plain, sdss
+from skysub.visit.fits import afw, decam, lsst_images, mapped, plain, sdss, subtracted
 from skysub.visit.fits.claims import no_room
 from skysub.visit.fits.file import open_fits
 from skysub.visit.ingest import IngestMap
@@ -19,9 +19,15 @@ if TYPE_CHECKING:
     from skysub.visit.fits.tally import Tally
     from skysub.visit.image import VisitImage
 
-__all__ = ["read_visit_header", "read_visit_headers", "read_visit_image", "read_with_checksum"]
+__all__ = [
+    "layout_of",
+    "read_visit_header",
+    "read_visit_headers",
+    "read_visit_image",
+    "read_with_checksum",
+]
 
-_LAYOUTS = (lsst_images, afw, decam, sdss, plain)
+_LAYOUTS = (subtracted, lsst_images, afw, decam, sdss, plain)
 
 
 def read_visit_image(
@@ -89,7 +95,7 @@ def _read(
 ) -> tuple[VisitImage, str | None]:
     ingest = ingest or IngestMap()
     with open_fits(path, verify=ingest.verify, threads=threads, tally=tally) as file:
-        layout = _layout(file, ingest)
+        layout = layout_of(file, ingest)
         header = _chosen(layout.headers(file, ingest), detector, file.path)
         try:
             visit_image: VisitImage = layout.read(file, header, ingest)
@@ -115,11 +121,18 @@ def read_visit_headers(path: str | os.PathLike[str], ingest: IngestMap | None = 
     """
     ingest = ingest or IngestMap()
     with open_fits(path, headers_only=True, verify=ingest.verify) as file:
-        headers: list[VisitHeader] = _layout(file, ingest).headers(file, ingest)
+        headers: list[VisitHeader] = layout_of(file, ingest).headers(file, ingest)
         return headers
 
 
-def _layout(file: FitsFile, ingest: IngestMap) -> ModuleType:
+def layout_of(file: FitsFile, ingest: IngestMap) -> ModuleType:
+    """Module of the layout that a file has.
+
+    Raises
+    ------
+    LayoutError
+        When there is no image in the file.
+    """
     if ingest.image is not None:
         return mapped
     for layout in _LAYOUTS:
