@@ -1,5 +1,8 @@
-"""``python -m skysub``: the command line, where the script ``skysub`` is not on the path."""
+"""``python -m skysub``: the command line."""
+
+import sys
 
 from skysub.cli import main
 
-raise SystemExit(main())
+if __name__ == "__main__":
+    sys.exit(main())

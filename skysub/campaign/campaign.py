@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from skysub.campaign.chosen import Chosen
 from skysub.campaign.context import chain_of
 from skysub.campaign.current import Current, chain_names
 from skysub.campaign.figures import figures_of, markers_of, step_of
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from astropy.wcs import WCS
 
     from skysub.background.model import BackgroundList
+    from skysub.campaign.chosen import Where
     from skysub.campaign.current import VisitView
     from skysub.campaign.products.base import Entry, Product
     from skysub.campaign.records import Exposure, Marker
@@ -322,13 +325,21 @@ class Campaign:
         detector: int | None = None,
         *,
         columns: Collection[str] | None = None,
+        where: Where = None,
     ) -> QTable:
         """Return the rows of a table of all finished units, or of one visit or detector.
+
+        Detectors are read one after the other, and what is not wanted of one is let go before the next.
 
         Parameters
         ----------
         columns
             Those that are wanted; all by default.
+        where
+            Rows that are wanted: ``[("psfFlux", ">", 1000.0), ("extendedness", "==", 1)]`` holds where all of
+            its conditions do, a list of such lists where one of them does. Comparisons are ``==``, ``!=``,
+            ``<``, ``<=``, ``>``, ``>=``, ``in`` and ``not in``; numbers are in the columns' units. Or an
+            expression of pyarrow.compute.
 
         Returns
         -------
@@ -339,11 +350,13 @@ class Campaign:
         ------
         NotDoneError
             When no step makes such a table, or what is asked for is not done.
+        ConfigError
+            When there is no column of a name, or ``where`` is no condition.
         """
         step, product = self._declared(name)
         if not isinstance(product, Table):
             raise NotDoneError(f"{name} is no table, but {product.kind}: `product` returns it")
-        wanted = None if columns is None else list(dict.fromkeys(["visit", "detector", *columns]))
+        chosen = Chosen.of(columns, where)
         whole = step.of(product) == "visit"
         if visit is not None and (detector is not None or whole):
             found = [self._finished(visit, None if step.scope == "visit" else detector, step.name)]
@@ -360,7 +373,7 @@ class Campaign:
                 marker = each.run.markers(each.step).with_payload(each.marker)
                 entry = entry_of(each.run, each.plan, marker, name, number)
                 if entry is not None:
-                    parts.append(product.arrow(entry, wanted))
+                    parts.append(chosen.rows(functools.partial(product.arrow, entry), f"{name}: "))
         if not parts:
             from astropy.table import QTable
 
@@ -368,6 +381,25 @@ class Campaign:
         import pyarrow as pa
 
         return as_qtable(pa.concat_tables(parts, promote_options="default"))
+
+    def sources(
+        self,
+        visit: int | None = None,
+        detector: int | None = None,
+        *,
+        columns: Collection[str] | None = None,
+        where: Where = None,
+    ) -> QTable:
+        """Return rows of ``source``: as `table` of that name, which says what ``columns`` and ``where`` are.
+
+        Raises
+        ------
+        NotDoneError
+            When the campaign makes no table of sources, or what is asked for is not done.
+        ConfigError
+            When there is no column of a name, or ``where`` is no condition.
+        """
+        return self.table("source", visit, detector, columns=columns, where=where)
 
     def visit_image(self, visit: int, detector: int, product: str | None = None) -> VisitImage:
         """Return the pixels that a unit made, with mask, variance and what is known about them.

@@ -155,7 +155,8 @@ def linked(steps: Iterable[tuple[Step, Any]], tables: Mapping[str, Any]) -> Chai
     """Return the chain of steps with their configurations; else as `chained`."""
     links: list[Link] = []
     makers: dict[str, str] = {}
-    for step, config in steps:
+    for declared, config in steps:
+        step = declared.with_inputs(makers, tables)
         for table in step.tables:
             if table not in tables:
                 raise RecipeError(

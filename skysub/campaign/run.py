@@ -17,6 +17,7 @@ from skysub.campaign.plan import make_plan
 from skysub.campaign.progress import LOG, Progress, logged
 from skysub.campaign.recipe import Recipe, load_recipe
 from skysub.campaign.records import who
+from skysub.campaign.status import REMOVED, removed_inputs
 from skysub.campaign.store.address import place_at
 from skysub.campaign.store.place import writing
 from skysub.campaign.store.reach import reachable
@@ -136,16 +137,17 @@ def run_campaign(
     output = place_at(output).absolute()
     with output.locked() as hold:
         remove_unplanned(output)
-        StopRequest(output).clear()
         remove_partial(output)
         for mended in mend_store(output) if verify else ():
             if stream is not None:
                 print(printable(f"mended: {mended}"), file=stream)
+        StopRequest(output).clear()
         outcomes: list[Outcome] = []
         for _ in range(_ROUNDS):
             plan = make_plan(recipe, output, verify=verify, steps=steps, visits=visits, keep_index=True)
             verify = False
             _note_unreadable(output, plan.unreadable)
+            _note_removed(output)
             if not outcomes:
                 _announce(plan, stream)
             counts = _Counts.of(plan)
@@ -241,7 +243,8 @@ class _Work:
             done=progress.done,
             earlier=counts.earlier,
             failed=progress.failed,
-            left=counts.left - progress.done - progress.failed_units - progress.waiting,
+            # a unit that was done elsewhere meanwhile is nobody's of these
+            left=max(0, counts.left - progress.done - progress.failed_units - progress.waiting),
             unreadable=counts.unreadable,
             interrupted=stop.is_set(),
             seconds=progress.elapsed,
@@ -306,6 +309,16 @@ def _note_unreadable(output: Place, unreadable: tuple[Unreadable, ...]) -> None:
     rows = [{"path": each.path, "reason": each.reason} for each in unreadable]
     with writing(output):
         noted.put(sealed(json.dumps({"inputs": rows}, indent=1).encode()))
+
+
+def _note_removed(output: Place) -> None:
+    """Keep what cannot be done any more, as its input was taken away, beside the runs."""
+    noted, removed = output / REMOVED, removed_inputs(output)
+    if not removed:
+        noted.remove()
+        return
+    with writing(output):
+        noted.put(sealed(json.dumps({"inputs": removed}).encode()))
 
 
 def _announce(plan: Plan, stream: TextIO | None) -> None:

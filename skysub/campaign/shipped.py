@@ -16,6 +16,7 @@ from skysub.background.superpixels import candidate_grids
 from skysub.campaign.products.background import Background, Layout
 from skysub.campaign.products.image import Image
 from skysub.campaign.products.small import Grid, Object
+from skysub.campaign.reprocess_step import REPROCESS_VISIT_IMAGE
 from skysub.campaign.steps import SingleFit, Step, StepResult
 from skysub.pipeline.config import CalibrateImageConfig
 from skysub.visit.planes import BACKGROUND_IGNORED, check_plane_names
@@ -103,6 +104,14 @@ def _calibrate_image(given: Given, config: CalibrateImageConfig) -> StepResult:
         "superpixels_used": int(last.usable.sum()),
         "passes": result.passes,
     }
+    if last.faint_light is not None:
+        figures["faint_light"] = last.faint_light.value
+        figures["faint_light_error"] = last.faint_light.uncertainty
+    if result.amplifiers is not None:
+        figures["amplifier_steps"] = float(np.ptp(result.amplifiers.steps))
+        if result.amplifiers.drift:
+            drift = np.concatenate(result.amplifiers.drift)
+            figures["amplifier_drift"] = float(np.sqrt(np.mean(drift**2)))
     if result.zero_points is not None:
         figures |= {
             f"zero_point_{name}": value for name, value in dataclasses.asdict(result.zero_points).items()
@@ -167,7 +176,7 @@ STEPS = {
     ),
     "calibrate_image": Step(
         name="calibrate_image",
-        version=3,
+        version=4,
         configuration=CalibrateImageConfig,
         work=_calibrate_image,
         outputs=(
@@ -183,5 +192,6 @@ STEPS = {
         presets=_calibrate_image_preset,
         seconds_per_megapixel=0.1,
     ),
+    "reprocess_visit_image": REPROCESS_VISIT_IMAGE,
 }
 """Steps by name."""

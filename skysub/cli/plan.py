@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from skysub.campaign.plan import make_plan
-from skysub.campaign.progress import span
-from skysub.campaign.recipe import load_recipe
-from skysub.campaign.selection import Selection
 from skysub.cli.run import add_recipe_arguments, add_selection_arguments
-from skysub.cluster import expected_slots, load_profile
 from skysub.text import printable
 
 if TYPE_CHECKING:
@@ -29,6 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the plan."""
+    from skysub.campaign.plan import make_plan
+    from skysub.campaign.recipe import load_recipe
+    from skysub.campaign.selection import Selection
+    from skysub.cluster import expected_slots, load_profile
+
     recipe = load_recipe(
         options.recipe, inputs=options.inputs, cluster=options.cluster, settings=options.settings
     )
@@ -60,6 +60,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _say_work(plan: Plan, profile: Profile, slots: int, output: str) -> None:
+    from skysub.campaign.progress import span
+
     print(f"run        {plan.run.name}, {'continued' if plan.resumes else 'new'}, in {output}")
     print(f"to do      {plan.left} units; {plan.done} are done already")
     if plan.changed:

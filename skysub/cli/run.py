@@ -8,19 +8,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from skysub.campaign.alerts import Alerts
-from skysub.campaign.metrics import Snapshot, published
-from skysub.campaign.progress import span
-from skysub.campaign.recipe import load_recipe
-from skysub.campaign.run import Outcome, run_campaign
-from skysub.campaign.selection import Selection
-from skysub.campaign.status import others
-from skysub.campaign.store.address import place_at
-from skysub.errors import OutputInUseError, SkysubError
-
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
+
+    from skysub.campaign.metrics import Snapshot
+    from skysub.campaign.run import Outcome
 
 __all__ = [
     "add_alert_arguments",
@@ -96,6 +89,8 @@ def add_alert_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_arguments(options: argparse.Namespace) -> list[str]:
     """Return the arguments by which another process starts the same run."""
+    from skysub.campaign.store.address import place_at
+
     recipe = Path(options.recipe)
     arguments = [str(recipe.absolute()) if recipe.suffix in {".yaml", ".yml"} else options.recipe]
     arguments += ["--output", str(place_at(options.output).absolute())]
@@ -118,6 +113,10 @@ def run(options: argparse.Namespace) -> int:
 
 def run_recipe(options: argparse.Namespace) -> int:
     """Run the campaign that the options mean, tell who wants to know, and return the exit code."""
+    from skysub.campaign.alerts import Alerts
+    from skysub.campaign.metrics import Snapshot, published
+    from skysub.errors import OutputInUseError, SkysubError
+
     alerts = Alerts(options.on_failure, options.webhook)
     try:
         with published(options.metrics, options.metrics_port) as publish:
@@ -141,6 +140,10 @@ def run_recipe(options: argparse.Namespace) -> int:
 
 
 def _outcome(options: argparse.Namespace, watch: Callable[[Snapshot], None]) -> Outcome:
+    from skysub.campaign.recipe import load_recipe
+    from skysub.campaign.run import run_campaign
+    from skysub.campaign.selection import Selection
+
     recipe = load_recipe(
         options.recipe, inputs=options.inputs, cluster=options.cluster, settings=options.settings
     )
@@ -158,6 +161,9 @@ def _outcome(options: argparse.Namespace, watch: Callable[[Snapshot], None]) -> 
 
 def _said(outcome: Outcome, output: str) -> int:
     """Print what a run came to; return its exit code."""
+    from skysub.campaign.progress import span
+    from skysub.campaign.status import others
+
     rest = others(
         {
             "failed": outcome.failed,

@@ -5,11 +5,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from skysub.campaign.metrics import status_exposition
-from skysub.campaign.status import lines, read_status
-from skysub.campaign.submission import read_submission, who_holds
-from skysub.errors import ClusterError, RecipeError
-
 if TYPE_CHECKING:
     import argparse
 
@@ -28,6 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the status; 0: all done, 1: something failed, 2: work is left."""
+    from skysub.campaign.metrics import status_exposition
+    from skysub.campaign.status import lines, read_status
+    from skysub.campaign.submission import read_submission, who_holds
+
     status = read_status(options.output)
     held_by, submitted = who_holds(options.output), read_submission(options.output)
     job = "" if submitted is None else _state(submitted)
@@ -48,6 +47,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _state(submitted: Submitted) -> str:
     """Say what the cluster says of a job, or why it cannot be asked; empty where the job is over."""
+    from skysub.errors import ClusterError, RecipeError
+
     try:
         return submitted.state()
     except (ClusterError, RecipeError) as error:

@@ -6,6 +6,8 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from skysub.campaign.products.base import Entry, Product, Slot, Storing
 from skysub.campaign.records import who
 from skysub.campaign.store.arrays import create_images, read_plane, shard_place, write_plane
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
-    import numpy as np
     from astropy.wcs import WCS
     from numpy.typing import NDArray
 
@@ -149,7 +150,16 @@ class Image(Product):
             variance = self.plane(entry, "variance") if record["has_variance"] else None
         else:
             image, variance = self._made_again(record, again)
-        slot = entry.slot
+        return self._visit_image(entry, again, image, variance)
+
+    def without_pixels(self, entry: Entry, again: Again) -> VisitImage:
+        """Return the image with its mask and all that is known of it, its pixels NaN and not read."""
+        assert entry.slot.shape is not None
+        nothing = np.broadcast_to(np.float32(np.nan), entry.slot.shape)
+        return self._visit_image(entry, again, nothing, None)
+
+    def _visit_image(self, entry: Entry, again: Again, image: Any, variance: Any) -> VisitImage:
+        record, slot = entry.record, entry.slot
         assert slot.detector is not None
         return VisitImage(
             image=image,

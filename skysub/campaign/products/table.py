@@ -19,6 +19,7 @@ from skysub.campaign.store.local import LocalPlace
 from skysub.campaign.store.place import writing
 from skysub.campaign.store.seals import damage
 from skysub.errors import MissingPackageError, how_to_install
+from skysub.measurement.visit_numbers import day_of_visit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Mapping
@@ -44,6 +45,10 @@ class Table(Product):
 
     bytes_per_megapixel: float = _ROWS
     """What it weighs in a plan."""
+
+    by_day: bool = False
+    """Visits lie in folders of the day of observation that their numbers begin with, ``day_obs=20241124``;
+    those without one in ``day_obs=0``."""
 
     kind: ClassVar[str] = "table"
     suffix: ClassVar[str] = "parquet"
@@ -127,10 +132,13 @@ class Table(Product):
 
     def exporter(self, value: Any, options: Mapping[str, Any]) -> Callable[[Path], object]:
         del options
-        return functools.partial(_parquet().write_table, as_arrow(value, {}))
+        return functools.partial(_parquet().write_table, _explained(as_arrow(value, {}), value))
 
     def _visit_file(self, slot: Slot) -> Place:
-        return slot.run.folder / "tables" / self.name / f"visit={slot.visit}.parquet"
+        folder = slot.run.folder / "tables" / self.name
+        if self.by_day:
+            folder /= f"day_obs={day_of_visit(slot.visit) or 0}"
+        return folder / f"visit={slot.visit}.parquet"
 
     def _detector_file(self, slot: Slot) -> Place:
         return slot.scratch / f"{self.name}-{slot.detector}.parquet"
@@ -152,8 +160,10 @@ def as_arrow(value: Any, known: Mapping[str, Any]) -> Any:
         for name, column in columns.items():
             array = _arrow_column(pa, column)
             unit = getattr(column, "unit", None)
+            words = getattr(getattr(column, "info", None), "description", None)
+            said = {"unit": str(unit) if unit else "", "description": words or ""}
             arrays.append(array)
-            fields.append(pa.field(name, array.type, metadata={"unit": str(unit)} if unit else None))
+            fields.append(pa.field(name, array.type, metadata={k: v for k, v in said.items() if v} or None))
         value = pa.Table.from_arrays(arrays, schema=pa.schema(fields))
     there = [name for name, number in known.items() if number is not None and name not in value.column_names]
     for name in reversed(there):
@@ -184,7 +194,31 @@ def as_qtable(table: Any) -> QTable:
             )
         unit = (field.metadata or {}).get(b"unit")
         made[field.name] = values if unit is None else values * Unit(unit.decode())
-    return QTable(made)
+    made = QTable(made)
+    for field in table.schema:
+        words = (field.metadata or {}).get(b"description")
+        if words:
+            made[field.name].info.description = words.decode()
+    return made
+
+
+def _explained(table: Any, value: Any) -> Any:
+    """The Arrow table with units and descriptions where astropy looks for them in Parquet."""
+    from astropy.table import Table as AstropyTable
+    from astropy.table.meta import get_yaml_from_table
+
+    if not isinstance(value, AstropyTable):
+        return table
+    plain = AstropyTable(value, copy=False)[:0]
+    lengths = {
+        f"table::len::{name}": str(max(1, value[name].dtype.itemsize // 4))
+        for name in value.colnames
+        if value[name].dtype.kind == "U"
+    }
+    yaml = "\n".join(get_yaml_from_table(plain))
+    return table.replace_schema_metadata(
+        {**(table.schema.metadata or {}), **lengths, "table_meta_yaml": yaml}
+    )
 
 
 def _nothing(array: Any) -> Any:
