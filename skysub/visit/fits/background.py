@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from skysub.background.chebyshev import design_matrix
-from skysub.background.config import MAX_ORDER, BackgroundConfig
+from skysub.background.config import MAX_ORDER, BackgroundConfig, Model
 from skysub.background.faint_light import FaintLight
 from skysub.background.model import Background, BackgroundList, fit_statistics
 from skysub.background.spline import surface_of
@@ -154,7 +154,7 @@ def _layer(file: FitsFile, hdus: list[Hdu]) -> Background:
             f"{where}: its three images have the shapes {', '.join(str(h.shape) for h in hdus)}"
         )
     style = _whole(where, hdus[0], "APPROXSTYLE", default=-1)
-    model = "chebyshev"
+    model: Model = "chebyshev"
     if style != _CHEBYSHEV:
         model = _spline_model(where, hdus[0])
     order = _whole(where, hdus[0], "APPROXORDERX", default=1, high=MAX_ORDER)
@@ -233,7 +233,7 @@ def _faint_light(where: str, hdu: Hdu) -> FaintLight | None:
         ) from None
 
 
-def _spline_model(where: str, hdu: Hdu) -> Literal["akima", "natural"]:
+def _spline_model(where: str, hdu: Hdu) -> Model:
     style = _whole(where, hdu, "INTERPSTYLE", default=-1)
     if style == _AKIMA:
         return "akima"
