@@ -37,7 +37,8 @@ class Background:
     """One layer of background: the superpixel statistics of an image and the polynomial fit to them.
 
     With a spline as ``config.model`` the superpixels themselves are the model; order is then 0, the one
-    coefficient is their median, and ``covariance`` is that of an error that all have in common. It holds no pixels, so it pickles to a few tens of kilobytes.
+    coefficient is their median, and ``covariance`` is that of an error that all have in common. It holds no
+    pixels, so it pickles to a few tens of kilobytes.
     """
 
     grid: SuperpixelGrid

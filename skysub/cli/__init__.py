@@ -22,6 +22,7 @@ _VERBS: dict[str, str] = {
     "simulate": "Make visits whose sky is known.",
     "score": "Score models of the sky against a simulation's truth.",
     "run": "Do a campaign, or what is left of it.",
+    "retry": "Do again what failed, perhaps with more memory.",
     "submit": "Hand the coordinator of a campaign to a cluster, which keeps it running.",
     "cancel": "Ask whoever works on a campaign to stop.",
     "plan": "Show what run would do, and what it would cost.",
