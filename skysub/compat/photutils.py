@@ -92,9 +92,7 @@ class Background2D:
         threads: int | None = None,
     ) -> None:
         if hasattr(data, "unit"):
-            raise InvalidImageError(
-                "units are not carried here: pass data.value or data.data"
-            )
+            raise InvalidImageError("units are not carried here: pass data.value or data.data")
         if interpolator is not None and type(interpolator).__name__.strip("_") != "BkgZoomInterpolator":
             raise ConfigError(
                 f"the interpolator {type(interpolator).__name__} is not offered here; the default is the cubic "
