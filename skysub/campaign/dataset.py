@@ -11,7 +11,7 @@ from skysub.campaign.context import chain_of, storing_of
 from skysub.campaign.reading import entry_of
 from skysub.campaign.records import who
 from skysub.campaign.store.address import place_at
-from skysub.campaign.store.arrays import check_metadata, read_block
+from skysub.campaign.store.arrays import check_arrays, read_block
 from skysub.campaign.store.seals import damage
 from skysub.errors import MissingPackageError, NotDoneError, how_to_install
 
@@ -78,7 +78,7 @@ def open_dataset(run: Run, product: str) -> xarray.Dataset:
     step = chain.makers[product]
     store, declared = _store(run, product), chain.products[product]
     names = declared.arrays(storing_of(run))
-    check_metadata(store, product, names)
+    check_arrays(store, product, names)
     dataset = xr.open_zarr(
         store.zarr_store(),
         group=product,
@@ -90,7 +90,7 @@ def open_dataset(run: Run, product: str) -> xarray.Dataset:
     for each in dataset.variables.values():
         each.attrs.pop("crc32c", None)
     dataset.attrs.pop("crc32c", None)
-    visits, detectors = (_coordinate(dataset, store / product / name) for name in ("visit", "detector"))
+    visits, detectors = dataset["visit"].to_numpy(), dataset["detector"].to_numpy()
     detector_at = {int(detector): i for i, detector in enumerate(detectors)}
     done = np.zeros((len(visits), len(detectors)), bool)
     bands = [""] * len(visits)
@@ -120,14 +120,6 @@ def open_dataset(run: Run, product: str) -> xarray.Dataset:
     return opened
 
 
-def _coordinate(dataset: xarray.Dataset, place: Place) -> NDArray[np.int64]:
-    try:
-        return dataset[place.name].to_numpy()
-    except Exception as error:
-        # Zarr's codecs raise errors of all kinds on bytes that are not theirs
-        raise damage(place, "is damaged") from error
-
-
 def _check_files(run: Run, product: str, array: Place, done: NDArray[np.bool_], finished: set[int]) -> None:
     """Look whether a file is there for all that is done: what is not there would be read as the fill value.
 
@@ -138,7 +130,7 @@ def _check_files(run: Run, product: str, array: Place, done: NDArray[np.bool_], 
     """
     chain = chain_of(run)
     step = chain[chain.makers[product]].step
-    there = set(array.names())
+    there = {name for name, size in array.sizes().items() if size}
     image = chain.products[product].kind == "image"
     for plan in run.plans():
         if plan.index < 0 or (not image and plan.visit not in finished):
@@ -152,7 +144,7 @@ def _check_files(run: Run, product: str, array: Place, done: NDArray[np.bool_], 
             marker = run.markers(step.name).of_unit(plan.visit, None if whole else detector, payload=True)
             entry = None if marker is None else entry_of(run, plan, marker, product, detector)
             if entry is not None and (array.name in entry.record.get("shards", ()) if image else True):
-                raise damage(array / begin, "is gone", who(plan.visit, detector))
+                raise damage(array / begin, "is gone or empty", who(plan.visit, detector))
 
 
 def _begins(names: set[str], begin: str) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from skysub.campaign.context import chain_of, storing_of
 from skysub.campaign.records import RunRecord, VisitPlan
+from skysub.campaign.status import REMOVED
 from skysub.campaign.store.place import writing
 from skysub.campaign.store.runs import Columns, PlanCopy, Run, holds_work
 from skysub.campaign.store.seals import unsealed
@@ -34,7 +35,7 @@ def mend_store(output: Place) -> Iterator[str]:
     with writing(output):
         # a cache, whose damage might look like an answer
         (output / "inputs.sqlite").remove()
-        for name in ("unreadable.json", "removed.json"):
+        for name in ("unreadable.json", REMOVED):
             data = (output / name).read()
             if data and unsealed(data) is None:
                 (output / name).remove()

@@ -17,6 +17,7 @@ from skysub.campaign.plan import make_plan
 from skysub.campaign.progress import LOG, Progress, logged
 from skysub.campaign.recipe import Recipe, load_recipe
 from skysub.campaign.records import who
+from skysub.campaign.status import REMOVED, removed_inputs
 from skysub.campaign.store.address import place_at
 from skysub.campaign.store.place import writing
 from skysub.campaign.store.reach import reachable
@@ -30,14 +31,16 @@ from skysub.text import printable
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from contextlib import AbstractContextManager
 
     from distributed import Client
 
     from skysub.campaign.chain import Chain
     from skysub.campaign.inputs import Unreadable
+    from skysub.campaign.metrics import Snapshot
     from skysub.campaign.plan import Plan
+    from skysub.campaign.selection import Selection
     from skysub.campaign.store.place import Hold, Place
     from skysub.cluster import Profile
 
@@ -80,10 +83,11 @@ def run_campaign(
     inputs: Collection[str] = (),
     settings: Collection[str] = (),
     steps: Collection[str] | None = None,
-    visits: Collection[int] | None = None,
+    visits: Collection[int] | Selection | None = None,
     client: Client | None = None,
     verify: bool = False,
     stream: TextIO | None = None,
+    watch: Callable[[Snapshot], None] | None = None,
 ) -> Outcome:
     """Do what is left of a campaign; a killed or interrupted one is continued by calling this again.
 
@@ -106,6 +110,9 @@ def run_campaign(
         Compare all files of the store with their checksums first; what is damaged is made again.
     stream
         Where progress is shown, such as ``sys.stderr``; None shows none.
+
+    watch
+        Is told every few seconds, and at the end, where the run stands.
 
     Returns
     -------
@@ -140,6 +147,7 @@ def run_campaign(
             plan = make_plan(recipe, output, verify=verify, steps=steps, visits=visits, keep_index=True)
             verify = False
             _note_unreadable(output, plan.unreadable)
+            _note_removed(output)
             if not outcomes:
                 _announce(plan, stream)
             counts = _Counts.of(plan)
@@ -150,7 +158,7 @@ def run_campaign(
                     Outcome("", 0, counts.earlier, 0, 0, counts.unreadable, interrupted=False, seconds=0)
                 )
                 break
-            work = _Work(output, recipe, profile, hold, stream, client)
+            work = _Work(output, recipe, profile, hold, stream, client, watch)
             outcome, widened = work.done(plan, counts)
             del plan
             outcomes.append(outcome)
@@ -186,6 +194,7 @@ class _Work:
     hold: Hold
     stream: TextIO | None
     client: Client | None
+    watch: Callable[[Snapshot], None] | None
 
     def done(self, plan: Plan, counts: _Counts) -> tuple[Outcome, bool]:
         """Do what a plan says; also whether units are done now that others did without."""
@@ -222,6 +231,7 @@ class _Work:
                     self.hold,
                     asked_to_stop=StopRequest(self.output),
                     in_blocks=in_blocks,
+                    watch=self.watch,
                 )
                 coordinator.work(workers)
                 progress.end()
@@ -233,7 +243,8 @@ class _Work:
             done=progress.done,
             earlier=counts.earlier,
             failed=progress.failed,
-            left=counts.left - progress.done - progress.failed_units - progress.waiting,
+            # a unit that was done elsewhere meanwhile is nobody's of these
+            left=max(0, counts.left - progress.done - progress.failed_units - progress.waiting),
             unreadable=counts.unreadable,
             interrupted=stop.is_set(),
             seconds=progress.elapsed,
@@ -298,6 +309,16 @@ def _note_unreadable(output: Place, unreadable: tuple[Unreadable, ...]) -> None:
     rows = [{"path": each.path, "reason": each.reason} for each in unreadable]
     with writing(output):
         noted.put(sealed(json.dumps({"inputs": rows}, indent=1).encode()))
+
+
+def _note_removed(output: Place) -> None:
+    """Keep what cannot be done any more, as its input was taken away, beside the runs."""
+    noted, removed = output / REMOVED, removed_inputs(output)
+    if not removed:
+        noted.remove()
+        return
+    with writing(output):
+        noted.put(sealed(json.dumps({"inputs": removed}).encode()))
 
 
 def _announce(plan: Plan, stream: TextIO | None) -> None:

@@ -32,7 +32,7 @@ __all__ = [
     "CHUNK",
     "PLANES",
     "background_rows",
-    "check_metadata",
+    "check_arrays",
     "chunk_place",
     "create_backgrounds",
     "create_images",
@@ -45,6 +45,8 @@ __all__ = [
 
 CHUNK = 512
 """Edge of a chunk inside a shard, pixel, about: a window is read without the rest, the whole as fast."""
+
+_WITH_COORDINATES = {"visit", "detector", "y", "x"}
 
 PLANES = {"image": ("float32", float("nan")), "mask": ("int32", 0), "variance": ("float32", float("nan"))}
 """Pixel arrays, their type and what stands where nothing was written."""
@@ -166,8 +168,7 @@ def read_plane(
     """
     array = _array(store / product / name)
     shard = shard_place(store, product, name, index)
-    if not shard.exists():
-        raise damage(shard, "is gone", of)
+    _check_there(shard, of)
     return _read(array, (*index, slice(0, shape[0]), slice(0, shape[1])), shard, of)
 
 
@@ -195,8 +196,8 @@ def chunk_place(store: Place, product: str, name: str, visit_index: int) -> Plac
     return store / product / name / ".".join(("c", str(visit_index), *("0" for _ in range(rank - 1))))
 
 
-def check_metadata(store: Place, product: str, names: Sequence[str]) -> None:
-    """Look whether the metadata of a product's group and of its arrays are as they were written.
+def check_arrays(store: Place, product: str, names: Sequence[str]) -> None:
+    """Look whether metadata and coordinates of a product's group are as they were written; no data are read.
 
     Raises
     ------
@@ -205,6 +206,17 @@ def check_metadata(store: Place, product: str, names: Sequence[str]) -> None:
     """
     for place in (store, store / product, *(store / product / name for name in names)):
         _metadata(place / "zarr.json")
+    axes = dict.fromkeys(
+        axis for name in names for axis in _array(store / product / name).metadata.dimension_names
+    )
+    for axis in axes:
+        # those of a background's grid have no coordinates
+        if axis in _WITH_COORDINATES:
+            place = store / product / axis
+            array = _array(place)
+            chunk = place / "c/0"
+            _check_there(chunk, "")
+            _read(array, (slice(None),), chunk, "")
 
 
 def write_background_rows(
@@ -258,10 +270,8 @@ def background_rows(
     made = []
     for name in FIELDS:
         chunk = chunk_place(store, product, name, visit_index)
-        try:
-            made.append(chunk.made())
-        except FileNotFoundError:
-            raise damage(chunk, "is gone", of) from None
+        _check_there(chunk, of)
+        made.append(chunk.made())
     # a visit's chunks are read once for all of its detectors, which are asked for one after the other
     rows = _visit_rows(store, product, visit_index, of, tuple(made))
     return {name: array[detector_index].copy() for name, array in rows.items()}
@@ -360,6 +370,13 @@ def _read(array: Any, index: tuple[Any, ...], place: Place, of: str) -> NDArray[
     # codecs raise errors of all kinds on bytes that are not theirs
     except Exception as error:
         raise damage(place, "is damaged", of) from error
+
+
+def _check_there(place: Place, of: str) -> None:
+    """Refuse what Zarr would take for the fill value: a file that is gone, or empty."""
+    size = place.size()
+    if not size:
+        raise damage(place, "is gone" if size is None else "is empty", of)
 
 
 def _array(place: Place) -> Any:

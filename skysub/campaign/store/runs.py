@@ -300,7 +300,7 @@ def freeze(run: Run, record: RunRecord, plans: Iterable[VisitPlan]) -> None:
 
 
 class PlanCopy:
-    """The bytes of a plan's copy: a checksum, and compressed ``run.json`` and the lines of ``units.jsonl``."""
+    """The bytes of a plan's copy: a checksum, and ``run.json`` and ``units.jsonl`` compressed."""
 
     def __init__(self, record: bytes) -> None:
         self._packer = zlib.compressobj(6)

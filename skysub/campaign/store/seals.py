@@ -39,11 +39,9 @@ def sealed(text: bytes) -> bytes:
 def unsealed(data: bytes) -> dict[str, Any] | None:
     """Return the object that was `sealed`; None where it is not as it was written."""
     text = b"{" + data[_TEXT:]
+    if data[:_TEXT] != b'%b%08x",' % (_FIRST, google_crc32c.value(text)):
+        return None
     try:
-        if data[: len(_FIRST)] != _FIRST or int(data[len(_FIRST) : _TEXT - 2], 16) != google_crc32c.value(
-            text
-        ):
-            return None
         values: dict[str, Any] = json.loads(text)
     except ValueError:
         return None
