@@ -225,7 +225,13 @@ def measure_children(
                         ii = cx - half + i
                         total += own[j, i]
                         running[j, i + 1] = total
-                        child[j, i], good[j, i], spread[j, i], cut[j, i], others[j, i] = 0.0, 0.0, 0.0, 0.0, 0.0
+                        child[j, i], good[j, i], spread[j, i], cut[j, i], others[j, i] = (
+                            0.0,
+                            0.0,
+                            0.0,
+                            0.0,
+                            0.0,
+                        )
                         if 0 <= jj < ny and 0 <= ii < nx:
                             cut[j, i] = light[jj, ii]
                             child[j, i] = own[j, i] + light[jj, ii]
