@@ -185,7 +185,8 @@ def measure_children(
         np.zeros((most, most)),
         np.zeros((most, most)),
     )
-    running_room = np.zeros((most, most + 1))
+    widest = max(most, size)
+    running_room = np.zeros((widest, widest + 1))
     bins = np.empty((_BINS, 4))
     spare = np.empty((2, 8))
     columns = len(nodes_x)
@@ -201,7 +202,7 @@ def measure_children(
                 edge = 2 * half + 1
                 own, child, cut = own_room[:edge, :edge], child_room[:edge, :edge], cut_room[:edge, :edge]
                 others, spread = others_room[:edge, :edge], variance_room[:edge, :edge]
-                good, running = good_room[:edge, :edge], running_room[:edge, : edge + 1]
+                good = good_room[:edge, :edge]
                 cy, cx = int(np.rint(y[n])), int(np.rint(x[n]))
                 dy, dx = y[n] - cy, x[n] - cx
                 if template[n] >= 0:
@@ -217,14 +218,22 @@ def measure_children(
                     for j in range(-reach, reach + 1):
                         for i in range(-reach, reach + 1):
                             own[half + j, half + i] = flux[n] * stamp[middle + j, middle + i]
+                if len(radii):
+                    # of a star the whole stamp, whatever the cut-out
+                    span = edge if template[n] >= 0 else size
+                    running = running_room[:span, : span + 1]
+                    for j in range(span):
+                        total = 0.0
+                        running[j, 0] = 0.0
+                        for i in range(span):
+                            total += own[j, i] if template[n] >= 0 else flux[n] * stamp[j, i]
+                            running[j, i + 1] = total
+                    for r in range(len(radii)):
+                        sums[n, r] += disc_integral(running, span // 2 + dy, span // 2 + dx, radii[r])
                 for j in range(edge):
                     jj = cy - half + j
-                    total = 0.0
-                    running[j, 0] = 0.0
                     for i in range(edge):
                         ii = cx - half + i
-                        total += own[j, i]
-                        running[j, i + 1] = total
                         child[j, i], good[j, i], spread[j, i], cut[j, i], others[j, i] = 0.0, 0.0, 0.0, 0.0, 0.0
                         if 0 <= jj < ny and 0 <= ii < nx:
                             cut[j, i] = light[jj, ii]
@@ -233,8 +242,6 @@ def measure_children(
                             spread[j, i] = variance[jj, ii]
                             if good[j, i] > 0:
                                 others[j, i] = image[jj, ii] - child[j, i]
-                for r in range(len(radii)):
-                    sums[n, r] += disc_integral(running, half + dy, half + dx, radii[r])
                 shape = shapes[n]
                 start = sigma2
                 if template[n] >= 0:

@@ -144,8 +144,8 @@ def take_extended(
     Returns
     -------
     templates
-        Those there were, and the new ones; the stars they stand for are gone from the model, whose residual
-        is brought up to date by its next fit.
+        Those there were, and the new ones, whose light is taken off the residual; the stars they stand for are
+        gone from the model.
     """
     from skysub.measurement import extended_kernels as kernels
 
@@ -198,12 +198,20 @@ def take_extended(
     is_pair = changed & (chi2[:, 1] + penalty < chi2[:, 2])
     is_extended = changed & ~is_pair
     pair = chosen[is_pair]
-    model.flux[pair], model.y[pair], model.x[pair] = pairs[is_pair, :3].T
-    model.add(pairs[is_pair, 4].copy(), pairs[is_pair, 5].copy(), pairs[is_pair, 3].copy())
+    light, at_y, at_x = pairs[is_pair, :3].T
+    model.move(pair, at_y, at_x, light)
+    n = len(model)
+    model.add(pairs[is_pair, 4].copy(), pairs[is_pair, 5].copy())
+    model.move(np.arange(n, len(model)), model.y[n:], model.x[n:], pairs[is_pair, 3])
+    model.judged[n:] = True
     gone = np.zeros(len(model), np.bool_)
     gone[chosen[is_extended]] = True
     model.keep(~gone)
-    return templates.with_more(Templates(shapes[is_extended], factors[is_extended], halves[is_extended]))
+    new = Templates(shapes[is_extended], factors[is_extended], halves[is_extended])
+    light_of_new = new.painted(frame.shape)
+    if light_of_new is not None:
+        model.residual -= light_of_new
+    return templates.with_more(new)
 
 
 def _candidates(

@@ -23,6 +23,8 @@ __all__ = ["Photometry", "Targets", "measure_places", "shapes_at"]
 _ITERATIONS = 40
 _BAND = 128
 """Rows of places whose apertures share their running sums."""
+_CUT = 6.5
+"""Half-width of a star's cut-out, in sigma of the PSF."""
 _RING = (7.0, 15.0)
 """Radii of the ring of the local background, in sigma of the PSF, as LSST takes them."""
 _RING_CLIP, _RING_PASSES = 3.0, 3
@@ -169,7 +171,7 @@ def _children(
     y, x, n = targets.y, targets.x, len(targets.y)
     shapes, kron, psf_sums = (np.full((n, m), np.nan) for m in (kernels.SHAPE, kernels.KRON, kernels.PSF_SUMS))
     templates = targets.templates
-    halves = np.full(n, psf.half)
+    halves = np.full(n, min(psf.half, int(np.ceil(_CUT * psf.sigma))))
     extended = targets.template >= 0
     halves[extended] = np.maximum(psf.half, templates.halves[targets.template[extended]])
     moments = np.ascontiguousarray(np.array([psf.values_at(m, y, x) for m in psf.moments]).T)

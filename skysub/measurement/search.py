@@ -41,7 +41,7 @@ def find_sources(
     model.add(y[first], x[first])
     for turn in range(config.passes + 1):
         if turn:
-            y, x = _peaks_left(model, templates, filters, config)
+            y, x = _peaks_left(model, templates, filters, values, config)
             if not len(y):
                 break
             model.add(y, x)
@@ -49,36 +49,54 @@ def find_sources(
         templates = take_extended(model, templates, config, early=turn < config.passes)
         _settle(model, templates)
         _drop(model, templates, config)
+    for _ in range(2):
+        _settle(model, templates)
+    model.others = templates.painted(frame.shape)
+    model.subtract()
     return model, templates
 
 
 def _settle(model: StarModel, templates: Templates) -> None:
-    """Fit stars and templates in turn."""
-    if not len(templates):
-        return
-    for _ in range(2):
-        model.others = templates.painted(model.frame.shape)
-        model.subtract()
-        model.fit(1)
-        templates.refit(model.residual, model.frame, model.psf, threads=model.threads)
-    model.others = templates.painted(model.frame.shape)
-    model.subtract()
+    """Fit stars, then templates, to what the others leave."""
+    model.fit(2)
+    templates.refit(model.residual, model.frame, model.psf, threads=model.threads)
 
 
 def _peaks_left(
-    model: StarModel, templates: Templates, filters: Filters, config: MeasurementConfig
+    model: StarModel,
+    templates: Templates,
+    filters: Filters,
+    values: NDArray[np.float32],
+    config: MeasurementConfig,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Peaks of the residual beyond its noise and what the models may miss."""
     frame = model.frame
     left = significance(model.residual, filters, frame, threads=config.threads)
-    imperfect = model.painted(np.full(len(model), config.psf_imperfection))
-    more = templates.painted(frame.shape, templates.imperfection(config.template_imperfection))
+    # the filter is linear: what it gave of the image less this is what it gives of the models
+    doubt = values - left
+    doubt *= np.float32(config.psf_imperfection)
+    share = templates.imperfection(config.template_imperfection) - config.psf_imperfection
+    more = templates.painted(frame.shape, share)
     if more is not None:
-        imperfect += more
-    doubt = significance(imperfect, filters, frame, threads=config.threads)
-    left /= np.sqrt(1 + doubt * doubt)
+        doubt += significance(more, filters, frame, only=_cells_of(templates, frame), threads=config.threads)
+    doubt *= doubt
+    doubt += 1
+    left /= np.sqrt(doubt, out=doubt)
     y, x, _ = find_peaks(left, config.threshold)
     return y, x
+
+
+def _cells_of(templates: Templates, frame: Frame) -> NDArray[np.bool_]:
+    """Cells (gy, gx) that the windows of templates reach into."""
+    out = np.zeros(frame.grid.shape, np.bool_)
+    edges = frame.grid.y_edges, frame.grid.x_edges
+    span = [
+        [np.searchsorted(e, c + sign * templates.halves, side="right") - 1 for sign in (-1, 1)]
+        for e, c in zip(edges, (templates.y, templates.x), strict=True)
+    ]
+    for a, b, c, d in zip(*span[0], *span[1], strict=True):
+        out[max(a, 0) : b + 1, max(c, 0) : d + 1] = True
+    return out
 
 
 def _drop(model: StarModel, templates: Templates, config: MeasurementConfig) -> None:
@@ -93,6 +111,3 @@ def _drop(model: StarModel, templates: Templates, config: MeasurementConfig) -> 
         kept = places.flux > _KEPT * config.threshold * error
     if not kept.all():
         model.keep(kept)
-        model.subtract()
-        model.fit(1)
-        _settle(model, templates)
