@@ -11,7 +11,7 @@ from skysub.measurement.extended_kernels import evaluate_template
 from skysub.measurement.photometry_kernels import disc_integral, shape_of_child
 from skysub.measurement.psf_kernels import blend, profile
 
-__all__ = ["measure_children", "ring_levels"]
+__all__ = ["measure_children", "moments_of_large", "ring_levels"]
 
 SHAPE = 8
 """Columns of `shape_of_child`."""
@@ -293,3 +293,19 @@ def ring_levels(light, state, y, x, inner, outer, clip, passes, out):
         out[n, 0] = mean if kept > 1 else np.nan
         out[n, 1] = deviation if kept > 1 else np.nan
         out[n, 2] = kept
+
+
+@_compiled
+def moments_of_large(light, y, x, half, start, out):
+    """Adaptive moments about places on an image, in windows of 2 half + 1 pixels, to out (n, `SHAPE`)."""
+    ny, nx = light.shape
+    child = np.empty((2 * half + 1, 2 * half + 1))
+    for n in range(len(y)):
+        cy, cx = int(np.rint(y[n])), int(np.rint(x[n]))
+        for j in range(2 * half + 1):
+            for i in range(2 * half + 1):
+                jj, ii = cy - half + j, cx - half + i
+                child[j, i] = light[jj, ii] if 0 <= jj < ny and 0 <= ii < nx else 0.0
+        shape_of_child(child, half + y[n] - cy, half + x[n] - cx, start, 30, 10.0, out[n])
+        out[n, 0] += cy - half
+        out[n, 1] += cx - half

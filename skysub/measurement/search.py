@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skysub.measurement.detect import find_peaks, prominent, significance
+from skysub.measurement.crowding import DENSE, crowding
 from skysub.measurement.extended import Templates, take_extended
+from skysub.measurement.large import coarse_significance, is_sharp, take_large
 from skysub.measurement.solve import StarModel, fit_at
 
 if TYPE_CHECKING:
@@ -35,10 +37,13 @@ def find_sources(
         (ny, nx) significance of the image.
     """
     model = StarModel(frame, psf, threads=config.threads)
-    templates = Templates.none()
     y, x, peak = find_peaks(values, config.threshold)
     first = prominent(values, y, x, peak, config, reach=5 * psf.sigma)
+    coarse = coarse_significance(frame.image, frame, threads=config.threads)
+    first &= is_sharp(coarse, y, x, peak) | (crowding(frame, psf, y, x, y, x) > DENSE)
     model.add(y[first], x[first])
+    model.fit(config.fit_steps)
+    templates = take_large(model)
     for turn in range(config.passes + 1):
         if turn:
             y, x = _peaks_left(model, templates, filters, values, config)

@@ -59,6 +59,8 @@ class StarModel:
         (n,) bool: whether a star has yet to settle.
     judged
         (n,) bool: whether a star was compared with two stars, and with a template.
+    waiting
+        (n,) bool: whether it is to be judged once more when no more stars are looked for.
     residual
         (ny, nx) float32, counts: the image less all stars and ``others``; 0 where a pixel is unusable.
     others
@@ -70,7 +72,7 @@ class StarModel:
         self._core = psf.core
         self.autocorrelation = Autocorrelation.of(psf)
         self.y, self.x, self.flux = np.empty(0), np.empty(0), np.empty(0)
-        self.judged = np.empty(0, np.bool_)
+        self.judged, self.waiting = np.empty(0, np.bool_), np.empty(0, np.bool_)
         self.residual = frame.image.copy()
         self.others: NDArray[np.float32] | None = None
         self._unusable = (frame.state & UNUSABLE) != 0
@@ -87,6 +89,7 @@ class StarModel:
             np.concatenate(pair) for pair in ((self.y, y), (self.x, x), (self.flux, none))
         )
         self.judged = np.concatenate([self.judged, none != 0])
+        self.waiting = np.concatenate([self.waiting, none != 0])
         self.active = np.concatenate([self.active, none == 0])
         self._wake(np.arange(n + len(y)) >= n)
 
@@ -110,6 +113,7 @@ class StarModel:
         self._wake(~chosen)
         self.y, self.x, self.flux = self.y[chosen], self.x[chosen], self.flux[chosen]
         self.judged, self.active = self.judged[chosen], self.active[chosen]
+        self.waiting = self.waiting[chosen]
 
     def fit(self, steps: int) -> None:
         """Newton steps of fluxes and places, at once, of the stars that have not settled."""
