@@ -24,7 +24,7 @@ _PER_BIN = 2.0
 """Bins of elliptical radius, per pixel."""
 _OUT = 6.0
 """The first moment goes out to this many sigma of the source."""
-_KRON = 2.5
+_KRON = 3.2
 """Radius of the Kron aperture in units of the first moment."""
 _FAR2 = 25.0
 
@@ -34,7 +34,7 @@ _inner = njit(nogil=True, error_model="numpy")
 
 @_inner
 def _kron(child, own, variance, y, x, shape, pxx, pxy, pyy, bins, out):
-    """Flux in the ellipse of 2.5 times the first moment of the model's own light; y, x of the cut-out."""
+    """Flux in the ellipse of `_KRON` times the first moment of the model's own light; y, x of the cut-out."""
     xx, xy, yy = pxx, pxy, pyy
     if shape[7] > 0 and shape[2] * shape[4] - shape[3] * shape[3] > pxx * pyy - pxy * pxy:
         xx, xy, yy = shape[2], shape[3], shape[4]
@@ -234,7 +234,13 @@ def measure_children(
                     jj = cy - half + j
                     for i in range(edge):
                         ii = cx - half + i
-                        child[j, i], good[j, i], spread[j, i], cut[j, i], others[j, i] = 0.0, 0.0, 0.0, 0.0, 0.0
+                        child[j, i], good[j, i], spread[j, i], cut[j, i], others[j, i] = (
+                            0.0,
+                            0.0,
+                            0.0,
+                            0.0,
+                            0.0,
+                        )
                         if 0 <= jj < ny and 0 <= ii < nx:
                             cut[j, i] = light[jj, ii]
                             child[j, i] = own[j, i] + light[jj, ii]

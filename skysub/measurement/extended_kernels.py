@@ -490,7 +490,9 @@ def paint_extended(shapes, factors, halves, share, image):
 
 
 @_compiled
-def refit_extended(starts, order, columns, rows, shapes, factors, halves, smallest, residual, variance, state):
+def refit_extended(
+    starts, order, columns, rows, shapes, factors, halves, smallest, residual, variance, state
+):
     """Fit templates again, each on the residual with its own light put back, which it is then taken off."""
     ny, nx = residual.shape
     most = 2 * np.max(halves) + 1
@@ -519,7 +521,9 @@ def refit_extended(starts, order, columns, rows, shapes, factors, halves, smalle
             p = 0
             while p < len(POWERS) - 1 and POWERS[p] != int(shape[6]):
                 p += 1
-            if _fit_profile(child, good, cy, cx, half, shape, smallest[p], 2, derivatives, products, normal, right):
+            if _fit_profile(
+                child, good, cy, cx, half, shape, smallest[p], 2, derivatives, products, normal, right
+            ):
                 _fit_rings(child, weight, cy, cx, half, shape, factor, model, sums)
                 shapes[n] = shape
                 factors[n] = factor

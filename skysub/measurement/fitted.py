@@ -35,9 +35,12 @@ class Places:
         """These and places of which nothing else is known."""
         nothing = np.full(len(y), np.nan)
         more = {"y": y, "x": x}
-        return Places(**{
-            f.name: np.concatenate([getattr(self, f.name), more.get(f.name, nothing)]) for f in fields(self)
-        })
+        return Places(
+            **{
+                f.name: np.concatenate([getattr(self, f.name), more.get(f.name, nothing)])
+                for f in fields(self)
+            }
+        )
 
     def replaced(self, chosen: NDArray[np.bool_], sums: NDArray[np.float64]) -> Places:
         """The same but for the chosen places, whose fit is that of sums of `skysub.measurement.child_kernels`."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from skysub.measurement.crowding import DENSE, crowding
 from skysub.measurement.detect import find_peaks
 from skysub.measurement.extended import Templates, fit_candidates
 
@@ -62,7 +63,10 @@ def is_sharp(
 
 
 def take_large(model: StarModel) -> Templates:
-    """Templates of large sources in what the stars leave; their light is taken off the residual."""
+    """Templates of large sources in what the stars leave; their light is taken off the residual.
+
+    Where stars are dense there are none: groups of stars that were not yet told apart look like them.
+    """
     from skysub.measurement import child_kernels as kernels
 
     frame = model.frame
@@ -78,6 +82,7 @@ def take_large(model: StarModel) -> Templates:
     # of peaks that came to the same place, one
     _, first = np.unique(np.round(np.column_stack([y, x]) / BLOCK), axis=0, return_index=True)
     first.sort()
+    first = first[crowding(frame, model.psf, model.y, model.x, y[first], x[first]) < DENSE]
     moments = np.ascontiguousarray(shapes[good, 2:5][first])
     y, x = y[first], x[first]
     fit = fit_candidates(model, y, x, np.zeros(len(y)), moments)

@@ -169,7 +169,9 @@ def _children(
     from skysub.measurement import child_kernels as kernels
 
     y, x, n = targets.y, targets.x, len(targets.y)
-    shapes, kron, psf_sums = (np.full((n, m), np.nan) for m in (kernels.SHAPE, kernels.KRON, kernels.PSF_SUMS))
+    shapes, kron, psf_sums = (
+        np.full((n, m), np.nan) for m in (kernels.SHAPE, kernels.KRON, kernels.PSF_SUMS)
+    )
     templates = targets.templates
     halves = np.full(n, min(psf.half, int(np.ceil(_CUT * psf.sigma))))
     extended = targets.template >= 0

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skysub.measurement.detect import find_peaks, prominent, significance
-from skysub.measurement.crowding import DENSE, crowding
+from skysub.measurement.crowding import DENSE, Budget, crowding
 from skysub.measurement.extended import Templates, take_extended
 from skysub.measurement.large import coarse_significance, is_sharp, take_large
+from skysub.measurement.saturated import find_saturated
 from skysub.measurement.solve import StarModel, fit_at
 
 if TYPE_CHECKING:
@@ -22,13 +23,15 @@ if TYPE_CHECKING:
 
 __all__ = ["find_sources"]
 
+SATURATED_MARGIN = 2.5
+"""Peaks within so many sigma of the PSF of a saturated pixel are those of its star."""
 _KEPT = 0.75
 """A source stays while its flux is this share of the threshold, neighbours' covariance included."""
 
 
 def find_sources(
     frame: Frame, psf: PsfTable, filters: Filters, values: NDArray[np.float32], config: MeasurementConfig
-) -> tuple[StarModel, Templates]:
+) -> tuple[StarModel, Templates, Budget]:
     """Find and fit sources.
 
     Parameters
@@ -41,12 +44,20 @@ def find_sources(
     first = prominent(values, y, x, peak, config, reach=5 * psf.sigma)
     coarse = coarse_significance(frame.image, frame, threads=config.threads)
     first &= is_sharp(coarse, y, x, peak) | (crowding(frame, psf, y, x, y, x) > DENSE)
+    budget = Budget(frame, config)
+    core_y, core_x, near = find_saturated(frame, SATURATED_MARGIN * psf.sigma)
+    if near is not None:
+        model.add(core_y, core_x, saturated=True)
+        first &= ~near[np.rint(y).astype(int), np.rint(x).astype(int)]
+    first[first] = budget.accept(model.y, model.x, y[first], x[first], peak[first])
     model.add(y[first], x[first])
     model.fit(config.fit_steps)
     templates = take_large(model)
     for turn in range(config.passes + 1):
         if turn:
-            y, x = _peaks_left(model, templates, filters, values, config)
+            y, x, peak = _peaks_left(model, templates, filters, values, config)
+            accepted = budget.accept(model.y, model.x, y, x, peak)
+            y, x = y[accepted], x[accepted]
             if not len(y):
                 break
             model.add(y, x)
@@ -58,7 +69,7 @@ def find_sources(
         _settle(model, templates)
     model.others = templates.painted(frame.shape)
     model.subtract()
-    return model, templates
+    return model, templates, budget
 
 
 def _settle(model: StarModel, templates: Templates) -> None:
@@ -73,7 +84,7 @@ def _peaks_left(
     filters: Filters,
     values: NDArray[np.float32],
     config: MeasurementConfig,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Peaks of the residual beyond its noise and what the models may miss."""
     frame = model.frame
     left = significance(model.residual, filters, frame, threads=config.threads)
@@ -82,13 +93,17 @@ def _peaks_left(
     doubt *= np.float32(config.psf_imperfection)
     share = templates.imperfection(config.template_imperfection) - config.psf_imperfection
     more = templates.painted(frame.shape, share)
+    cells = _cells_of(templates, frame)
+    if model.saturated.any():
+        wings = model.painted(np.where(model.saturated, config.saturated_imperfection, 0.0))
+        more = wings if more is None else more + wings
+        cells[:] = True
     if more is not None:
-        doubt += significance(more, filters, frame, only=_cells_of(templates, frame), threads=config.threads)
+        doubt += significance(more, filters, frame, only=cells, threads=config.threads)
     doubt *= doubt
     doubt += 1
     left /= np.sqrt(doubt, out=doubt)
-    y, x, _ = find_peaks(left, config.threshold)
-    return y, x
+    return find_peaks(left, config.threshold)
 
 
 def _cells_of(templates: Templates, frame: Frame) -> NDArray[np.bool_]:
@@ -114,5 +129,6 @@ def _drop(model: StarModel, templates: Templates, config: MeasurementConfig) -> 
         error = np.hypot(error, np.nan_to_num(under))
     with np.errstate(invalid="ignore"):
         kept = places.flux > _KEPT * config.threshold * error
+    kept |= model.saturated
     if not kept.all():
         model.keep(kept)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skysub.measurement.fitted import Places
-from skysub.measurement.frame import UNUSABLE
 from skysub.measurement.overlap import Autocorrelation, Pairs
 from skysub.measurement.stars import Tiles, paint, paint_radius, project
 
@@ -59,6 +58,8 @@ class StarModel:
         (n,) bool: whether a star has yet to settle.
     judged
         (n,) bool: whether a star was compared with two stars, and with a template.
+    saturated
+        (n,) bool: whether a star's core is saturated; it is fit by its wings and never left out.
     waiting
         (n,) bool: whether it is to be judged once more when no more stars are looked for.
     residual
@@ -73,16 +74,18 @@ class StarModel:
         self.autocorrelation = Autocorrelation.of(psf)
         self.y, self.x, self.flux = np.empty(0), np.empty(0), np.empty(0)
         self.judged, self.waiting = np.empty(0, np.bool_), np.empty(0, np.bool_)
+        self.saturated = np.empty(0, np.bool_)
         self.residual = frame.image.copy()
         self.others: NDArray[np.float32] | None = None
-        self._unusable = (frame.state & UNUSABLE) != 0
+        self._unusable = frame.state != 0
+        self.residual[self._unusable] = 0
         self.active = np.empty(0, np.bool_)
 
     def __len__(self) -> int:
         return len(self.y)
 
-    def add(self, y: NDArray[np.float64], x: NDArray[np.float64]) -> None:
-        """Add stars; they get their flux from the next fit, in which their neighbours take part."""
+    def add(self, y: NDArray[np.float64], x: NDArray[np.float64], *, saturated: bool = False) -> None:
+        """Add stars, or saturated ones; they get their flux from the next fit, in which their neighbours take part."""
         n = len(self)
         none = np.zeros(len(y))
         self.y, self.x, self.flux = (
@@ -90,6 +93,7 @@ class StarModel:
         )
         self.judged = np.concatenate([self.judged, none != 0])
         self.waiting = np.concatenate([self.waiting, none != 0])
+        self.saturated = np.concatenate([self.saturated, np.full(len(y), saturated)])
         self.active = np.concatenate([self.active, none == 0])
         self._wake(np.arange(n + len(y)) >= n)
 
@@ -113,7 +117,7 @@ class StarModel:
         self._wake(~chosen)
         self.y, self.x, self.flux = self.y[chosen], self.x[chosen], self.flux[chosen]
         self.judged, self.active = self.judged[chosen], self.active[chosen]
-        self.waiting = self.waiting[chosen]
+        self.waiting, self.saturated = self.waiting[chosen], self.saturated[chosen]
 
     def fit(self, steps: int) -> None:
         """Newton steps of fluxes and places, at once, of the stars that have not settled."""
@@ -219,7 +223,7 @@ class StarModel:
     def _equations(self, chosen: NDArray[np.int64]) -> _Equations:
         y, x, flux = self.y[chosen], self.x[chosen], self.flux[chosen]
         tiles = Tiles.of(y, x, self.psf, self.frame.shape)
-        radius = np.full(len(y), self._core)
+        radius = np.where(self.saturated[chosen], self.psf.half, self._core)
         sums = project(self.residual, self.frame, tiles, self.psf, y, x, radius, threads=self.threads)
         noise = self.frame.noise_at(y, x)
         pp = sums[:, 3]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["aperture_name", "columns_of_places", "stacked"]
 
+
 def aperture_name(radius: float) -> str:
     """Name of a column of an aperture: ap03Flux, ap04_5Flux."""
     whole, part = divmod(radius, 1)
