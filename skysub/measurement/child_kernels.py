@@ -16,7 +16,7 @@ __all__ = ["measure_children", "moments_of_large", "ring_levels"]
 SHAPE = 8
 """Columns of `shape_of_child`."""
 KRON = 4
-"""Flux, its variance, first moment of the radius, and share of light under the weight that is the source's."""
+"""Flux, its variance, first moment of the radius, and the source's share of the light under its weight."""
 PSF_SUMS = 8
 """P c, P P, P P V, P r^2 / V, P over good pixels, and the variance of y and x of the model as a whole."""
 _BINS = 256

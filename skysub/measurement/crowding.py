@@ -21,7 +21,7 @@ _NEAR = 2.5
 """Distance, in sigma of the PSF, within which two stars look like one wide source."""
 
 
-def crowding(
+def crowding(  # noqa: PLR0917
     frame: Frame,
     psf: PsfTable,
     y: NDArray[np.float64],

@@ -24,9 +24,9 @@ def _add_four(a, b, c, d, w, out):
 def filter_cell(image, across, along, scale, y0, y1, x0, x1, out):
     """Correlate rows y0 to y1 and columns x0 to x1 of an image with a sum of separable kernels.
 
-    ``across`` and ``along``, (terms, taps) float32, are the factors along y and x, filled up with zeros from 2
-    half + 1 to whole fours, so that taps = 2 half + 4 or less; the result times ``scale``, float32 by column,
-    is written to the same pixels of ``out``. Beyond the image there is nothing.
+    ``across`` and ``along``, (terms, taps) float32, are the factors along y and x, filled up with zeros from
+    2 half + 1 to whole fours; the result times ``scale``, float32 by column, is written to the same pixels of
+    ``out``. Beyond the image there is nothing.
     """
     ny, nx = image.shape
     terms, taps = across.shape

@@ -82,7 +82,7 @@ class Templates:
         return Templates(self.shapes[chosen], self.factors[chosen], self.halves[chosen])
 
     def imperfection(self, most: float) -> NDArray[np.float64]:
-        """Share of their light that they may miss, (n,): large sources have arms and knots, small ones none."""
+        """Share of their light that they may miss, (n,): large sources have arms, small ones none."""
         return most * np.clip((self.halves - _PLAIN) / (_LARGE - _PLAIN), 0.25, 1.0)
 
     def painted(
@@ -144,8 +144,8 @@ def take_extended(
     Returns
     -------
     templates
-        Those there were, and the new ones, whose light is taken off the residual; the stars they stand for are
-        gone from the model.
+        Those there were, and the new ones, whose light is taken off the residual; the stars they stand for
+        are gone from the model.
     """
     frame, psf = model.frame, model.psf
     crowding = crowding_at(frame, psf, model.y, model.x, model.y, model.x)
@@ -253,7 +253,10 @@ def _candidates(
     y, x, flux = model.y[asked], model.x[asked], model.flux[asked]
     shapes = shapes_at(frame, psf, model.residual, Targets.stars(y, x, flux), threads=model.threads)
     xx, xy, yy = shapes[:, 2:5].T
-    pxx, pxy, pyy = (psf.values_at(m, y, x) for m in psf.moments)
+    known = psf.sigma**2 * np.array([1.0, 0.0, 1.0])
+    pxx, pxy, pyy = (
+        np.nan_to_num(psf.values_at(m, y, x), nan=k) for m, k in zip(psf.moments, known, strict=True)
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
         error = np.sqrt(shapes[:, 6]) * frame.noise_at(y, x)
         size = (np.maximum(xx * yy - xy**2, 0) / (pxx * pyy - pxy**2)) ** 0.25

@@ -98,7 +98,7 @@ def _cut(residual, variance, state, cy, cx, half, child, good, weight):
 
 @_inner
 def _solve(normal, right, n, damping):
-    """Cholesky solution in ``right`` of normal equations with a damped diagonal; false where there is none."""
+    """Cholesky solution in ``right`` of normal equations with damped diagonal; false if there is none."""
     for a in range(n):
         for b in range(a + 1):
             s = normal[a, b]

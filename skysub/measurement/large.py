@@ -25,7 +25,7 @@ _SIGMA, _TAPS = 1.5, 4
 _THRESHOLD = 9.0
 """Filtered signal over noise of a large source."""
 _SHARP = 0.9
-"""A peak is a large source's, not a star's, where the coarse filter sees this share of the fine one's signal."""
+"""A peak is no star's where the coarse filter sees this share of the fine one's signal."""
 _GAIN = 60.0
 """Least gain in chi2 of a large source's template."""
 _WINDOW = 48

@@ -14,8 +14,8 @@ from skysub.measurement.local_psf import PsfTable
 from skysub.measurement.photometry import Targets, measure_places
 from skysub.measurement.pixel_flags import pixel_flags
 from skysub.measurement.result import SourceMeasurements
-from skysub.measurement.sky_places import place_sky_sources
 from skysub.measurement.search import find_sources
+from skysub.measurement.sky_places import place_sky_sources
 from skysub.measurement.solve import fit_at
 from skysub.measurement.table_rows import columns_of_places, stacked
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["measure_sources"]
 
 
-def measure_sources(
+def measure_sources(  # noqa: PLR0917 - image, variance and mask go together, as do mask and planes
     image: NDArray[Any],
     variance: NDArray[Any] | None,
     mask: NDArray[Any] | None,
@@ -79,8 +79,8 @@ def measure_sources(
     columns, blends = _rows(frame, table, stars, templates, values, config)
     if budget.exceeded.any():
         frame.flags["too_crowded"] = (
-            f"{np.count_nonzero(budget.exceeded)} of {budget.exceeded.size} cells of {config.noise_cell} pixels "
-            "have more sources than the budget; the faintest were left out there"
+            f"{np.count_nonzero(budget.exceeded)} of {budget.exceeded.size} cells of {config.noise_cell} "
+            "pixels have more sources than the budget; the faintest were left out there"
         )
     crowded = budget.at(columns["y"], columns["x"])
     columns["deblend_tooManyPeaks"] = crowded & (columns["deblend_nChild"] > 0)
@@ -96,7 +96,7 @@ def measure_sources(
     )
 
 
-def _rows(
+def _rows(  # noqa: PLR0917
     frame: Frame,
     psf: PsfTable,
     stars: StarModel,

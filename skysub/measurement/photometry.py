@@ -65,7 +65,7 @@ class Photometry:
     shapes: NDArray[np.float64]
     """(n, 8) as `skysub.measurement.photometry_kernels.shape_of_child` has them."""
     kron: NDArray[np.float64]
-    """(n, 4): Kron flux, its variance, first moment of the radius, own share of the light under the source."""
+    """(n, 4): Kron flux, its variance, first moment of the radius, own share of the light under it."""
     psf: NDArray[np.float64]
     """(n, 8) as `skysub.measurement.child_kernels` has them: sums of the PSF over the cut-out."""
     ring: NDArray[np.float64]
@@ -119,7 +119,7 @@ def shapes_at(
     return _children(frame, psf, light, targets, nothing, sums, deep=False, threads=threads)[0]
 
 
-def _apertures(
+def _apertures(  # noqa: PLR0917
     frame: Frame,
     light: NDArray[np.float32],
     y: NDArray[np.float64],
@@ -155,7 +155,7 @@ def _apertures(
     return sums, spread
 
 
-def _children(
+def _children(  # noqa: PLR0917
     frame: Frame,
     psf: PsfTable,
     light: NDArray[np.float32],

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skysub.measurement.detect import find_peaks, prominent, significance
 from skysub.measurement.crowding import DENSE, Budget, crowding
+from skysub.measurement.detect import find_peaks, prominent, significance
 from skysub.measurement.extended import Templates, take_extended
 from skysub.measurement.large import coarse_significance, is_sharp, take_large
 from skysub.measurement.saturated import find_saturated
@@ -67,6 +67,7 @@ def find_sources(
         _drop(model, templates, config)
     for _ in range(2):
         _settle(model, templates)
+    _drop(model, templates, config)
     model.others = templates.painted(frame.shape)
     model.subtract()
     return model, templates, budget

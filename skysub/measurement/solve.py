@@ -85,7 +85,7 @@ class StarModel:
         return len(self.y)
 
     def add(self, y: NDArray[np.float64], x: NDArray[np.float64], *, saturated: bool = False) -> None:
-        """Add stars, or saturated ones; they get their flux from the next fit, in which their neighbours take part."""
+        """Add stars, or saturated ones; the next fit gives them their flux, and moves their neighbours."""
         n = len(self)
         none = np.zeros(len(y))
         self.y, self.x, self.flux = (
@@ -111,7 +111,7 @@ class StarModel:
         self._wake(awake)
 
     def keep(self, chosen: NDArray[np.bool_]) -> None:
-        """Leave out all but the chosen stars, (n,) bool; the light of the others goes back to the residual."""
+        """Leave out all but the chosen stars, (n,) bool; the others' light goes back to the residual."""
         gone = np.nonzero(~chosen)[0]
         self._repaint(gone, self.y[gone], self.x[gone], np.zeros(len(gone)))
         self._wake(~chosen)
@@ -164,7 +164,7 @@ class StarModel:
 
     def subtract(self) -> None:
         """Make the residual anew of the image."""
-        frame, psf = self.frame, self.psf
+        frame = self.frame
         self.residual[:] = frame.image
         if self.others is not None:
             self.residual -= self.others
@@ -277,7 +277,7 @@ def fit_at(
     *,
     threads: int = 1,
 ) -> Places:
-    """Flux of the PSF at each of some places by itself, on the image ``light``; places stay where they are."""
+    """Flux of the PSF at each of some places by itself, on the image ``light``; places stay."""
     tiles = Tiles.of(y, x, psf, frame.shape)
     sums = project(light, frame, tiles, psf, y, x, np.full(len(y), psf.core), threads=threads)
     with np.errstate(divide="ignore", invalid="ignore"):
