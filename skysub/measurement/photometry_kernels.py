@@ -104,7 +104,10 @@ def aperture_sums(sums, first, y, x, radii, out):
 
 @_inner
 def _weighted(child, cy, cx, a, b, c, out):
-    """Sums of I, I dx, I dy, I dx2, I dx dy, I dy2 under w, and of w2; w = exp(-(a dx2 + 2 b dx dy + c dy2) / 2)."""
+    """Sums of I, I dx, I dy, I dx2, I dx dy, I dy2 under a Gaussian weight w, and of w2.
+
+    The weight is exp(-(a dx2 + 2 b dx dy + c dy2) / 2).
+    """
     size_y, size_x = child.shape
     det = a * c - b * b
     reach_y, reach_x = math.sqrt(_REACH2 * a / det), math.sqrt(_REACH2 * c / det)

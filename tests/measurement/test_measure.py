@@ -163,10 +163,12 @@ def test_a_saturated_star_is_one_source_with_the_flux_of_its_wings():
 
 def test_any_number_of_threads_gives_the_same_bits():
     random = np.random.default_rng(8)
-    stars = [(y, x, f) for y, x, f in zip(*random.uniform(0, 700, (2, 150)), random.uniform(500, 3e4, 150))]  # noqa: B905
+    places, fluxes = random.uniform(0, 700, (150, 2)), random.uniform(500, 3e4, 150)
+    stars = [(y, x, f) for (y, x), f in zip(places, fluxes, strict=True)]
     image, variance = image_of(Gaussian(), stars, shape=(700, 620))
     first, *others = (
-        measure_sources(image, variance, None, {}, Gaussian(), MeasurementConfig(threads=n)) for n in (1, 2, 3)
+        measure_sources(image, variance, None, {}, Gaussian(), MeasurementConfig(threads=n))
+        for n in (1, 2, 3)
     )
     for other in others:
         for name, column in first.columns.items():
@@ -175,7 +177,7 @@ def test_any_number_of_threads_gives_the_same_bits():
         np.testing.assert_array_equal(first.detected, other.detected)
 
 
-def test_byte_order_type_and_kind_of_array_do_not_matter(measured):
+def test_byte_order_and_type_of_arrays_do_not_matter():
     image, variance = image_of(Gaussian(), STARS)
     plain = measure_sources(image, variance, np.zeros(image.shape, np.int64), PLANES, Gaussian())
     swapped = measure_sources(
@@ -287,7 +289,9 @@ def test_planes_that_do_not_fit_are_a_named_error(image, variance, mask):
         measure_sources(image, variance, mask, {}, GaussianPsf(2.0))
 
 
-@pytest.mark.parametrize(("name", "value"), [("threshold", 0.0), ("passes", -1), ("threads", 0), ("grow", np.inf)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("threshold", 0.0), ("passes", -1), ("threads", 0), ("grow", np.inf)]
+)
 def test_settings_out_of_range_are_a_named_error(name, value):
     with pytest.raises(ConfigError, match=name):
         MeasurementConfig(**{name: value})
