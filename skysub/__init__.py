@@ -12,15 +12,20 @@ from typing import TYPE_CHECKING, Any
 from skysub._version import __version__
 
 if TYPE_CHECKING:
+    from skysub.background.amplifiers import Amplifier, AmplifierBackground
     from skysub.background.blocks import LazyBackground, align_chunks
     from skysub.background.config import BackgroundConfig
     from skysub.background.estimate import fit_background, subtract_background
     from skysub.background.faint_light import FaintLight
     from skysub.background.model import Background, BackgroundList
     from skysub.campaign.campaign import Campaign, open_campaign
+    from skysub.campaign.run import Outcome, run_campaign
+    from skysub.desk.restore import Restored, restore
+    from skysub.desk.subtract import SubtractConfig, Subtracted, subtract
     from skysub.pipeline.calibrate_image import CalibrateImageResult, calibrate_image
     from skysub.pipeline.config import CalibrateImageConfig
     from skysub.pipeline.zero_points import read_reference
+    from skysub.report.dashboard.server import Dashboard, start_dashboard
     from skysub.visit.fits.background import read_background, write_background
     from skysub.visit.fits.read import read_visit_header, read_visit_headers, read_visit_image
     from skysub.visit.fits.write import write_visit_image
@@ -29,16 +34,23 @@ if TYPE_CHECKING:
     from skysub.visit.planes import MaskPlanes
 
 __all__ = [
+    "Amplifier",
+    "AmplifierBackground",
     "Background",
     "BackgroundConfig",
     "BackgroundList",
     "CalibrateImageConfig",
     "CalibrateImageResult",
     "Campaign",
+    "Dashboard",
     "FaintLight",
     "IngestMap",
     "LazyBackground",
     "MaskPlanes",
+    "Outcome",
+    "Restored",
+    "SubtractConfig",
+    "Subtracted",
     "VisitImage",
     "__version__",
     "align_chunks",
@@ -50,12 +62,18 @@ __all__ = [
     "read_visit_header",
     "read_visit_headers",
     "read_visit_image",
+    "restore",
+    "run_campaign",
+    "start_dashboard",
+    "subtract",
     "subtract_background",
     "write_background",
     "write_visit_image",
 ]
 
 _HOME = {
+    "Amplifier": "skysub.background.amplifiers",
+    "AmplifierBackground": "skysub.background.amplifiers",
     "Background": "skysub.background.model",
     "BackgroundConfig": "skysub.background.config",
     "BackgroundList": "skysub.background.model",
@@ -75,8 +93,17 @@ _HOME = {
     "read_visit_image": "skysub.visit.fits.read",
     "write_background": "skysub.visit.fits.background",
     "write_visit_image": "skysub.visit.fits.write",
+    "Dashboard": "skysub.report.dashboard.server",
+    "start_dashboard": "skysub.report.dashboard.server",
+    "Restored": "skysub.desk.restore",
+    "restore": "skysub.desk.restore",
+    "SubtractConfig": "skysub.desk.subtract",
+    "Subtracted": "skysub.desk.subtract",
+    "subtract": "skysub.desk.subtract",
     "Campaign": "skysub.campaign.campaign",
     "open_campaign": "skysub.campaign.campaign",
+    "Outcome": "skysub.campaign.run",
+    "run_campaign": "skysub.campaign.run",
     "fit_background": "skysub.background.estimate",
     "subtract_background": "skysub.background.estimate",
 }

@@ -1,10 +1,8 @@
-"""``skysub export``: products of a campaign as FITS files."""
+"""``skysub export``: products of a campaign as files that other tools open."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-
-from skysub.campaign.export import export_products
 
 if TYPE_CHECKING:
     import argparse
@@ -15,9 +13,7 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the verb takes."""
     parser.add_argument("output", metavar="OUT", help="folder of the campaign, or s3://BUCKET/PREFIX")
-    parser.add_argument(
-        "--to", metavar="FOLDER", required=True, help="where the FITS files go; s3:// as well"
-    )
+    parser.add_argument("--to", metavar="FOLDER", required=True, help="where the files go; s3:// as well")
     parser.add_argument(
         "--product",
         metavar="NAME",
@@ -36,6 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the files and say how many; 1 when a unit that was asked for is not done."""
+    from skysub.campaign.export import export_products
+
     exported = export_products(
         options.output,
         options.to,

@@ -16,6 +16,7 @@ from skysub.pipeline.corrections import Corrections, corrected, find_corrections
 from skysub.pipeline.sky_fit import (
     at_centres,
     chi2_per_freedom,
+    filled_where_dry,
     finer_fit,
     fit_masked,
     fit_with_compact_masked,
@@ -27,7 +28,7 @@ from skysub.pipeline.sky_fit import (
 from skysub.sources.detect import measured_fwhm, smoothing_kernel
 from skysub.sources.extended import structure_left
 from skysub.sources.flags import EXTENDED, NOT_SKY, SOURCE
-from skysub.sources.mask import DARKEST, RUNGS, SourceMask, mask_sources
+from skysub.sources.mask import DARKEST, RUNGS, SourceMask, mask_compact, mask_sources
 from skysub.sources.noise import correlated_noise
 
 if TYPE_CHECKING:
@@ -47,11 +48,12 @@ _LEAST_ROWS = 16
 """but at no fewer than these in a superpixel."""
 _FREE_OF_SOURCES = 0.04
 """Share of the pixels that noise alone makes a mask take at most."""
-_SMOOTH, _SHARP = 3.0, 1.0
-"""Mean square of pulls that a finer fit leaves of a smooth sky at most; and how sure of light it makes one
-when it leaves more."""
+_SHARP = 1.0
+"""How sure of light residuals to one side make one."""
 _EXPLAINED = 1.6
 """Mean square of its pulls up to which a finer fit follows all of the sky's structure."""
+_TEXTURED = 4.0
+"""Mean square of pulls, compact sources masked, from which the sky has structure that no fit follows."""
 _SUSPECT = 0.02
 """Share of the pixels masked as faint extended light that is looked at anew."""
 _FAR = 0.05
@@ -148,13 +150,19 @@ def find_sky(
         with stopwatch("statistics"):
             statistics = statistics_about(model.background, image, flags, grid, background, threads=threads)
         with stopwatch("fit"):
-            return fit_masked(grid, statistics, background, config.robust, light=light)
+            fit = fit_masked(grid, statistics, background, config.robust, light=light)
+            if inclusive is None or light > TRACE:
+                return fit
+            filled = filled_where_dry(fit, statistics, finer or inclusive, least=least)
+            if filled is None:
+                return fit
+            return fit_masked(grid, filled, background, config.robust, light=light)
 
     def masked(fit: RobustFit, rung: int) -> SourceMask:
         with stopwatch("fit"):
             finer = finer_fit(fit, background, config.robust) if light <= TRACE else None
         model = (finer or fit).background
-        scatter = guess.scatter if finer is None else finer.scatter
+        scatter = max(texture, guess.scatter if finer is None else finer.scatter)
         with stopwatch("mask"):
             return mask_sources(
                 image,
@@ -170,6 +178,24 @@ def find_sky(
                 rung=rung,
                 threads=threads,
             )
+
+    def with_compact_masked(model: RobustFit) -> tuple[RobustFit, NDArray[np.uint8]]:
+        with stopwatch("statistics"):
+            compact = mask_compact(flags, mask.footprints, grid, config=config.mask, noise=level)
+            return (
+                fit_with_compact_masked(
+                    image, compact, model, grid=grid, background=background, config=config, threads=threads
+                ),
+                compact,
+            )
+
+    def texture_left(model: RobustFit, compact: NDArray[np.uint8]) -> float:
+        # only where superpixels show it as well: noise that neighbours share is structure of small blocks
+        if not chi2_per_freedom(model) > _TEXTURED * correlation**2 * per_pixel**2:
+            return 0.0
+        with stopwatch("structure"):
+            power = power_coefficients(model.background.coefficients, model.background.order)
+            return structure_left(image, compact, power, level, threads=threads)
 
     def structure() -> float:
         with stopwatch("structure"):
@@ -193,34 +219,34 @@ def find_sky(
     level = float(np.nanmedian(noise)) if np.isfinite(noise).any() else np.nan
     sources = config.mask
     before, fit = guess, guess
+    inclusive: RobustFit | None = None
+    finer: RobustFit | None = None
+    texture = 0.0
     light = guess.one_sided
     mask = masked(guess, 0)
     seen = measured_fwhm(mask.footprints, level)
     if not 1 / _SAME_WIDTH < seen / fwhm < _SAME_WIDTH and np.isfinite(seen):
         width = min(max(seen, _WIDTHS[0]), _WIDTHS[1])
         mask = masked(guess, 0)
-    if light > 0 and mask.rung < DARKEST:
-        with stopwatch("statistics"):
-            inclusive = fit_with_compact_masked(
-                image,
-                flags,
-                guess,
-                mask,
-                grid=grid,
-                background=background,
-                config=config,
-                noise=level,
-                threads=threads,
-            )
+    if (light > 0 or mask.masked > _FREE_OF_SOURCES) and mask.rung < DARKEST:
+        inclusive, compact = with_compact_masked(guess)
         finer = finer_fit(inclusive, background, config.robust)
-        smooth = inclusive.balanced and chi2_per_freedom(finer or inclusive) < _SMOOTH
-        light = TRACE if smooth else max(inclusive.one_sided, _SHARP)
+        # structure that no fit follows is sky all the same where as much of it lies below as above
+        smooth = inclusive.balanced
+        light = TRACE if smooth else _SHARP
         if smooth:
             off = float(np.max(np.abs(at_centres(inclusive.background) - at_centres(guess.background))))
             suspect = float(np.mean((flags[::_SAMPLE] & EXTENDED) != 0)) > _SUSPECT
-        if smooth and (finer is not None or suspect or off > _FAR * level):
+            texture = texture_left(finer or inclusive, compact)
+        if smooth and (finer is not None or suspect or off > _FAR * level or texture > 0):
             # the guess may have taken some of a sky that it cannot follow for light
             mask = masked(inclusive, 0)
+            if (off > _FAR * level or texture > 0) and mask.rung < DARKEST:
+                again, compact = with_compact_masked(inclusive)
+                if again.balanced:
+                    inclusive, finer = again, finer_fit(again, background, config.robust)
+                    texture = max(texture, texture_left(finer or inclusive, compact))
+                    mask = masked(again, 0)
     if light == 0 and mask.masked > _FREE_OF_SOURCES:
         light = TRACE
     turns, moved, ran_away = 1, np.inf, False
@@ -261,10 +287,15 @@ def find_sky(
         mask, config=config.corrections, noise=level, fwhm=width, crowded=mask.rung == DARKEST
     )
     left, sky = 0.0, dataclasses.replace(fit.background, faint_light=faint)
+    if moved >= config.tolerance and before.background.order == sky.order:
+        # what has not come to rest is not known better than by its last step
+        step = sky.coefficients - before.background.coefficients
+        sky = dataclasses.replace(sky, covariance=sky.covariance + np.outer(step, step))
     if config.structure:
         finer = finer_fit(fit, background, config.robust) if light <= TRACE else None
         explained = finer is not None and chi2_per_freedom(finer) < _EXPLAINED
-        left = 0.0 if explained else structure()
+        # where a mask has taken all that stands out, what is left shows nothing of it
+        left = 0.0 if explained else structure() or texture
         if finer is not None:
             # what the finer fit follows is structure, and not an error that averages out
             left = max(left, missed_structure(fit, finer))

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skysub.campaign.store.backgrounds import unpacked
+from skysub.campaign.store.records import header_of
+from skysub.report.observed import derived_figures, observed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from skysub.campaign.campaign import Campaign
 
@@ -22,11 +24,17 @@ FIGURES: dict[str, tuple[str, str]] = {
     "noise": ("Noise of a pixel", "{unit}"),
     "residual": ("Residual, rms of cells", "{unit}"),
     "chi2_per_freedom": ("χ² per degree of freedom", ""),
+    "seeing": ("Seeing, FWHM", "arcsec"),
+    "skyBrightness": ("Sky brightness", "mag/arcsec²"),
     "psfSigma": ("PSF σ", "pixel"),
     "zeroPoint": ("Zero point", "mag"),
     "magLim": ("Limiting magnitude", "mag"),
     "skyBg": ("Sky background", "{unit}"),
     "skyNoise": ("Sky noise", "{unit}"),
+    "faint_light": ("Light of undetected sources", "{unit}"),
+    "faint_light_error": ("Its uncertainty", "{unit}"),
+    "amplifier_steps": ("Largest step between amplifiers", "{unit}"),
+    "amplifier_drift": ("Drift of amplifiers' rows, rms", "{unit}"),
     "sources": ("Covered by sources", "%"),
     "defects": ("Covered by defects", "%"),
     "superpixels_used": ("Superpixels used", ""),
@@ -56,6 +64,8 @@ class Row:
     flags: Mapping[str, str]
     timings: Mapping[str, float]
     """Seconds by stage."""
+    observed: tuple[str, ...] = ()
+    """When and under which sky its visit was taken, in words; of the first detector of a visit alone."""
     figures: dict[str, float | str] = field(default_factory=dict)
     """Summary statistics, with "seconds" and, where the step maps it, "noise"; NaN where unknown."""
 
@@ -65,10 +75,11 @@ class Row:
         return f"{self.visit}-{self.detector}"
 
 
-def rows_of(campaign: Campaign) -> Iterator[Row]:
-    """Go through the finished detectors of a campaign, visit by visit."""
-    for visit, detector, marker in campaign.markers():
-        image = marker["image"]
+def rows_of(campaign: Campaign, visits: Collection[int] | None = None) -> Iterator[Row]:
+    """Go through the finished detectors of a campaign, or of some visits, visit by visit."""
+    last: int | None = None
+    for visit, detector, marker in campaign.markers(visits=visits):
+        exposure = campaign.exposure(visit, detector)
         figures: dict[str, float | str] = {
             name: math.nan if value is None else value
             for name, value in marker["figures"].items()
@@ -78,20 +89,24 @@ def rows_of(campaign: Campaign) -> Iterator[Row]:
         noise = _noise(marker)
         if noise is not None:
             figures["noise"] = noise
+        unit = _unit(marker) or exposure.unit
+        figures |= derived_figures(figures, unit)
         figures["seconds"] = sum(marker["timings"].values())
         yield Row(
             visit=visit,
             detector=detector,
-            band=image["band"],
-            unit=image["unit"],
-            shape=(marker["shape"][0], marker["shape"][1]),
-            path=marker["input"]["path"],
+            band=exposure.band,
+            unit=unit,
+            observed=_observed(marker) if visit != last else (),
+            shape=exposure.shape,
+            path=exposure.path,
             host=marker["host"],
             peak_memory=marker["peak_memory"],
             flags=marker["flags"],
             timings=marker["timings"],
             figures=figures,
         )
+        last = visit
 
 
 def label_of(name: str, unit: str = "") -> tuple[str, str]:
@@ -100,9 +115,23 @@ def label_of(name: str, unit: str = "") -> tuple[str, str]:
     return label, template.format(unit=unit)
 
 
+def _unit(marker: Mapping[str, Any]) -> str:
+    """Unit of the pixels that the step made; empty where it made none."""
+    units = [record["unit"] for record in marker["products"].values() if record and "planes" in record]
+    return units[-1] if units else ""
+
+
+def _observed(marker: Mapping[str, Any]) -> tuple[str, ...]:
+    for name, record in marker["products"].items():
+        if record and "planes" in record:
+            header = header_of(marker["payload"][name])
+            return () if header is None else observed(header)
+    return ()
+
+
 def _noise(marker: Mapping[str, Any]) -> float | None:
-    packed = marker["maps"].get("noise")
-    if packed is None:
+    packed = marker["payload"].get("noise")
+    if not isinstance(packed, dict) or "zlib" not in packed:
         return None
     noise = unpacked(packed)
     known = noise[np.isfinite(noise)]

@@ -1,80 +1,70 @@
-"""Runs: the frozen plans under ``OUT/runs``, and which of them speaks for a detector of a visit."""
+"""Runs: the frozen plans under ``OUT/runs``, and how what they plan is found visit by visit."""
 
 from __future__ import annotations
 
+import functools
 import json
-from dataclasses import asdict, dataclass
+import zlib
+from array import array
+from collections import Counter
+from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+import google_crc32c
+import numpy as np
+
+from skysub.campaign.records import FORMAT, RunRecord, VisitPlan, who
 from skysub.campaign.store.markers import Markers
-from skysub.campaign.store.place import read_json, writing
+from skysub.campaign.store.place import parsed, writing
+from skysub.campaign.store.seals import damage, read_sealed, sealed, unsealed
 from skysub.errors import CampaignNotFoundError, StoreVersionError
-from skysub.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+
+    from numpy.typing import NDArray
 
     from skysub.campaign.store.place import Place
 
-__all__ = ["FORMAT", "Run", "Unit", "existing_runs", "freeze", "next_name", "open_runs", "remove_unplanned"]
+__all__ = [
+    "Columns",
+    "PlanCopy",
+    "Run",
+    "VisitIndex",
+    "existing_runs",
+    "freeze",
+    "holds_work",
+    "next_name",
+    "open_runs",
+    "remove_partial",
+    "remove_unplanned",
+]
 
-FORMAT = 1
-"""Version of the store's layout; a store of a later one is refused."""
 
+@dataclass(frozen=True)
+class VisitIndex:
+    """What a run says of its visits, as columns (in the order of visits), without their units."""
 
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """One detector of one visit: its input (the main file, where there are several), and what is planned."""
+    visit: NDArray[np.int64]
+    offset: NDArray[np.int64]
+    """Where the visit's line begins in ``units.jsonl``, bytes."""
+    length: NDArray[np.int64]
+    detectors: NDArray[np.int64]
+    """How many the run names."""
+    exposure_time: NDArray[np.float64]
+    """Seconds; NaN where unknown."""
+    band: list[str]
+    """Bands of the visit's detectors, with commas between."""
+    own: dict[str, NDArray[np.int64]]
+    """Units that the run does itself, by step."""
+    holds: NDArray[np.bool_]
+    """Whether it also names results of earlier runs."""
 
-    visit: int
-    detector: int
-    band: str
-    exposure_time: float | None
-    """Seconds; None where unknown."""
-    unit: str
-    """Unit of the input's pixels."""
-    path: str
-    size: int
-    """Bytes of the input file (of all of them, where a detector has several)."""
-    mtime_ns: int
-    """When the input last changed, nanoseconds (the latest, where there are several files)."""
-    shape: tuple[int, int]
-    """(ny, nx), pixel."""
-    source: int
-    """Which mapping of ``run.json`` reads the file."""
-    known: tuple[tuple[str, Any], ...] = ()
-    """What a pattern or a table says in place of the header."""
-    key: str = ""
-    """Hash of step, settings and mapping: results of an equal key and input are equal."""
-    visit_index: int = -1
-    """Place along the first axis of the run's arrays."""
-    detector_index: int = -1
-    """Place along the second axis."""
-    held_by: str = ""
-    """Name of the earlier run whose result serves; empty where this run does the work."""
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Unit:
-        """Return the unit that `to_json` wrote."""
-        fields = json.loads(text)
-        fields["shape"] = tuple(fields["shape"])
-        fields["known"] = tuple((name, value) for name, value in fields["known"])
-        return cls(**fields)
-
-    def reason(self, message: str) -> str:
-        """Return what a message about this unit says, without the path, visit and detector it begins with."""
-        rest = message
-        path = printable(self.path)
-        names = (f"{path}: ", f"{path} ", f"visit {self.visit} detector {self.detector}: ")
-        while name := next((each for each in names if rest.startswith(each)), ""):
-            rest = rest.removeprefix(name)
-        return rest or message
-
-    def to_json(self) -> str:
-        """Return the unit as one line."""
-        return json.dumps(asdict(self), separators=(",", ":"))
+    def row(self, visit: int) -> int | None:
+        """Place of a visit in the columns; None where the run does not name it."""
+        row = int(np.searchsorted(self.visit, visit))
+        return row if row < len(self.visit) and self.visit[row] == visit else None
 
 
 @dataclass(frozen=True)
@@ -83,6 +73,9 @@ class Run:
 
     folder: Place
 
+    def __hash__(self) -> int:
+        return hash(self.folder)
+
     @property
     def name(self) -> str:
         """Name of the run; later runs have higher numbers."""
@@ -90,8 +83,23 @@ class Run:
 
     @property
     def units_file(self) -> Place:
-        """File with one planned unit per line, ordered by visit and detector."""
+        """File with what is planned of one visit per line, in the order of visits."""
         return self.folder / "units.jsonl"
+
+    @property
+    def index_file(self) -> Place:
+        """File that says what lines there are."""
+        return self.folder / "visits.json"
+
+    @property
+    def record_file(self) -> Place:
+        """File with the plan but for its visits; without it there is no run."""
+        return self.folder / "run.json"
+
+    @property
+    def copy_file(self) -> Place:
+        """Second copy of the plan, from which a damaged one is made again."""
+        return self.folder / "plan.copy"
 
     @property
     def images(self) -> Place:
@@ -104,27 +112,85 @@ class Run:
         return self.folder / "backgrounds.zarr"
 
     @cached_property
-    def record(self) -> dict[str, Any]:
-        """Content of ``run.json``: step, settings, mappings, products, shapes, counts, versions."""
-        record: dict[str, Any] = read_json(self.folder / "run.json")
-        return record
+    def record(self) -> RunRecord:
+        """Content of ``run.json``: steps, mappings, products, versions."""
+        return RunRecord.from_values(self._content(self.record_file))
+
+    def markers(self, step: str) -> Markers:
+        """Markers of one of its steps."""
+        return Markers(self.folder / "units" / step.replace(":", "."), durable=self.record.durable)
+
+    def other(self, name: str) -> Run:
+        """Another run of the same campaign."""
+        return self if name in {"", self.name} else self._others(name)
 
     @cached_property
-    def markers(self) -> Markers:
-        """Markers of this run's step."""
-        durable = bool(self.record["products"].get("durable", False))
-        return Markers(self.folder / "units" / self.record["step"].replace(":", "."), durable=durable)
+    def _others(self) -> Callable[[str], Run]:
+        # kept with this run, so that a campaign made anew at the same place is another one
+        return functools.cache(lambda name: Run(self.folder.parent / name))
 
-    def units(self) -> Iterator[Unit]:
-        """Planned units, ordered by visit and detector; read as they are asked for."""
-        for line in self.units_file.lines():
-            yield Unit.from_json(line)
+    @cached_property
+    def index(self) -> VisitIndex:
+        """What it says of its visits, without their units."""
+        columns = self._content(self.index_file)
+        return VisitIndex(
+            visit=np.array(columns["visit"], np.int64),
+            offset=np.array(columns["offset"], np.int64),
+            length=np.array(columns["length"], np.int64),
+            detectors=np.array(columns["detectors"], np.int64),
+            exposure_time=np.array(
+                [np.nan if each is None else each for each in columns["exposure_time"]], np.float64
+            ),
+            band=columns["band"],
+            own={name: np.array(counts, np.int64) for name, counts in columns["own"].items()},
+            holds=np.array(columns["holds"], bool),
+        )
 
-    def visits(self) -> Iterator[tuple[int, list[Unit]]]:
-        """Units of one visit after the other that this run does itself."""
-        own = (unit for unit in self.units() if not unit.held_by)
-        for visit, units in groupby(own, key=lambda unit: unit.visit):
-            yield visit, list(units)
+    def plan_of(self, visit: int) -> VisitPlan | None:
+        """What it plans of one visit; None where it does not name it."""
+        return self._planned(visit)
+
+    @cached_property
+    def _planned(self) -> Callable[[int], VisitPlan | None]:
+        return functools.lru_cache(maxsize=32)(self._read_plan)
+
+    def _read_plan(self, visit: int) -> VisitPlan | None:
+        index = self.index
+        row = index.row(visit)
+        if row is None:
+            return None
+        line = self.units_file.read_part(int(index.offset[row]), int(index.length[row]))
+        return VisitPlan.from_values(self._line(line, who(visit)))
+
+    def plans(self) -> Iterator[VisitPlan]:
+        """Go through its visits; they are read as they are asked for.
+
+        Raises
+        ------
+        DamagedError
+            When they are not as they were written.
+        """
+        count = 0
+        try:
+            for line in self.units_file.lines():
+                yield VisitPlan.from_values(self._line(line.rstrip(b"\n"), f"its line {count + 1}"))
+                count += 1
+        except FileNotFoundError:
+            raise damage(self.units_file, "is gone") from None
+        if count != len(self.index.visit):
+            raise damage(self.units_file, f"has {count} visits, not {len(self.index.visit)}")
+
+    def _content(self, place: Place) -> dict[str, Any]:
+        values = read_sealed(place)
+        if values is None:
+            raise damage(place, "is gone" if place.size() is None else "is empty")
+        return values
+
+    def _line(self, line: bytes | None, of: str) -> dict[str, Any]:
+        values = None if line is None else unsealed(line)
+        if values is None:
+            raise damage(self.units_file, "is gone" if line is None else "is damaged", of)
+        return values
 
 
 def open_runs(output: Place) -> list[Run]:
@@ -133,21 +199,37 @@ def open_runs(output: Place) -> list[Run]:
     Raises
     ------
     StoreVersionError
-        When one was written by a newer skysub.
+        When one was written by a newer skysub, or by one whose layout is no longer known.
+    DamagedError
+        When the plan of one is not as it was written.
     """
     runs = []
     folder = output / "runs"
     for name in sorted(folder.names()):
         run = Run(folder / name)
-        if not run.record:
+        data = run.record_file.read()
+        if not data and not holds_work(run):
             # never whole: the plan is made again under another name
             continue
-        version = run.record.get("format")
-        if version != FORMAT:
-            writer = run.record.get("versions", {}).get("skysub", "a newer version")
+        if not data:
+            raise damage(run.record_file, "is gone" if data is None else "is empty")
+        record, seal = parsed(data), unsealed(data)
+        if not isinstance(record, dict) and not holds_work(run):
+            continue
+        if not isinstance(record, dict) or (seal is None and "crc32c" in record):
+            raise damage(run.record_file, "is damaged")
+        version = record.get("format")
+        if version != FORMAT or seal is None:
+            writer = record.get("versions", {}).get("skysub", "of another version")
+            older = isinstance(version, int) and version < FORMAT
+            cure = (
+                f"read it with skysub {writer}, or run the recipe again into another output"
+                if older
+                else f"install skysub {writer} or later, or choose another output"
+            )
             raise StoreVersionError(
                 f"{run.folder} has layout {version}, written by skysub {writer}; this skysub knows layout "
-                f"{FORMAT}: install skysub {writer} or later, or choose another output"
+                f"{FORMAT}: {cure}"
             )
         runs.append(run)
     return runs
@@ -175,21 +257,119 @@ def next_name(output: Place) -> str:
     return f"{max(taken, default=0) + 1:04d}"
 
 
+def holds_work(run: Run) -> bool:
+    """Whether a run was planned to the end, even if its ``run.json`` is gone."""
+    return bool(run.copy_file.size()) or bool((run.folder / "units").names())
+
+
 def remove_unplanned(output: Place) -> None:
     """Remove what a coordinator left that was killed before its plan was whole; only under the lock."""
     folder = output / "runs"
     for name in folder.names():
-        if name.isdigit() and not (folder / name / "run.json").exists():
-            (folder / name).remove_tree()
+        run = Run(folder / name)
+        if name.isdigit() and not run.record_file.exists() and not holds_work(run):
+            run.folder.remove_tree()
 
 
-def freeze(run: Run, record: dict[str, Any], units: Iterable[Unit]) -> None:
-    """Write a plan: the units first, ``run.json`` last. Without it there is no run."""
+def remove_partial(output: Place) -> None:
+    """Remove what killed writers left behind that nothing else clears away; only under the lock."""
+    output.remove_partial()
+    folder = output / "runs"
+    for name in folder.names():
+        run = folder / name
+        run.remove_partial()
+        for step in (run / "units").names():
+            (run / "units" / step).remove_partial()
+
+
+def freeze(run: Run, record: RunRecord, plans: Iterable[VisitPlan]) -> None:
+    """Write a plan: its visits first, then ``run.json``, without which there is no run, and a copy of all."""
+    columns = Columns([step.name for step in record.steps])
+    text = sealed(json.dumps(record.as_json(), indent=1).encode())
+    copy = PlanCopy(text)
     with writing(run.folder):
-        run.units_file.put_lines(unit.to_json() for unit in units)
+        run.units_file.put_lines(copy.kept(columns.line(plan) for plan in plans))
+        run.index_file.put(columns.to_json(), durable=True)
         # a plan and its arrays must outlive a power failure if a result does
-        if record["products"]["durable"]:
+        if record.durable:
             run.images.sync_tree()
             run.backgrounds.sync_tree()
-        text = json.dumps({"format": FORMAT, **record}, indent=1)
-        (run.folder / "run.json").put(text.encode(), durable=True)
+        run.record_file.put(text, durable=True)
+        # last: a run with a copy alone has lost its plan, one without is whole
+        run.copy_file.put(copy.data(), durable=True)
+
+
+class PlanCopy:
+    """The bytes of a plan's copy: a checksum, and ``run.json`` and ``units.jsonl`` compressed."""
+
+    def __init__(self, record: bytes) -> None:
+        self._packer = zlib.compressobj(6)
+        self._parts = [self._packer.compress(b"%d\n%b\n" % (len(record), record))]
+
+    def kept(self, lines: Iterable[str]) -> Iterator[str]:
+        """Go through lines, which are taken into the copy."""
+        for line in lines:
+            self._parts.append(self._packer.compress(line.encode() + b"\n"))
+            yield line
+
+    def data(self) -> bytes:
+        """Return the bytes, once all lines are in."""
+        packed = b"".join([*self._parts, self._packer.flush()])
+        return b"%08x%b" % (google_crc32c.value(packed), packed)
+
+    @staticmethod
+    def read(place: Place) -> tuple[bytes, list[bytes]] | None:
+        """Return ``run.json`` and lines of a copy; None where it is gone or damaged itself."""
+        data = place.read() or b""
+        try:
+            if int(data[:8], 16) != google_crc32c.value(data[8:]):
+                return None
+            length, _, rest = zlib.decompress(data[8:]).partition(b"\n")
+        except (ValueError, zlib.error):
+            return None
+        return rest[: int(length)], rest[int(length) + 1 :].splitlines()
+
+
+@dataclass
+class Columns:
+    """Columns of `VisitIndex`, as lines are written."""
+
+    steps: list[str]
+    visit: array[int] = field(default_factory=lambda: array("q"))
+    offset: array[int] = field(default_factory=lambda: array("q"))
+    length: array[int] = field(default_factory=lambda: array("q"))
+    detectors: array[int] = field(default_factory=lambda: array("q"))
+    exposure_time: list[float | None] = field(default_factory=list)
+    band: list[str] = field(default_factory=list)
+    holds: list[bool] = field(default_factory=list)
+    own: dict[str, array[int]] = field(default_factory=dict)
+    position: int = 0
+
+    def line(self, plan: VisitPlan) -> str:
+        """Return the line of a visit, and take note of it."""
+        text = sealed(plan.to_json().encode()).decode()
+        self.visit.append(plan.visit)
+        self.offset.append(self.position)
+        self.length.append(len(text))
+        self.detectors.append(len(plan.exposures))
+        self.exposure_time.append(next(iter(plan.exposures.values())).exposure_time)
+        self.band.append(plan.band)
+        counts = Counter(step for step, _ in plan.own())
+        for step in self.steps:
+            self.own.setdefault(step, array("q")).append(counts[step])
+        self.holds.append(any(holder for step in plan.steps.values() for holder in step.holders.values()))
+        self.position += len(text) + 1
+        return text
+
+    def to_json(self) -> bytes:
+        """Return the content of ``visits.json``."""
+        names = ("visit", "offset", "length", "detectors")
+        columns: dict[str, Any] = {name: list(getattr(self, name)) for name in names}
+        own = {step: list(self.own.get(step, ())) for step in self.steps}
+        columns |= {
+            "exposure_time": self.exposure_time,
+            "band": self.band,
+            "holds": self.holds,
+            "own": own,
+        }
+        return sealed(json.dumps(columns, separators=(",", ":")).encode())
