@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from skysub._version import __version__
 
 if TYPE_CHECKING:
+    from skysub.background.amplifiers import Amplifier, AmplifierBackground
     from skysub.background.blocks import LazyBackground, align_chunks
     from skysub.background.config import BackgroundConfig
     from skysub.background.estimate import fit_background, subtract_background
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from skysub.background.model import Background, BackgroundList
     from skysub.campaign.campaign import Campaign, open_campaign
     from skysub.campaign.run import Outcome, run_campaign
+    from skysub.desk.restore import Restored, restore
+    from skysub.desk.subtract import SubtractConfig, Subtracted, subtract
     from skysub.pipeline.calibrate_image import CalibrateImageResult, calibrate_image
     from skysub.pipeline.config import CalibrateImageConfig
     from skysub.pipeline.reprocess_config import ReprocessVisitImageConfig
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
     from skysub.visit.summary_file import VisitSummary, read_visit_summary
 
 __all__ = [
+    "Amplifier",
+    "AmplifierBackground",
     "Background",
     "BackgroundConfig",
     "BackgroundList",
@@ -51,6 +56,9 @@ __all__ = [
     "Outcome",
     "ReprocessVisitImageConfig",
     "ReprocessVisitImageResult",
+    "Restored",
+    "SubtractConfig",
+    "Subtracted",
     "VisitImage",
     "VisitSummary",
     "__version__",
@@ -66,9 +74,11 @@ __all__ = [
     "read_visit_image",
     "read_visit_summary",
     "reprocess_visit_image",
+    "restore",
     "restore_post_isr_image",
     "run_campaign",
     "start_dashboard",
+    "subtract",
     "subtract_background",
     "write_background",
     "write_visit_image",
@@ -83,6 +93,8 @@ _HOME = {
     "read_visit_summary": "skysub.visit.summary_file",
     "reprocess_visit_image": "skysub.pipeline.reprocess_visit_image",
     "restore_post_isr_image": "skysub.visit.calibrated",
+    "Amplifier": "skysub.background.amplifiers",
+    "AmplifierBackground": "skysub.background.amplifiers",
     "Background": "skysub.background.model",
     "BackgroundConfig": "skysub.background.config",
     "BackgroundList": "skysub.background.model",
@@ -104,6 +116,11 @@ _HOME = {
     "write_visit_image": "skysub.visit.fits.write",
     "Dashboard": "skysub.report.dashboard.server",
     "start_dashboard": "skysub.report.dashboard.server",
+    "Restored": "skysub.desk.restore",
+    "restore": "skysub.desk.restore",
+    "SubtractConfig": "skysub.desk.subtract",
+    "Subtracted": "skysub.desk.subtract",
+    "subtract": "skysub.desk.subtract",
     "Campaign": "skysub.campaign.campaign",
     "open_campaign": "skysub.campaign.campaign",
     "Outcome": "skysub.campaign.run",

@@ -5,10 +5,13 @@ from __future__ import annotations
 from skysub.text import printable
 
 __all__ = [
+    "AmbiguousImageError",
     "CalibrationError",
     "CampaignNotFoundError",
+    "ChecksumError",
     "ClusterError",
     "ConfigError",
+    "DamagedError",
     "InputChangedError",
     "InputsError",
     "InvalidImageError",
@@ -24,11 +27,13 @@ __all__ = [
     "OutputInUseError",
     "RecipeError",
     "ReferenceCatalogueError",
+    "SkyIsGoneError",
     "SkysubError",
     "SourceIdError",
     "StoreVersionError",
     "TruthError",
     "UndersampledError",
+    "UnknownEntryError",
     "UpstreamFailureError",
     "VisitFileError",
     "VisitFileNotFoundError",
@@ -60,6 +65,10 @@ class ConfigError(SkysubError, ValueError):
     """A setting is unknown, out of range, or contradicts another."""
 
 
+class DamagedError(SkysubError, ValueError):
+    """A file of a campaign's output is not as it was written, or is gone; the message says what heals it."""
+
+
 class InputChangedError(SkysubError, OSError):
     """An input file is not the one that was planned: it changed, or it is gone."""
 
@@ -78,6 +87,26 @@ class InvalidPsfError(SkysubError, ValueError):
 
 class LayoutError(SkysubError, ValueError):
     """A FITS file is sound, but does not hold what its layout needs; the message says what to do."""
+
+
+class AmbiguousImageError(LayoutError):
+    """A FITS file holds several images, and nothing says which one is meant."""
+
+    def __init__(self, message: str, extensions: tuple[int, ...] = ()) -> None:
+        super().__init__(message)
+        self.extensions = extensions
+        """Numbers of the HDUs that may be meant."""
+
+
+class UnknownEntryError(LayoutError):
+    """A header does not say, or not in a way that is understood, what a visit image needs."""
+
+    def __init__(self, message: str, entry: str = "", stated: str = "") -> None:
+        super().__init__(message)
+        self.entry = entry
+        """Name of the entry of `skysub.IngestMap` that would say it."""
+        self.stated = stated
+        """What the header has there; empty where it has nothing."""
 
 
 class MaskPlaneError(SkysubError, KeyError):
@@ -124,6 +153,10 @@ class ReferenceCatalogueError(SkysubError, ValueError):
     """A reference catalogue cannot be read or lacks a column."""
 
 
+class SkyIsGoneError(SkysubError, ValueError):
+    """An image's header says that its sky has been subtracted already."""
+
+
 class SourceIdError(SkysubError, OverflowError):
     """A release, visit, detector or number of sources does not fit into the ids of sources."""
 
@@ -161,6 +194,10 @@ class UpstreamFailureError(SkysubError, LookupError):
 
 class VisitFileError(SkysubError, OSError):
     """A file cannot be read or written as FITS: truncated, damaged, of another kind, or locked away."""
+
+
+class ChecksumError(VisitFileError):
+    """The bytes of a file do not have the CHECKSUM or DATASUM that its header states."""
 
 
 class VisitFileNotFoundError(VisitFileError, FileNotFoundError):

@@ -11,7 +11,6 @@ import numpy as np
 from skysub.campaign.context import chain_of
 from skysub.campaign.current import Current, chain_names
 from skysub.campaign.figures import figures_of, markers_of, step_of
-from skysub.campaign.lookup import closest
 from skysub.campaign.products.image import Image
 from skysub.campaign.products.table import Table, as_qtable
 from skysub.campaign.reading import Finished, entry_of
@@ -22,6 +21,7 @@ from skysub.campaign.steps import shipped_steps
 from skysub.campaign.store.address import place_at
 from skysub.campaign.store.runs import existing_runs
 from skysub.errors import NotDoneError
+from skysub.settings.lookup import closest
 
 if TYPE_CHECKING:
     import os

@@ -7,11 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skysub.campaign.lookup import closest
 from skysub.campaign.recipe import short_hash
 from skysub.campaign.steps import RAW, find_step
 from skysub.campaign.store.local import checksum
 from skysub.errors import InputsError, RecipeError
+from skysub.settings.lookup import closest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -15,7 +15,7 @@ from skysub.campaign.steps import loaded_step
 from skysub.campaign.store.address import place_at
 from skysub.campaign.store.local import checksum
 from skysub.campaign.store.runs import Run
-from skysub.errors import InputChangedError
+from skysub.errors import InputChangedError, OutputError
 from skysub.visit.ingest import IngestMap
 
 if TYPE_CHECKING:
@@ -29,8 +29,18 @@ __all__ = ["chain_of", "ingest_of", "path_of_table", "run_at", "storing_of", "ta
 
 
 def run_at(folder: str) -> Run:
-    """Run in a folder; its record is read once, unless another run takes the folder's place."""
-    return _opened(folder, (place_at(folder) / "run.json").made())
+    """Run in a folder; its record is read once, unless another run takes the folder's place.
+
+    Raises
+    ------
+    OutputError
+        When it is gone.
+    """
+    place = place_at(folder) / "run.json"
+    try:
+        return _opened(folder, place.made())
+    except FileNotFoundError:
+        raise OutputError(f"{place} is gone: the output was removed while a run worked on it") from None
 
 
 def chain_of(run: Run) -> Chain:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from skysub.campaign.lookup import closest
 from skysub.errors import ConfigError
+from skysub.settings.lookup import closest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence

@@ -168,7 +168,7 @@ STEPS = {
     ),
     "calibrate_image": Step(
         name="calibrate_image",
-        version=3,
+        version=4,
         configuration=CalibrateImageConfig,
         work=_calibrate_image,
         outputs=(

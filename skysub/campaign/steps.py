@@ -7,9 +7,9 @@ import sys
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from skysub.campaign.lookup import closest, merged
 from skysub.campaign.recipe import built, plain
 from skysub.errors import RecipeError
+from skysub.settings.lookup import closest, merged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping

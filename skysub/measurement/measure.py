@@ -14,8 +14,8 @@ from skysub.measurement.local_psf import PsfTable
 from skysub.measurement.photometry import Targets, measure_places
 from skysub.measurement.pixel_flags import pixel_flags
 from skysub.measurement.result import SourceMeasurements
-from skysub.measurement.sky_places import place_sky_sources
 from skysub.measurement.search import find_sources
+from skysub.measurement.sky_places import place_sky_sources
 from skysub.measurement.solve import fit_at
 from skysub.measurement.table_rows import columns_of_places, stacked
 

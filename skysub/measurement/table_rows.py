@@ -11,9 +11,9 @@ from skysub.measurement.config import APERTURES
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from skysub.measurement.fitted import Places
     from skysub.measurement.local_psf import PsfTable
     from skysub.measurement.photometry import Photometry
-    from skysub.measurement.fitted import Places
 
 __all__ = ["aperture_name", "columns_of_places", "stacked"]
 

@@ -68,12 +68,12 @@ class Image(Product):
         *,
         visits: Sequence[int],
         detectors: Sequence[int],
-    ) -> None:
+    ) -> list[Place]:
         ny, nx = room["shape"]
-        create_images(
+        return create_images(
             run.images,
             self.name,
-            planes=("image", "mask", "variance") if storing.pixels == "stored" else ("mask",),
+            planes=self.arrays(storing),
             visits=visits,
             detectors=detectors,
             shape=(ny, nx),
@@ -175,7 +175,10 @@ class Image(Product):
         """Return one array (ny, nx) of a detector that is stored."""
         shape = entry.slot.shape
         assert shape is not None
-        return read_plane(entry.slot.run.images, self.name, name, entry.slot.index, shape)
+        slot = entry.slot
+        return read_plane(
+            slot.run.images, self.name, name, slot.index, shape, of=who(slot.visit, slot.detector)
+        )
 
     def wcs(self, entry: Entry) -> WCS | None:
         """World coordinates of an image; None where it has none."""
@@ -188,10 +191,12 @@ class Image(Product):
     def is_sound(self, entry: Entry) -> bool:
         for name, written in entry.record["shards"].items():
             shard = shard_place(entry.slot.run.images, self.name, name, entry.slot.index)
-            there = shard.exists()
-            if there != bool(written["bytes"]) or (there and shard.checksum() != written["crc32c"]):
+            if not shard.exists() or shard.checksum() != written["crc32c"]:
                 return False
         return True
+
+    def arrays(self, storing: Storing) -> tuple[str, ...]:
+        return ("image", "mask", "variance") if storing.pixels == "stored" else ("mask",)
 
     def serves(self, run: Run, storing: Storing) -> bool:
         return storing.pixels == "on_demand" or run.record.pixels == "stored"

@@ -14,13 +14,15 @@ import google_crc32c
 import numpy as np
 
 from skysub.campaign.products.base import Entry, Product, Slot, Storing
+from skysub.campaign.records import who
 from skysub.campaign.store.local import LocalPlace
 from skysub.campaign.store.place import writing
-from skysub.errors import MissingPackageError, NotDoneError, how_to_install
+from skysub.campaign.store.seals import damage
+from skysub.errors import MissingPackageError, how_to_install
 from skysub.measurement.visit_numbers import day_of_visit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Hashable, Mapping
     from pathlib import Path
 
     from astropy.table import QTable
@@ -85,12 +87,17 @@ class Table(Product):
         """Return the table as Arrow's."""
         group = entry.record["group"]
         place = self._visit_file(entry.slot) if group is not None else self._detector_file(entry.slot)
-        opened = _opened(place)
-        if opened is None and group is None:
-            raise FileNotFoundError(str(place))
-        if opened is None:
-            raise NotDoneError(f"{place} is gone")
-        with opened:
+        of = who(entry.slot.visit, entry.slot.detector)
+        try:
+            sound = _is_sound(place, place.made(), entry.record["crc32c"])
+        except FileNotFoundError:
+            if group is None:
+                # its visit may be finished meanwhile
+                raise
+            raise damage(place, "is gone", of) from None
+        if not sound:
+            raise damage(place, "is damaged", of)
+        with _opened(place) as opened:
             return opened.read_row_group(group or 0, columns=columns)
 
     def gather(self, entries: Mapping[int, Entry], storing: Storing, *, complete: bool) -> dict[int, Entry]:
@@ -254,16 +261,21 @@ def _bytes(tables: list[Any]) -> bytes:
     return data
 
 
+@functools.lru_cache(maxsize=4096)
+def _is_sound(place: Place, _made: Hashable, crc: str) -> bool:
+    """Whether a file has the bytes that were written; each is looked at once, as it never changes."""
+    return place.checksum() == crc
+
+
 def _opened(place: Place) -> Any:
     import pyarrow as pa
 
-    try:
-        if isinstance(place, LocalPlace):
-            return _parquet().ParquetFile(place.path)
-        data = place.read()
-    except FileNotFoundError:
-        return None
-    return None if data is None else _parquet().ParquetFile(pa.BufferReader(data))
+    if isinstance(place, LocalPlace):
+        return _parquet().ParquetFile(place.path)
+    data = place.read()
+    if data is None:
+        raise FileNotFoundError(str(place))
+    return _parquet().ParquetFile(pa.BufferReader(data))
 
 
 def _columns(table: Any) -> str:
