@@ -47,27 +47,73 @@ def _some_layers():
     )
 
 
-def _nothing(visit_image, config):
+def _nothing(given, config):
     from skysub.campaign.steps import StepResult
 
     del config
+    visit_image = given.visit_image()
     clock = time.perf_counter()
     layers = _some_layers()
     # what the first unit of a worker compiles is its own work
     return StepResult(
-        visit_image=visit_image, background=layers, timings={"nothing": time.perf_counter() - clock}
+        products={"preliminary_visit_image": visit_image, "preliminary_visit_image_background": layers},
+        timings={"nothing": time.perf_counter() - clock},
     )
 
 
-def _nothing_step():
-    from skysub.campaign.steps import STEPS
+def _mean(given, config):
+    from skysub.campaign.steps import StepResult
 
-    return dataclasses.replace(STEPS["background"], name="campaign:nothing", work=_nothing, single_fit=None)
+    del config
+    clock = time.perf_counter()
+    levels = [
+        layers[-1].coefficients[0] for _, layers in given.products("preliminary_visit_image_background")
+    ]
+    made = {"sky": np.array([np.mean(levels)])}
+    return StepResult(products=made, timings={"mean": time.perf_counter() - clock})
+
+
+def _after(given, config):
+    from skysub.campaign.steps import StepResult
+
+    del config
+    sky = given.product("sky")
+    return StepResult(products={"after": sky + given.detector}, timings={"after": 0.0})
+
+
+@dataclasses.dataclass(frozen=True)
+class Nothing:
+    """No settings."""
 
 
 def __getattr__(name):
+    from skysub.campaign.products.small import Grid
+    from skysub.campaign.shipped import STEPS
+    from skysub.campaign.steps import Step
+
     if name == "nothing":
-        return _nothing_step()
+        return dataclasses.replace(
+            STEPS["background"], name="campaign:nothing", work=_nothing, single_fit=None
+        )
+    if name == "mean":
+        return Step(
+            name="campaign:mean",
+            version=1,
+            configuration=Nothing,
+            work=_mean,
+            scope="visit",
+            inputs=("preliminary_visit_image_background",),
+            outputs=(Grid(name="sky"),),
+        )
+    if name == "after":
+        return Step(
+            name="campaign:after",
+            version=1,
+            configuration=Nothing,
+            work=_after,
+            inputs=("sky",),
+            outputs=(Grid(name="after"),),
+        )
     raise AttributeError(name)
 
 
@@ -113,7 +159,8 @@ def recipe_of(folder: Path, table: Path, step: str, *settings: str):
     from skysub.campaign.recipe import load_recipe
 
     path = folder / "bench.yaml"
-    path.write_text(f"inputs: {{table: {table}}}\nsteps: {{'{step}': {{}}}}\n")
+    steps = ", ".join(f"'{name}': {{}}" for name in step.split(" > "))
+    path.write_text(f"inputs: {{table: {table}}}\nsteps: {{{steps}}}\n")
     return load_recipe(str(path), settings=settings)
 
 
@@ -177,9 +224,11 @@ def stages(data: Path, scratch: Path) -> None:
     """One full-size detector, all products out, warm: time per stage, against reading and writing alone."""
     from skysub.campaign.context import run_at
     from skysub.campaign.plan import make_plan
+    from skysub.campaign.planned import work_unit
+    from skysub.campaign.reading import read_file
     from skysub.campaign.recipe import load_recipe
     from skysub.campaign.store.arrays import write_plane
-    from skysub.campaign.unit import process_units, read_input
+    from skysub.campaign.unit import process_units
 
     for compression, kind in (("none", "uncompressed"), ("lossy16", "RICE"), ("lossless", "GZIP_2")):
         paths = full_size(data, compression)
@@ -187,14 +236,16 @@ def stages(data: Path, scratch: Path) -> None:
             out = scratch / f"{name}-{compression}"
             shutil.rmtree(out, ignore_errors=True)
             run = make_plan(load_recipe(name, inputs=[str(paths[0])], settings=settings), out).freeze()
-            (unit,) = run.units()
+            (plan,) = run.plans()
+            ((detector, exposure),) = plan.exposures.items()
+            line = work_unit(run, plan, name, detector).to_json()
             units, alone, bare = [], [], []
             for turn in range(8):
-                (receipt,) = process_units(str(run.folder), [unit.to_json()])
+                (receipt,) = process_units(str(run.folder), [line])
                 assert receipt.state == "done", receipt.message
                 shutil.rmtree(run.folder / "units")
                 clock = time.perf_counter()
-                visit_image = read_input(run_at(str(run.folder)), unit)
+                visit_image = read_file(run_at(str(run.folder)), exposure)
                 for plane in ("image", "mask", "variance"):
                     write_plane(
                         run.images, "preliminary_visit_image", plane, (0, 0), getattr(visit_image, plane)
@@ -256,23 +307,31 @@ def dask_cost(data: Path, scratch: Path) -> None:
 
 def overhead(scratch: Path) -> None:
     """Cost of a unit beyond its own work in a whole campaign, and memory of the coordinator by its length."""
+    for steps in ("campaign:nothing", "campaign:nothing > campaign:mean > campaign:after"):
+        print(f"\n{steps}")
+        _overhead_of(scratch, steps)
+
+
+def _overhead_of(scratch: Path, steps: str) -> None:
     seconds = {}
     for units in (1000, 20000):
         out = scratch / f"flat-{units}"
         program = (
             f"import sys; sys.path.insert(0, {str(HERE)!r}); import campaign; "
-            f"campaign.measure_flatness({str(scratch)!r}, {units})"
+            f"campaign.measure_flatness({str(scratch)!r}, {units}, {steps!r})"
         )
         environment = {**os.environ, "PYTHONPATH": str(HERE)}
         subprocess.run([sys.executable, "-c", program], check=True, env=environment)
         seconds[units] = json.loads((scratch / "beyond.json").read_text())
         shutil.rmtree(out, ignore_errors=True)
     (few, begun), (many, ended) = seconds.items()
+    per_unit = len(steps.split(" > ")) - (1 if "mean" in steps else 0) + (0.01 if "mean" in steps else 0)
+    few, many = few * per_unit, many * per_unit
     # what workers do once, as they start, falls out
     print(f"each further unit: {1e3 * (ended - begun) / (many - few):.2f} ms of a worker beyond its own work")
 
 
-def measure_flatness(scratch: str, units: int) -> None:
+def measure_flatness(scratch: str, units: int, steps: str) -> None:
     """In a process of its own: run a campaign of many trivial units and report this process' memory."""
     import threading
 
@@ -283,7 +342,7 @@ def measure_flatness(scratch: str, units: int) -> None:
     folder = Path(scratch)
     out = folder / f"flat-{units}"
     table = table_of(folder, [tiny(folder)], units, 100)
-    recipe = recipe_of(folder, table, "campaign:nothing", "products.pixels=on_demand", "cluster.workers=2")
+    recipe = recipe_of(folder, table, steps, "products.pixels=on_demand", "cluster.workers=2")
     memory: list[tuple[float, float]] = []
     over = threading.Event()
 
@@ -298,7 +357,8 @@ def measure_flatness(scratch: str, units: int) -> None:
     outcome = run_campaign(recipe, out)
     seconds = time.perf_counter() - clock
     over.set()
-    assert outcome.done == units, outcome
+    assert outcome.done >= units, outcome
+    units = outcome.done
     beyond = 2 * outcome.seconds - sum(unit_seconds(out))
     (folder / "beyond.json").write_text(json.dumps(beyond))
     late = [rss for when, rss in memory if when > memory[0][0] + 0.9 * (memory[-1][0] - memory[0][0])]
@@ -362,13 +422,15 @@ def marker_times(out: Path) -> list[float]:
     campaign = skysub.open_campaign(out)
     run = out / "runs" / campaign.runs[-1]
     # shards keep their time when markers of detectors have been gathered
-    return [path.stat().st_mtime for path in run.glob("images.zarr/*/image/c/*/*/0/0")]
+    return [path.stat().st_mtime for path in run.glob("images.zarr/*/image/c.*")]
 
 
 def unit_seconds(out: Path) -> list[float]:
+    """Own time of each unit of all steps."""
     import skysub
 
-    return [sum(marker["timings"].values()) for _, _, marker in skysub.open_campaign(out).markers()]
+    campaign = skysub.open_campaign(out)
+    return [float(each) for step in campaign.steps for each in campaign.figures(step, only=())["seconds"]]
 
 
 def _jobs(numbers):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from skysub.background.faint_light import FaintLight
     from skysub.background.model import Background, BackgroundList
     from skysub.campaign.campaign import Campaign, open_campaign
+    from skysub.campaign.run import Outcome, run_campaign
     from skysub.pipeline.calibrate_image import CalibrateImageResult, calibrate_image
     from skysub.pipeline.config import CalibrateImageConfig
     from skysub.pipeline.zero_points import read_reference
@@ -39,6 +40,7 @@ __all__ = [
     "IngestMap",
     "LazyBackground",
     "MaskPlanes",
+    "Outcome",
     "VisitImage",
     "__version__",
     "align_chunks",
@@ -50,6 +52,7 @@ __all__ = [
     "read_visit_header",
     "read_visit_headers",
     "read_visit_image",
+    "run_campaign",
     "subtract_background",
     "write_background",
     "write_visit_image",
@@ -77,6 +80,8 @@ _HOME = {
     "write_visit_image": "skysub.visit.fits.write",
     "Campaign": "skysub.campaign.campaign",
     "open_campaign": "skysub.campaign.campaign",
+    "Outcome": "skysub.campaign.run",
+    "run_campaign": "skysub.campaign.run",
     "fit_background": "skysub.background.estimate",
     "subtract_background": "skysub.background.estimate",
 }

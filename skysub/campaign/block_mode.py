@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skysub.background.superpixels import candidate_grids
-from skysub.campaign.context import configured_step, run_at
+from skysub.campaign.context import chain_of, run_at, storing_of, working_chain_of
 from skysub.campaign.inputs import content_checksum, stamp
+from skysub.campaign.products.image import Image
+from skysub.campaign.reading import read_file
+from skysub.campaign.records import WorkUnit
 from skysub.campaign.store.records import described, narrow_mask, pixels_checksum
-from skysub.campaign.store.runs import Run, Unit
-from skysub.campaign.unit import Receipt, commit, guarded, now, read_input, write_product
+from skysub.campaign.unit import Receipt, commit, guarded, now, process_units, slot_in
 from skysub.errors import InputChangedError
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from skysub.background.config import BackgroundConfig
     from skysub.background.model import Background
+    from skysub.campaign.store.runs import Run
     from skysub.visit.image import VisitImage
 
 __all__ = ["process_units_in_blocks"]
@@ -36,30 +39,35 @@ __all__ = ["process_units_in_blocks"]
 def process_units_in_blocks(folder: str, lines: Sequence[str], blocks: int) -> list[Receipt]:
     """Do units one after the other, each by about ``blocks`` tasks at once that this one leads."""
 
-    def work(run: Run, unit: Unit) -> dict[str, float]:
+    def work(run: Run, unit: WorkUnit) -> dict[str, float]:
         return _process(run, unit, unit.to_json(), blocks)
 
-    return [guarded(folder, line, work) for line in lines]
+    receipts: list[Receipt] = []
+    for line in lines:
+        closing = WorkUnit.from_json(line).closing
+        receipts += process_units(folder, [line]) if closing else [guarded(folder, line, work)]
+    return receipts
 
 
-def _process(run: Run, unit: Unit, line: str, blocks: int) -> dict[str, float]:
+def _process(run: Run, unit: WorkUnit, line: str, blocks: int) -> dict[str, float]:
     import dask.array as da
     from distributed import worker_client
 
     from skysub.background.blocks import fit_blocks
 
-    step, config = configured_step(run)
-    assert step.single_fit is not None
-    fit_config, ignored = step.single_fit.settings(config)
-    folder = str(run.folder)
+    link = working_chain_of(run)[unit.step]
+    assert link.step.single_fit is not None
+    fit_config, ignored = link.step.single_fit.settings(link.config)
+    folder, path = str(run.folder), unit.exposures[0].path
     started, clock = now(), time.perf_counter()
-    stamped = stamp(unit.path)
-    rows = _aligned_rows(unit.shape, fit_config, blocks)
+    stamped = stamp(path)
+    shape = unit.exposures[0].shape
+    rows = _aligned_rows(shape, fit_config, blocks)
     # new names each time: a task of an earlier attempt may still be around
     attempt = uuid.uuid4().hex
     shared = {
         "dtype": np.float32,
-        "chunks": (rows, unit.shape[1:]),
+        "chunks": (rows, shape[1:]),
         "folder": folder,
         "line": line,
         "attempt": attempt,
@@ -74,7 +82,7 @@ def _process(run: Run, unit: Unit, line: str, blocks: int) -> dict[str, float]:
         timings = {"background": time.perf_counter() - clock}
         clock = time.perf_counter()
         names = ["mask", "image", "variance"]
-        if run.record["products"]["pixels"] != "stored":
+        if storing_of(run).pixels != "stored":
             names.remove("variance")
         tasks = [
             client.submit(
@@ -85,22 +93,39 @@ def _process(run: Run, unit: Unit, line: str, blocks: int) -> dict[str, float]:
         written = dict(zip(names, client.gather(tasks), strict=True))
     timings["write"] = time.perf_counter() - clock
     clock = time.perf_counter()
-    crc = content_checksum(unit.path)
-    if stamp(unit.path) != stamped:
-        raise InputChangedError(f"{unit.path} changed while it was read: start the same command again")
+    crc = content_checksum(path)
+    if stamp(path) != stamped:
+        raise InputChangedError(f"{path} changed while it was read: start the same command again")
     timings["checksum"] = time.perf_counter() - clock
+    found = link.step.single_fit.findings(layer)
+    shards = {name: parts["shard"] for name, parts in written.items() if parts.get("shard")}
+    pixels = _pixels_of(run, unit)
+    record, kept = pixels.written(
+        written["mask"]["image"], shards, written["image"].get("pixels_crc32c"), written["image"]["preview"]
+    )
+    products, payload = {pixels.name: record}, {pixels.name: kept}
+    made = dict(found.products)
+    for product in link.step.outputs:
+        if product.name in made:
+            products[product.name], payload[product.name] = product.write(
+                slot_in(run, unit, unit.detector), made, storing_of(run)
+            )
     commit(
         run,
         unit,
-        step.single_fit.findings(layer),
-        image=written["mask"]["image"],
-        shards={name: parts["shard"] for name, parts in written.items() if parts.get("shard")},
+        found.findings(),
+        products=products,
+        payload=payload,
         crc32c=crc,
-        pixels_crc32c=written["image"].get("pixels_crc32c"),
         timings=timings,
         started=started,
     )
     return timings
+
+
+def _pixels_of(run: Run, unit: WorkUnit) -> Image:
+    """The image that the step makes."""
+    return next(each for each in chain_of(run)[unit.step].step.outputs if isinstance(each, Image))
 
 
 def _aligned_rows(shape: tuple[int, int], config: BackgroundConfig, blocks: int) -> tuple[int, ...]:
@@ -118,7 +143,8 @@ def _held(folder: str, line: str, attempt: str) -> VisitImage:
     visit_image = _HELD.get(attempt)
     if visit_image is None:
         _HELD.clear()
-        visit_image = _HELD[attempt] = read_input(run_at(folder), Unit.from_json(line))
+        unit = WorkUnit.from_json(line)
+        visit_image = _HELD[attempt] = read_file(run_at(folder), unit.exposures[0])
     return visit_image
 
 
@@ -141,16 +167,18 @@ def _rows(block_info: Any) -> slice:
 
 
 def _write_plane(folder: str, line: str, name: str, layer: Background, attempt: str) -> dict[str, Any]:
-    run, unit = run_at(folder), Unit.from_json(line)
+    run, unit = run_at(folder), WorkUnit.from_json(line)
     visit_image = _held(folder, line, attempt)
+    storing, slot, product = storing_of(run), slot_in(run, unit, unit.detector), _pixels_of(run, unit)
     if name == "mask":
         mask, planes = narrow_mask(visit_image.mask, visit_image.planes)
-        shard = write_product(run, unit, name, mask)
+        shard = product.write_plane(slot, name, mask, storing)
         return {"shard": shard, "image": described(visit_image, planes)}
     if name == "variance":
         pixels = visit_image.variance
-        return {} if pixels is None else {"shard": write_product(run, unit, name, pixels)}
-    subtracted = layer.subtract_from(visit_image.image)
-    if run.record["products"]["pixels"] != "stored":
-        return {"pixels_crc32c": pixels_checksum(subtracted)}
-    return {"shard": write_product(run, unit, name, subtracted)}
+        return {} if pixels is None else {"shard": product.write_plane(slot, name, pixels, storing)}
+    subtracted = visit_image.replace(image=layer.subtract_from(visit_image.image))
+    made = {"preview": product.previewed(subtracted)}
+    if storing.pixels != "stored":
+        return made | {"pixels_crc32c": pixels_checksum(subtracted.image)}
+    return made | {"shard": product.write_plane(slot, name, subtracted.image, storing)}

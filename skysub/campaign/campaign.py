@@ -6,37 +6,39 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skysub.campaign.context import configured_step
-from skysub.campaign.gather import stored_background
+from skysub.campaign.context import chain_of
+from skysub.campaign.current import Current, chain_names
+from skysub.campaign.figures import figures_of, markers_of, step_of
 from skysub.campaign.lookup import closest
-from skysub.campaign.status import current_units, read_status
-from skysub.campaign.steps import is_loaded, product_names
+from skysub.campaign.products.image import Image
+from skysub.campaign.products.table import Table, as_qtable
+from skysub.campaign.reading import Finished, entry_of
+from skysub.campaign.records import who
+from skysub.campaign.status import Looked, states_of, status_of, visit_status_of
+from skysub.campaign.steps import shipped_steps
 from skysub.campaign.store.address import place_at
-from skysub.campaign.store.arrays import read_plane
-from skysub.campaign.store.backgrounds import unpacked
-from skysub.campaign.store.objects import object_of
-from skysub.campaign.store.records import pixels_checksum, visit_image_fields
 from skysub.campaign.store.runs import existing_runs
-from skysub.campaign.unit import read_input
 from skysub.errors import NotDoneError
-from skysub.visit.image import VisitImage
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     import xarray
     from astropy.table import QTable
+    from astropy.wcs import WCS
 
     from skysub.background.model import BackgroundList
-    from skysub.campaign.status import Status
+    from skysub.campaign.current import VisitView
+    from skysub.campaign.products.base import Entry, Product
+    from skysub.campaign.records import Exposure, Marker
+    from skysub.campaign.status import Status, VisitStatus
+    from skysub.campaign.steps import Step
     from skysub.campaign.store.place import Place
-    from skysub.campaign.store.runs import Run, Unit
+    from skysub.campaign.store.runs import Run
+    from skysub.visit.image import VisitImage
 
 __all__ = ["Campaign", "open_campaign"]
-
-_FOUND = ("psf", "aperture_correction")
-"""Objects that the steps of skysub find."""
 
 
 def open_campaign(path: str | os.PathLike[str]) -> Campaign:
@@ -52,7 +54,7 @@ def open_campaign(path: str | os.PathLike[str]) -> Campaign:
     CampaignNotFoundError
         When there is no campaign.
     StoreVersionError
-        When it was written by a newer skysub.
+        When it was written by another version of skysub, whose layout is not known.
     """
     return Campaign(place_at(path))
 
@@ -60,156 +62,362 @@ def open_campaign(path: str | os.PathLike[str]) -> Campaign:
 class Campaign:
     """Products of a campaign. A unit counts as done when its marker is there; nothing else is read.
 
-    Where runs differ in settings or inputs, the newest run that plans a detector of a visit speaks for it.
-    What is planned is looked up when the campaign is opened; what is done, at each call.
+    Where runs differ in settings or inputs, the newest run that plans a unit speaks for it.
+    What visits there are is looked up when the campaign is opened, what is planned of one and what is done,
+    at each call; so a campaign of a million units is opened as fast as one of ten.
     """
 
     def __init__(self, path: Place) -> None:
         self.path = path
-        self._runs = existing_runs(path)
-        self._current = dict(sorted(current_units(self._runs).items()))
+        self._current = Current(existing_runs(path))
 
     def __repr__(self) -> str:
-        visits = len({visit for visit, _ in self._current})
-        return f"<Campaign {self.path}: {visits} visits, {len(self._current)} units, {len(self._runs)} runs>"
+        steps = " > ".join(chain_names(self._current.runs[-1]))
+        return f"<Campaign {self.path}: {steps}, {len(self._current.visits)} visits, {len(self.runs)} runs>"
 
     @property
     def runs(self) -> tuple[str, ...]:
         """Names of the runs, oldest first."""
-        return tuple(run.name for run in self._runs)
+        return tuple(run.name for run in self._current.runs)
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Names of the newest run's steps, in order."""
+        return tuple(chain_names(self._current.runs[-1]))
 
     def run_record(self, run: str | None = None) -> dict[str, Any]:
-        """Content of ``run.json`` of a run, the newest by default: step, settings, products, versions.
+        """Content of ``run.json`` of a run, the newest by default: steps, settings, products, versions.
 
         Raises
         ------
         NotDoneError
             When there is no such run.
         """
-        return self._run(run).record
+        return self._run(run).record.as_json()
 
     @property
-    def products(self) -> tuple[str, str]:
-        """Names of the pixels and of the background that the newest run makes."""
-        return product_names(self._runs[-1].record)
+    def products(self) -> tuple[str, ...]:
+        """Names of all products that the newest run makes, step by step."""
+        return tuple(chain_of(self._current.runs[-1]).products)
+
+    def kind(self, product: str) -> str:
+        """Kind of a product: "image", "background", "grid", "object" or "table".
+
+        Raises
+        ------
+        NotDoneError
+            When no run makes such a product.
+        """
+        return self.declared(product).kind
+
+    def belongs_to(self, product: str) -> str:
+        """What one value of a product is of: "detector" or "visit".
+
+        Raises
+        ------
+        NotDoneError
+            When no run makes such a product.
+        """
+        step, declared = self._declared(product)
+        return step.of(declared)
+
+    def declared(self, product: str) -> Product:
+        """A product as its step declares it.
+
+        Raises
+        ------
+        NotDoneError
+            When no run makes such a product.
+        """
+        return self._declared(product)[1]
 
     @property
     def visits(self) -> QTable:
-        """One row per visit: visit, band, exposure_time (s; NaN where unknown), detectors (a count)."""
+        """One row per visit: visit, band, exposure_time (s; NaN where unknown), detectors (a count).
+
+        Of a visit whose detectors have several bands, all stand there with commas between.
+        """
         from astropy.table import QTable
         from astropy.units import second
 
-        rows: dict[int, list[Unit]] = {}
-        for (visit, _), (unit, _) in self._current.items():
-            rows.setdefault(visit, []).append(unit)
-        times = [units[0].exposure_time for units in rows.values()]
+        bands, times, counts = [], [], []
+        for visit in self._current.visits:
+            naming = self._current.naming(int(visit))
+            run, row = naming[-1]
+            times.append(run.index.exposure_time[row])
+            if len(naming) == 1:
+                bands.append(run.index.band[row])
+                counts.append(run.index.detectors[row])
+                continue
+            view = self._view(int(visit))
+            bands.append(",".join(dict.fromkeys(each.band for each in view.exposures.values())))
+            counts.append(len(view.exposures))
         return QTable(
             {
-                "visit": np.array(list(rows), np.int64),
-                "band": [units[0].band for units in rows.values()],
-                "exposure_time": np.array([np.nan if t is None else t for t in times], np.float64) * second,
-                "detectors": np.array([len(units) for units in rows.values()], np.int64),
+                "visit": self._current.visits.copy(),
+                "band": bands,
+                "exposure_time": np.array(times, np.float64) * second,
+                "detectors": np.array(counts, np.int64),
             }
         )
 
     @property
     def units(self) -> list[tuple[int, int]]:
         """All planned (visit, detector), in order."""
-        return list(self._current)
+        return [(view.visit, detector) for view in self._current.views() for detector in view.exposures]
+
+    def detectors(self, visit: int) -> list[int]:
+        """Detectors of a visit, in order.
+
+        Raises
+        ------
+        NotDoneError
+            When there is no such visit.
+        """
+        return list(self._view(visit).exposures)
+
+    def exposure(self, visit: int, detector: int) -> Exposure:
+        """What is known of a detector of a visit without its pixels: band, exposure time, shape, path, unit.
+
+        Raises
+        ------
+        NotDoneError
+            When there is no such visit or detector.
+        """
+        self._check(visit, detector)
+        return self._view(visit).exposures[detector]
 
     def status(self) -> Status:
-        """Read what is done, failed (with reasons) and left."""
-        return read_status(self.path)
+        """Read what is done, failed (with reasons), waiting for what failed, and left."""
+        return status_of(self.path, Current(existing_runs(self.path)))
 
-    def marker(self, visit: int, detector: int) -> dict[str, Any]:
+    def visit_status(self, visit: int) -> VisitStatus:
+        """Read what is done, failed (with reasons), waiting for what failed, and left of one visit.
+
+        Raises
+        ------
+        NotDoneError
+            When there is no such visit.
+        """
+        return visit_status_of(self._view(visit))
+
+    def marker(self, visit: int, detector: int | None, step: str | None = None) -> dict[str, Any]:
         """Return the marker of a finished unit; docs/campaign.md lists its keys.
+
+        Parameters
+        ----------
+        detector
+            None for a step over visits.
+        step
+            By default the last one over detectors.
 
         Raises
         ------
         NotDoneError
             When the unit is not planned, not done yet, or failed; the message says which.
         """
-        unit, run = self._unit(visit, detector)
-        record = run.markers.of_detector(visit, detector)
-        if record is None:
-            raise NotDoneError(self._why_not(unit, run))
-        return record
+        found = self._finished(visit, detector, step)
+        return found.run.markers(found.step).with_payload(found.marker).as_json()
 
-    def markers(self) -> Iterator[tuple[int, int, dict[str, Any]]]:
-        """Go through (visit, detector, marker) of all finished units, visit by visit."""
-        last, records = ("", -1), {}
-        for (visit, detector), (_, run) in self._current.items():
-            if (run.name, visit) != last:
-                last, records = (run.name, visit), run.markers.of_visit(visit)
-            if detector in records:
-                yield visit, detector, records[detector]
+    def markers(
+        self, step: str | None = None, visits: Collection[int] | None = None
+    ) -> Iterator[tuple[int, int, dict[str, Any]]]:
+        """Go through (visit, detector, marker) of all finished units of a step, visit by visit.
 
-    def figures(self) -> QTable:
+        By default of the last step over detectors, and of all visits; the detector is None for a step over
+        visits.
+        """
+        for visit, detector, _, marker in markers_of(self._current, step, visits=visits, payload=True):
+            yield visit, detector, marker.as_json()  # type: ignore[misc]
+
+    def figures(
+        self,
+        step: str | None = None,
+        only: Collection[str] | None = None,
+        visits: Collection[int] | None = None,
+    ) -> QTable:
         """One row per finished unit: visit, detector, band, run, seconds, flags, and the step's figures.
 
-        A figure that a unit does not have is NaN (numbers) or an empty word; ``flags`` are names with
-        commas between; ``seconds`` is the unit's time on its worker.
+        Parameters
+        ----------
+        step
+            By default the last one over detectors of the newest run.
+        only
+            Figures that are wanted, which is faster where there are many units; all by default.
+        visits
+            Visits that are wanted; all by default.
+
+        Returns
+        -------
+        figures
+            A figure that a unit does not have is NaN (numbers) or an empty word; ``flags`` are names with
+            commas between; ``seconds`` is the unit's time on its worker.
         """
         from astropy.table import QTable
 
-        rows = []
-        for visit, detector, record in self.markers():
-            unit, run = self._current[visit, detector]
-            head = {"visit": visit, "detector": detector, "band": unit.band, "run": run.name}
-            head["seconds"] = sum(record["timings"].values())
-            head["flags"] = ",".join(record["flags"])
-            rows.append({**head, **record["figures"]})
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        return QTable({name: _column([row.get(name) for row in rows]) for name in names})
+        return QTable(figures_of(self._current, step or step_of(self._current), only, visits))
 
-    def visit_image(self, visit: int, detector: int) -> VisitImage:
+    def product(self, name: str, visit: int, detector: int | None = None) -> Any:
+        """Return any product of any step: a `skysub.VisitImage`, a background, an array, an object, a table.
+
+        Parameters
+        ----------
+        name
+            One of `products`.
+        detector
+            None for a product of a whole visit.
+
+        Returns
+        -------
+        value
+            None where the product is optional and was not made.
+
+        Raises
+        ------
+        NotDoneError
+            When no step makes such a product, or its unit is not done; the message says why.
+        InputChangedError
+            When pixels are made on demand, and the input is gone or another one.
+        """
+        step, product = self._declared(name)
+        of = step.of(product)
+        if (of == "visit") != (detector is None):
+            what = f"belongs to whole visits: give no detector, not {detector!r}"
+            raise NotDoneError(f"{name} {what if of == 'visit' else 'belongs to detectors: say of which'}")
+        if detector is not None:
+            self._check(visit, detector)
+        return self._finished(visit, None if step.scope == "visit" else detector, step.name).product(
+            name, detector
+        )
+
+    def table(
+        self,
+        name: str,
+        visit: int | None = None,
+        detector: int | None = None,
+        *,
+        columns: Collection[str] | None = None,
+    ) -> QTable:
+        """Return the rows of a table of all finished units, or of one visit or detector.
+
+        Parameters
+        ----------
+        columns
+            Those that are wanted; all by default.
+
+        Returns
+        -------
+        table
+            With the columns visit and detector in front; empty where nothing is done.
+
+        Raises
+        ------
+        NotDoneError
+            When no step makes such a table, or what is asked for is not done.
+        """
+        step, product = self._declared(name)
+        if not isinstance(product, Table):
+            raise NotDoneError(f"{name} is no table, but {product.kind}: `product` returns it")
+        wanted = None if columns is None else list(dict.fromkeys(["visit", "detector", *columns]))
+        whole = step.of(product) == "visit"
+        if visit is not None and (detector is not None or whole):
+            found = [self._finished(visit, None if step.scope == "visit" else detector, step.name)]
+        else:
+            views = self._current.views() if visit is None else iter([self._view(visit)])
+            found = [each for view in views for each in self._all_finished(view, step.name)]
+        parts = []
+        for each in found:
+            along: list[int | None] = [detector]
+            record = each.marker.products.get(name)
+            if isinstance(record, dict) and "each" in record and detector is None:
+                along = [int(number) for number in record["each"]]
+            for number in along:
+                marker = each.run.markers(each.step).with_payload(each.marker)
+                entry = entry_of(each.run, each.plan, marker, name, number)
+                if entry is not None:
+                    parts.append(product.arrow(entry, wanted))
+        if not parts:
+            from astropy.table import QTable
+
+            return QTable()
+        import pyarrow as pa
+
+        return as_qtable(pa.concat_tables(parts, promote_options="default"))
+
+    def visit_image(self, visit: int, detector: int, product: str | None = None) -> VisitImage:
         """Return the pixels that a unit made, with mask, variance and what is known about them.
 
         Where the recipe says ``pixels: on_demand``, image and variance are made from the input again,
         with the same bits as those that would have been stored.
 
+        Parameters
+        ----------
+        product
+            Which image; by default that of the last step that makes one.
+
         Raises
         ------
         NotDoneError
-            When the unit is not done.
+            When the unit is not done, or no step makes images.
         InputChangedError
             When pixels are made on demand, and the input is gone or another one.
         """
-        unit, run = self._unit(visit, detector)
-        record = self.marker(visit, detector)
-        product, _ = product_names(run.record)
-        index = (unit.visit_index, unit.detector_index)
-        has_variance = record["image"]["has_variance"]
-        if run.record["products"]["pixels"] == "stored":
-            image = read_plane(run.images, product, "image", index, unit.shape)
-            variance = (
-                read_plane(run.images, product, "variance", index, unit.shape) if has_variance else None
-            )
-        else:
-            image, variance = self._made_again(run, unit, record)
-        return VisitImage(
-            image=image,
-            mask=read_plane(run.images, product, "mask", index, unit.shape),
-            variance=variance,
-            visit=visit,
-            detector=detector,
-            path=unit.path,
-            psf=object_of(record["objects"].get("psf")),
-            **visit_image_fields(record["image"]),
-        )
+        image: VisitImage = self.product(product or self._image(visit, detector), visit, detector)
+        path = self._view(visit).exposures[detector].path
+        return image.replace(path=path)
 
-    def mask(self, visit: int, detector: int) -> np.ndarray[Any, np.dtype[np.int32]]:
-        """Return the mask (ny, nx) int32 alone; the marker's ``image.planes`` names its bits.
+    def mask(
+        self, visit: int, detector: int, product: str | None = None
+    ) -> np.ndarray[Any, np.dtype[np.int32]]:
+        """Return the mask (ny, nx) int32 of an image alone; its record in the marker names its bits.
 
         Raises
         ------
         NotDoneError
-            When the unit is not done.
+            When the unit is not done, or no step makes images.
         """
-        unit, run = self._unit(visit, detector)
-        self.marker(visit, detector)
-        index = (unit.visit_index, unit.detector_index)
-        return read_plane(run.images, product_names(run.record)[0], "mask", index, unit.shape)
+        image, entry = self._image_entry(visit, detector, product)
+        return image.plane(entry, "mask")
+
+    def preview(
+        self, visit: int, detector: int, product: str | None = None
+    ) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
+        """Return small pictures of an image, which its worker made, without reading any of its pixels.
+
+        Returns
+        -------
+        preview
+            Arrays (gy, gx) float32 by name, 56 cells along the longer side at most: "image" and "residual"
+            in the image's unit, "sources" and "defects" as shares of masked pixels.
+
+        Raises
+        ------
+        NotDoneError
+            When the unit is not done, or no step makes images.
+        """
+        image, entry = self._image_entry(visit, detector, product)
+        return image.preview(entry)
+
+    def image_record(self, visit: int, detector: int, product: str | None = None) -> dict[str, Any]:
+        """What the marker says of an image: unit, planes and their bits, has_variance, band, notes and so on.
+
+        Raises
+        ------
+        NotDoneError
+            When the unit is not done, or no step makes images.
+        """
+        return dict(self._image_entry(visit, detector, product)[1].record)
+
+    def wcs(self, visit: int, detector: int, product: str | None = None) -> WCS | None:
+        """Return the world coordinates of an image without reading its pixels; None where it has none.
+
+        Raises
+        ------
+        NotDoneError
+            When the unit is not done, or no step makes images.
+        """
+        image, entry = self._image_entry(visit, detector, product)
+        return image.wcs(entry)
 
     def background(self, product: str, visit: int, detector: int) -> BackgroundList:
         """Return the layers of background that were subtracted from a detector.
@@ -224,11 +432,7 @@ class Campaign:
         NotDoneError
             When the campaign does not make such a product, or the unit is not done.
         """
-        unit, run = self._unit(visit, detector)
-        _, made = product_names(run.record)
-        if product != made:
-            raise NotDoneError(f"run {run.name} makes no {product!r}; its background is {made!r}")
-        return stored_background(run, self.marker(visit, detector), (unit.visit_index, unit.detector_index))
+        return self._of_kind("background", product, visit, detector)  # type: ignore[no-any-return]
 
     def map(self, name: str, visit: int, detector: int) -> np.ndarray[Any, Any]:
         """Return a small array over a detector that its step made, such as "noise" (gy, gx).
@@ -236,14 +440,12 @@ class Campaign:
         Raises
         ------
         NotDoneError
-            When the unit is not done, or its step makes no such map; the message lists those it makes.
+            When the unit is not done, or its step made no such map; the message lists those it makes.
         """
-        maps = self.marker(visit, detector)["maps"]
-        if name not in maps:
-            raise NotDoneError(
-                f"visit {visit} detector {detector} has no map {name!r}; it has: {', '.join(maps) or 'none'}"
-            )
-        return unpacked(maps[name])
+        value = self._of_kind("grid", name, visit, detector)
+        if value is None:
+            raise NotDoneError(f"{who(visit, detector)} has no map {name!r}")
+        return value  # type: ignore[no-any-return]
 
     def found(self, name: str, visit: int, detector: int) -> Any:
         """Return an object that a step found: "psf" or "aperture_correction"; None where it found none.
@@ -253,11 +455,19 @@ class Campaign:
         NotDoneError
             When the unit is not done, or no step finds objects of that name; the message lists the names.
         """
-        objects = self.marker(visit, detector)["objects"]
-        known = sorted({*objects, *_FOUND})
+        made = {
+            each: product.kind
+            for run in self._current.runs
+            for each, product in chain_of(run).products.items()
+        }
+        shipped = {each.name: each.kind for step in shipped_steps().values() for each in step.outputs}
+        known = sorted(each for each, kind in {**shipped, **made}.items() if kind == "object")
         if name not in known:
             raise NotDoneError(f"no step finds {name!r}{closest(name, known)}; known: {', '.join(known)}")
-        return object_of(objects.get(name))
+        if name not in made:
+            self._finished(visit, detector, None)
+            return None
+        return self.product(name, visit, detector)
 
     def open_dataset(self, product: str, run: str | None = None) -> xarray.Dataset:
         """Open the Zarr arrays of a product with xarray, lazily: dimensions, units and coordinates by name.
@@ -265,9 +475,8 @@ class Campaign:
         Parameters
         ----------
         product
-            "preliminary_visit_image": image, mask, variance (visit, detector, y, x); or
-            "preliminary_visit_image_background": mean, error, count, usable (visit, detector, layer, gy,
-            gx), coefficients and covariance. `products` names both.
+            An image: image, mask, variance (visit, detector, y, x); or a background: mean, error, count,
+            usable (visit, detector, layer, gy, gx), coefficients and covariance. `products` names them.
         run
             Name of one run whose arrays are opened; by default each detector comes from the run that speaks
             for it. Where those are several, the arrays are Dask's, one chunk per detector.
@@ -284,70 +493,126 @@ class Campaign:
         Raises
         ------
         NotDoneError
-            When the run makes no such product.
+            When the run makes no such product, or one that has no arrays.
         """
         from skysub.campaign.dataset import open_current, open_dataset
 
         return open_current(self._current, product) if run is None else open_dataset(self._run(run), product)
 
     def _run(self, name: str | None) -> Run:
-        for run in reversed(self._runs):
+        for run in reversed(self._current.runs):
             if name in {None, run.name}:
                 return run
         raise NotDoneError(f"there is no run {name!r}; the runs are {', '.join(self.runs)}")
 
-    def _unit(self, visit: int, detector: int) -> tuple[Unit, Run]:
+    def _declared(self, name: str) -> tuple[Step, Product]:
+        """The newest step that makes a product, and the product."""
+        known: dict[str, None] = {}
+        for run in reversed(self._current.runs):
+            chain = chain_of(run)
+            if name in chain.makers:
+                return chain[chain.makers[name]].step, chain.products[name]
+            known |= dict.fromkeys(chain.products)
+        last = self._current.runs[-1].name
+        raise NotDoneError(
+            f"run {last} makes no {name!r}{closest(name, list(known))}; its products are {', '.join(known)}"
+        )
+
+    def _of_kind(self, kind: str, name: str, visit: int, detector: int) -> Any:
+        made = chain_of(self._current.runs[-1]).products
+        if name not in made or made[name].kind != kind:
+            known = [each for each, product in made.items() if product.kind == kind]
+            raise NotDoneError(
+                f"run {self._current.runs[-1].name} makes no {name!r}{closest(name, known)}; "
+                f"of kind {kind} it makes: {', '.join(known) or 'none'}"
+            )
+        return self.product(name, visit, detector)
+
+    def _image(self, visit: int, detector: int) -> str:
+        """Name of the last image that is made of a detector."""
+        self._check(visit, detector)
+        chain = chain_of(self._view(visit).newest[detector])
+        images = [name for name, product in chain.products.items() if isinstance(product, Image)]
+        if not images:
+            raise NotDoneError(
+                f"no step of {', '.join(chain.names)} makes images; `product` returns what they make"
+            )
+        return images[-1]
+
+    def _check(self, visit: int, detector: int | None) -> None:
         for name, number in (("visit", visit), ("detector", detector)):
+            if number is None and name == "detector":
+                continue
             if isinstance(number, bool) or not isinstance(number, (int, np.integer)):
                 raise NotDoneError(f"{name} must be a whole number, as in units, not {number!r}")
-        found = self._current.get((visit, detector))
-        if found is None:
-            detectors = [each for number, each in self._current if number == visit]
-            have = f"its detectors are {_listed(detectors)}" if detectors else "there is no such visit"
-            raise NotDoneError(f"visit {visit} detector {detector} is not part of {self.path}: {have}")
-        return found
+        view = self._current.view(int(visit))
+        if view is None or (detector is not None and detector not in view.exposures):
+            have = f"its detectors are {_listed(list(view.exposures))}" if view else "there is no such visit"
+            raise NotDoneError(f"{who(visit, detector)} is not part of {self.path}: {have}")
 
-    def _why_not(self, unit: Unit, run: Run) -> str:
-        who = f"visit {unit.visit} detector {unit.detector}"
-        failed = run.markers.failures(unit.visit).get(unit.detector)
-        if failed is not None:
-            return f"{who} failed: {unit.path}: {unit.reason(failed['message'])}"
-        return f"{who} is not done yet: `skysub run` continues"
+    def _view(self, visit: int) -> VisitView:
+        self._check(visit, None)
+        view = self._current.view(int(visit))
+        assert view is not None
+        return view
 
-    def _made_again(self, run: Run, unit: Unit, record: dict[str, Any]) -> tuple[Any, Any]:
-        """Image and variance of a unit, from its input."""
-        visit_image = read_input(run, unit)
-        image = visit_image.image
-        for layer in stored_background(run, record, (unit.visit_index, unit.detector_index)):
-            image = layer.subtract_from(image)
-        if pixels_checksum(image) == record["pixels_crc32c"]:
-            return image, visit_image.variance
-        # the step did more to the pixels than subtract
-        if not is_loaded(run.record["step"]):
+    def _finished(self, visit: int, detector: int | None, step: str | None) -> Finished:
+        """A unit that is done.
+
+        Raises
+        ------
+        NotDoneError
+            When it is not; the message says why.
+        """
+        self._check(visit, detector)
+        view = self._view(visit)
+        name = step
+        if name is None:
+            run = self._current.runs[-1] if detector is None else view.newest[int(detector)]
+            name = step_of(self._current, run)
+        speaker = view.units.get(name, {}).get(detector)
+        if speaker is None:
+            known = ", ".join(view.units)
             raise NotDoneError(
-                f"the pixels of visit {unit.visit} detector {unit.detector} are made by the step "
-                f"{run.record['step']!r}, which a store alone cannot make skysub import: import its module "
-                "first, if you trust it"
+                f"{who(visit, detector)} has nothing planned of {name}; planned are steps {known}"
             )
-        step, config = configured_step(run)
-        made = step.work(visit_image, config).visit_image
-        if pixels_checksum(made.image) != record["pixels_crc32c"]:
-            who = f"visit {unit.visit} detector {unit.detector}"
-            raise NotDoneError(
-                f"the pixels of {who} cannot be made again bit for bit: "
-                f"skysub {record['versions']['skysub']} made them; run the campaign again with this version"
-            )
-        return made.image, made.variance
+        marker = speaker.run.markers(name).of_unit(int(visit), detector)
+        if marker is None:
+            raise NotDoneError(self._why_not(view, name, detector))
+        return Finished(speaker.run, speaker.plan, name, detector, marker)
 
+    def _image_entry(self, visit: int, detector: int, product: str | None) -> tuple[Image, Entry]:
+        name = product or self._image(visit, detector)
+        step, image = self._declared(name)
+        if not isinstance(image, Image):
+            raise NotDoneError(f"{name} is no image, but {image.kind}")
+        found = self._finished(visit, None if step.scope == "visit" else detector, step.name)
+        marker = found.run.markers(found.step).with_payload(found.marker)
+        entry = entry_of(found.run, found.plan, marker, name, detector)
+        if entry is None:
+            raise NotDoneError(f"{who(visit, detector)} has no {name}: its step left it out")
+        return image, entry
 
-def _column(values: list[Any]) -> Any:
-    if all(isinstance(value, str) or value is None for value in values) and any(values):
-        return [value or "" for value in values]
-    if all(isinstance(value, int) for value in values):
-        return np.array(values, np.int64)
-    if all(isinstance(value, (int, float)) or value is None for value in values):
-        return np.array([np.nan if value is None else value for value in values], np.float64)
-    return ["" if value is None else str(value) for value in values]
+    def _all_finished(self, view: VisitView, step: str) -> Iterator[Finished]:
+        read: dict[str, dict[int | None, Marker]] = {}
+        for detector, speaker in view.units.get(step, {}).items():
+            run = speaker.run
+            if run.name not in read:
+                read[run.name] = run.markers(step).of_visit(view.visit)
+            marker = read[run.name].get(detector)
+            if marker is not None:
+                yield Finished(run, speaker.plan, step, detector, marker)
+
+    def _why_not(self, view: VisitView, step: str, detector: int | None) -> str:
+        states, failures = states_of(view, Looked())
+        state = states[step][detector]
+        of = f"{who(view.visit, detector)}{f', {step},' if len(view.units) > 1 else ''}"
+        if state == "failed":
+            failure = next(each for each in failures if (each.step, each.detector) == (step, detector))
+            return f"{of} failed: {failure.path + ': ' if failure.path else ''}{failure.message}"
+        if state.startswith("waiting"):
+            return f"{of} is {state}"
+        return f"{of} is not done yet: `skysub run` continues"
 
 
 def _listed(numbers: list[int], most: int = 12) -> str:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skysub.campaign.steps import product_names
+from skysub.campaign.context import chain_of
+from skysub.campaign.reading import entry_of
 from skysub.campaign.store.address import place_at
 from skysub.campaign.store.arrays import read_block
 from skysub.errors import MissingPackageError, NotDoneError, how_to_install
@@ -18,13 +19,15 @@ if TYPE_CHECKING:
     import xarray
     from numpy.typing import NDArray
 
+    from skysub.campaign.current import Current
+    from skysub.campaign.records import VisitPlan
     from skysub.campaign.store.place import Place
-    from skysub.campaign.store.runs import Run, Unit
+    from skysub.campaign.store.runs import Run
 
 __all__ = ["open_current", "open_dataset"]
 
 
-def open_current(current: Mapping[tuple[int, int], tuple[Unit, Run]], product: str) -> xarray.Dataset:
+def open_current(current: Current, product: str) -> xarray.Dataset:
     """Open one product of all units, each from the run that speaks for it.
 
     Where one run speaks for all of them this is `open_dataset`. Else the arrays are Dask's, with one chunk
@@ -33,13 +36,22 @@ def open_current(current: Mapping[tuple[int, int], tuple[Unit, Run]], product: s
     Raises
     ------
     NotDoneError
-        When no run makes such a product.
+        When no run makes such a product, or it has no arrays.
     """
-    runs = {run.name: run for _, run in current.values()}
-    making = {name: run for name, run in runs.items() if product in _stores(run)}
-    if len(runs) == 1 or not making:
-        return open_dataset(runs[max(runs)], product)
-    return _combined({key: held for key, held in current.items() if held[1].name in making}, product)
+    making = [run for run in current.runs if product in chain_of(run).makers]
+    if len(making) < 2:
+        return open_dataset(making[0] if making else current.runs[-1], product)
+    held: dict[tuple[int, int], tuple[VisitPlan, Run]] = {}
+    for view in current.views():
+        for detector in view.exposures:
+            for step, units in view.units.items():
+                speaker = units.get(detector, units.get(None))
+                if speaker is not None and chain_of(speaker.run).makers.get(product) == step:
+                    held[view.visit, detector] = (speaker.plan, speaker.run)
+    runs = {run.name: run for _, run in held.values()}
+    if len(runs) == 1:
+        return open_dataset(next(iter(runs.values())), product)
+    return _combined(held, product)
 
 
 def open_dataset(run: Run, product: str) -> xarray.Dataset:
@@ -48,16 +60,17 @@ def open_dataset(run: Run, product: str) -> xarray.Dataset:
     Raises
     ------
     NotDoneError
-        When the run makes no such product.
+        When the run makes no such product, or it has no arrays.
     MissingPackageError
         When xarray is not installed.
     """
     xr = _xarray()
-    stores = _stores(run)
-    if product not in stores:
-        raise NotDoneError(f"run {run.name} makes no {product!r}; it makes {' and '.join(stores)}")
+    chain = chain_of(run)
+    if product not in chain.makers:
+        raise NotDoneError(f"run {run.name} makes no {product!r}; it makes {' and '.join(chain.products)}")
+    step = chain.makers[product]
     dataset = xr.open_zarr(
-        stores[product].zarr_store(),
+        _store(run, product).zarr_store(),
         group=product,
         consolidated=False,
         zarr_format=3,
@@ -65,24 +78,29 @@ def open_dataset(run: Run, product: str) -> xarray.Dataset:
         mask_and_scale=False,
     )
     visits, detectors = dataset["visit"].to_numpy(), dataset["detector"].to_numpy()
-    visit_at = {int(visit): i for i, visit in enumerate(visits)}
     detector_at = {int(detector): i for i, detector in enumerate(detectors)}
     done = np.zeros((len(visits), len(detectors)), bool)
     bands = [""] * len(visits)
-    gathered = run.markers.gathered()
+    markers = run.markers(step)
+    finished = markers.finished()
     seen: tuple[int, int] | None = None
-    for visit, units in run.visits():
-        bands[visit_at[visit]] = units[0].band
-        detectors_of = [unit.detector for unit in units]
-        for detector in detectors_of if visit in gathered else run.markers.done(visit, detectors_of):
-            done[visit_at[visit], detector_at[detector]] = True
-            seen = seen or (visit, detector)
+    for plan in run.plans():
+        if plan.index < 0:
+            continue
+        bands[plan.index] = plan.band
+        named = plan.steps.get(step)
+        own = [] if named is None else named.own
+        there = set(own) if plan.visit in finished else markers.done(plan.visit, own)
+        for detector in plan.exposures:
+            if detector in there or None in there:
+                done[plan.index, detector_at[detector]] = True
+                seen = seen or (plan.visit, detector)
     opened: xarray.Dataset = dataset.assign_coords(
         band=("visit", np.array(bands, dtype=str)),
         done=(("visit", "detector"), done),
     )
     if "mask" in opened and seen is not None:
-        opened["mask"].attrs |= _flags(run, *seen)
+        opened["mask"].attrs |= _flags(run, product, *seen)
     return opened
 
 
@@ -96,15 +114,24 @@ def _xarray() -> Any:
     return xr
 
 
-def _stores(run: Run) -> dict[str, Place]:
-    pixels, background = product_names(run.record)
-    return {pixels: run.images, background: run.backgrounds}
+def _store(run: Run, product: str) -> Place:
+    declared = chain_of(run).products[product]
+    store = declared.store(run)
+    if store is None:
+        raise NotDoneError(
+            f"{product} is of kind {declared.kind}, which has no arrays: campaign.product returns it"
+        )
+    return store
 
 
-def _flags(run: Run, visit: int, detector: int) -> dict[str, Any]:
+def _flags(run: Run, product: str, visit: int, detector: int) -> dict[str, Any]:
     """Mask planes of a finished detector, as CF has them."""
-    record = run.markers.of_detector(visit, detector)
-    planes = record["image"]["planes"] if record else {}
+    chain = chain_of(run)
+    step = chain.makers[product]
+    plan = run.plan_of(visit)
+    marker = run.markers(step).of_unit(visit, None if chain[step].scope == "visit" else detector)
+    entry = None if plan is None or marker is None else entry_of(run, plan, marker, product, detector)
+    planes = entry.record["planes"] if entry is not None else {}
     return {
         "flag_masks": [1 << bit for bit in planes.values()],
         "flag_meanings": " ".join(planes),
@@ -112,21 +139,21 @@ def _flags(run: Run, visit: int, detector: int) -> dict[str, Any]:
     }
 
 
-def _combined(held: Mapping[tuple[int, int], tuple[Unit, Run]], product: str) -> xarray.Dataset:
+def _combined(held: Mapping[tuple[int, int], tuple[VisitPlan, Run]], product: str) -> xarray.Dataset:
     import dask.array as da
 
     xr = _xarray()
     runs = {run.name: run for _, run in held.values()}
     parts = {name: open_dataset(run, product) for name, run in sorted(runs.items())}
-    folders = {name: str(_stores(run)[product].absolute()) for name, run in runs.items()}
+    folders = {name: str(_store(run, product).absolute()) for name, run in runs.items()}
     visits, detectors = (sorted({key[axis] for key in held}) for axis in (0, 1))
-    bands = {unit.visit: unit.band for unit, _ in held.values()}
+    bands = {plan.visit: plan.band for plan, _ in held.values()}
     done = np.zeros((len(visits), len(detectors)), bool)
     table: dict[tuple[int, int], tuple[str, str, int, int]] = {}
     made = {name: part["done"].to_numpy() for name, part in parts.items()}
     visit_at, detector_at = ({n: i for i, n in enumerate(along)} for along in (visits, detectors))
-    for (visit, detector), (unit, run) in held.items():
-        inner = (unit.visit_index, unit.detector_index)
+    for (visit, detector), (plan, run) in held.items():
+        inner = (plan.index, plan.places[detector])
         if made[run.name][inner]:
             place = visit_at[visit], detector_at[detector]
             done[place] = True

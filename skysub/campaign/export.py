@@ -1,20 +1,21 @@
-"""Products of a campaign as FITS files that other tools open."""
+"""Products of a campaign as files that other tools open: each kind of product has its own."""
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from skysub.campaign.campaign import open_campaign
+from skysub.campaign.records import who
 from skysub.campaign.store.address import place_at
 from skysub.campaign.store.place import writing
 from skysub.errors import InputChangedError, InvalidImageError, LayoutError, NotDoneError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Collection
-    from pathlib import Path
+    from collections.abc import Collection, Iterator
+
+    from skysub.campaign.campaign import Campaign
 
 __all__ = ["Exported", "export_products"]
 
@@ -40,6 +41,9 @@ def export_products(
 ) -> Exported:
     """Write products as ``FOLDER/PRODUCT/VISIT/PRODUCT_VISIT_DETECTOR.fits``; files there are replaced.
 
+    Images, backgrounds and small arrays become FITS, tables Parquet, objects JSON; what belongs to whole
+    visits has no detector in its name.
+
     Parameters
     ----------
     folder
@@ -47,7 +51,7 @@ def export_products(
     products
         Names, as `Campaign.products` has them; all by default.
     visits, detectors
-        Which ones; all by default.
+        Which ones; all by default. Products of whole visits are exported whichever detectors are chosen.
 
     Raises
     ------
@@ -56,41 +60,55 @@ def export_products(
     OutputError
         When the folder cannot be written.
     """
-    import skysub
-
     campaign, target = open_campaign(output), place_at(folder)
-    pixels, background = campaign.products
     chosen = list(campaign.products if products is None else products)
     for product in chosen:
         if product not in campaign.products:
-            raise NotDoneError(f"{output} has no product {product!r}; it has {pixels} and {background}")
-    units = [
-        (visit, detector)
-        for visit, detector in campaign.units
-        if (visits is None or visit in visits) and (detectors is None or detector in detectors)
-    ]
-    if not units:
-        raise NotDoneError(f"{output} has no such visit or detector; `skysub status {output}` lists them")
+            raise NotDoneError(
+                f"{output} has no product {product!r}; it has {' and '.join(campaign.products)}"
+            )
     written, missing = 0, []
-    for visit, detector in units:
-        try:
-            campaign.marker(visit, detector)
-            for product in chosen:
-                write: Callable[[Path], object]
-                if product == pixels:
-                    write = functools.partial(
-                        skysub.write_visit_image,
-                        campaign.visit_image(visit, detector),
-                        compression=compression,
-                    )
-                else:
-                    write = functools.partial(
-                        skysub.write_background, campaign.background(product, visit, detector)
-                    )
+    some = False
+    for number in campaign.visits["visit"]:
+        visit = int(number)
+        if visits is not None and visit not in visits:
+            continue
+        along = [each for each in campaign.detectors(visit) if detectors is None or each in detectors]
+        some = some or bool(along)
+        for product, detector in _slots(campaign, chosen, along):
+            try:
+                value = (
+                    campaign.visit_image(visit, detector, product)
+                    if detector is not None and campaign.kind(product) == "image"
+                    else campaign.product(product, visit, detector)
+                )
+                if value is None:
+                    continue
+                declared = campaign.declared(product)
+                words = [product, str(visit), *([] if detector is None else [str(detector)])]
+                place = target / product / str(visit) / f"{'_'.join(words)}.{declared.suffix}"
                 with writing(target):
-                    (target / product / str(visit) / f"{product}_{visit}_{detector}.fits").put_by(write)
+                    place.put_by(declared.exporter(value, {"compression": compression}))
                 written += 1
-        # one that cannot be written for what it holds leaves the others
-        except (NotDoneError, InvalidImageError, LayoutError, InputChangedError) as error:
-            missing.append(str(error))
+            # one that cannot be written for what it holds leaves the others
+            except NotDoneError as error:
+                if str(error) not in missing:
+                    missing.append(str(error))
+            except (InvalidImageError, LayoutError, InputChangedError) as error:
+                missing.append(f"{who(visit, detector)}, {product}: {error}")
+    if not some:
+        raise NotDoneError(f"{output} has no such visit or detector; `skysub status {output}` lists them")
     return Exported(written, tuple(missing))
+
+
+def _slots(
+    campaign: Campaign, products: Collection[str], detectors: list[int]
+) -> Iterator[tuple[str, int | None]]:
+    """Products and detectors of one visit, those of a detector together."""
+    for detector in detectors:
+        for product in products:
+            if campaign.belongs_to(product) == "detector":
+                yield product, detector
+    for product in products:
+        if detectors and campaign.belongs_to(product) != "detector":
+            yield product, None

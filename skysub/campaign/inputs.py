@@ -5,22 +5,26 @@ from __future__ import annotations
 import csv
 import dataclasses
 import glob
+import itertools
 import math
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skysub.campaign.recipe import built
+from skysub.campaign.input_index import InputIndex
+from skysub.campaign.recipe import built, short_hash
+from skysub.campaign.records import Exposure
 from skysub.campaign.store.local import checksum
-from skysub.campaign.store.runs import Unit
 from skysub.errors import InputChangedError, InputsError, SkysubError
 from skysub.text import printable
 from skysub.visit.ingest import IngestMap
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from concurrent.futures import Future
 
     from skysub.campaign.recipe import Source
 
@@ -35,6 +39,15 @@ __all__ = [
 ]
 
 
+_AT_ONCE = 8
+"""Files that are looked at at once: most of the time goes into waiting for a file system."""
+
+_BATCH = 512
+"""Files that are gone through together."""
+
+_DECAM = re.compile(r"_(oo|op|os)i_")
+
+
 @dataclass(frozen=True, slots=True)
 class Unreadable:
     """An input file that cannot be planned, and why."""
@@ -43,10 +56,12 @@ class Unreadable:
     reason: str
 
 
-def found_inputs(sources: Sequence[Source]) -> Iterator[Unit | Unreadable]:
-    """Open the headers of all input files, in the order of the sources and of their names.
+def found_inputs(
+    sources: Sequence[Source], index: InputIndex | None = None
+) -> Iterator[Exposure | Unreadable]:
+    """Open the headers of all input files, several at once, in the order of the sources and of their names.
 
-    Units have no key and no place yet.
+    ``index`` knows what headers said before; files that it knows and that have not changed stay closed.
 
     Raises
     ------
@@ -56,9 +71,63 @@ def found_inputs(sources: Sequence[Source]) -> Iterator[Unit | Unreadable]:
     """
     if not sources:
         raise InputsError("the recipe names no inputs: give --inputs 'raw/*.fits', or inputs: in the recipe")
-    for number, (source, ingest) in enumerate(zip(sources, ingest_maps(sources), strict=True)):
-        for path, known in _paths(source):
-            yield from _look(path, known, number, ingest)
+    known_files = index or InputIndex(None, keep=False)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for number, (source, ingest) in enumerate(zip(sources, ingest_maps(sources), strict=True)):
+            paths = iter(_paths(source))
+            while batch := list(itertools.islice(paths, _BATCH)):
+                yield from _looked_at(pool, batch, _Mapping(number, ingest, short_hash(ingest)), known_files)
+
+
+@dataclass(frozen=True)
+class _Mapping:
+    source: int
+    ingest: IngestMap
+    name: str
+
+    def word(self, known: dict[str, Any]) -> str:
+        """Name of the mapping together with what is known without headers."""
+        return f"{self.name} {known}" if known else self.name
+
+
+def _looked_at(
+    pool: ThreadPoolExecutor,
+    batch: list[tuple[str, dict[str, Any]]],
+    mapping: _Mapping,
+    index: InputIndex,
+) -> Iterator[Exposure | Unreadable]:
+    pieces = [batch[i::_AT_ONCE] for i in range(_AT_ONCE)]
+    stamps: list[tuple[int, int] | None] = [None] * len(batch)
+    for i, found in enumerate(pool.map(_stamps, pieces)):
+        stamps[i::_AT_ONCE] = found
+    looking: dict[int, Future[list[Exposure | Unreadable]]] = {}
+    kept: dict[int, list[Exposure]] = {}
+    for i, ((path, known), stamped) in enumerate(zip(batch, stamps, strict=True)):
+        exposures = None if stamped is None else index.find(path, mapping.word(known), stamped)
+        if exposures is None:
+            looking[i] = pool.submit(_look, path, known, mapping.source, mapping.ingest)
+        else:
+            kept[i] = [dataclasses.replace(each, source=mapping.source) for each in exposures]
+    for i, (path, known) in enumerate(batch):
+        if i in kept:
+            yield from kept[i]
+            continue
+        seen = looking[i].result()
+        sound = [each for each in seen if isinstance(each, Exposure)]
+        stamped = stamps[i]
+        if stamped is not None and sound and len(sound) == len(seen):
+            index.add(path, mapping.word(known), stamped, sound)
+        yield from seen
+
+
+def _stamps(batch: list[tuple[str, dict[str, Any]]]) -> list[tuple[int, int] | None]:
+    found: list[tuple[int, int] | None] = []
+    for path, _ in batch:
+        try:
+            found.append(stamp(path))
+        except (InputChangedError, OSError):
+            found.append(None)
+    return found
 
 
 def ingest_maps(sources: Sequence[Source]) -> list[IngestMap]:
@@ -115,6 +184,8 @@ def is_unchanged(path: str, planned: tuple[int, int], *, was: str | None = None)
 
 def _files(path: str) -> list[str]:
     """The input, and the files beside it that belong to it: DECam keeps quality and weight in their own."""
+    if not _DECAM.search(path):
+        return [path]
     main = Path(path)
     beside = [main.with_name(re.sub(r"_(oo|op|os)i_", rf"_\1{kind}_", main.name)) for kind in "dw"]
     return [path, *(str(each) for each in beside if each != main and each.exists())]
@@ -248,29 +319,25 @@ def _table(path: Path, kind: str) -> Iterator[dict[str, str]]:
         yield {name: str(row[name]) for name in table.colnames}
 
 
-def _look(path: str, known: dict[str, Any], number: int, ingest: IngestMap) -> Iterator[Unit | Unreadable]:
+def _look(path: str, known: dict[str, Any], number: int, ingest: IngestMap) -> list[Exposure | Unreadable]:
     from skysub.visit.fits.read import read_visit_headers
 
     try:
         size, mtime_ns = stamp(path)
         headers = read_visit_headers(path, known_ingest(ingest, known.items()))
     except InputChangedError:
-        yield Unreadable(path, "there is no such file")
-        return
+        return [Unreadable(path, "there is no such file")]
     except (SkysubError, OSError) as error:
-        yield Unreadable(path, str(error).removeprefix(f"{printable(path)}: "))
-        return
+        return [Unreadable(path, str(error).removeprefix(f"{printable(path)}: "))]
     # one strange file must not keep the others from being planned
     except Exception as error:  # noqa: BLE001
-        yield Unreadable(path, printable(f"{type(error).__name__}: {error}"))
-        return
-    for header in headers:
-        exposure_time = header.exposure_time
-        yield Unit(
+        return [Unreadable(path, printable(f"{type(error).__name__}: {error}"))]
+    return [
+        Exposure(
             visit=header.visit,
             detector=header.detector,
             band=header.band,
-            exposure_time=exposure_time if math.isfinite(exposure_time) else None,
+            exposure_time=header.exposure_time if math.isfinite(header.exposure_time) else None,
             unit=header.unit,
             path=path,
             size=size,
@@ -279,3 +346,5 @@ def _look(path: str, known: dict[str, Any], number: int, ingest: IngestMap) -> I
             source=number,
             known=tuple(known.items()),
         )
+        for header in headers
+    ]

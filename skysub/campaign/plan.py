@@ -7,34 +7,37 @@ import platform
 import statistics
 import time
 from array import array
-from collections import Counter
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from skysub._version import __version__
+from skysub.campaign.chain import chained, user_tables
+from skysub.campaign.compare import Comparison
+from skysub.campaign.described import description_of
 from skysub.campaign.history import History
+from skysub.campaign.input_index import opened_index
 from skysub.campaign.inputs import Unreadable, found_inputs, ingest_maps
+from skysub.campaign.products.base import Storing
 from skysub.campaign.recipe import plain, short_hash
-from skysub.campaign.sorting import SortedUnits
-from skysub.campaign.steps import find_step
+from skysub.campaign.records import RunRecord, StepRecord
+from skysub.campaign.sorting import SortedExposures
 from skysub.campaign.store.address import place_at
-from skysub.campaign.store.arrays import create_backgrounds, create_images
 from skysub.campaign.store.place import writing
 from skysub.campaign.store.runs import Run, freeze, next_name, open_runs
-from skysub.errors import InputsError
+from skysub.errors import InputsError, RecipeError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
+    from skysub.campaign.chain import Chain, Link
     from skysub.campaign.recipe import Recipe
-    from skysub.campaign.steps import Layout, Step
+    from skysub.campaign.records import Exposure, VisitPlan
+    from skysub.campaign.sorting import Spool
     from skysub.campaign.store.place import Place
-    from skysub.campaign.store.runs import Unit
-    from skysub.visit.ingest import IngestMap
 
-__all__ = ["LIBRARIES", "Plan", "make_plan"]
+__all__ = ["LIBRARIES", "Plan", "StepEstimate", "make_plan"]
 
 LIBRARIES = 250 * 2**20
 """Bytes that a worker needs before it sees a pixel."""
@@ -42,9 +45,23 @@ LIBRARIES = 250 * 2**20
 _MARKER = 8000
 """Bytes of a marker, with what it says of header and world coordinates."""
 
-_STORED = {"lz4": 0.9, "zstd": 0.88, "none": 1.0}
-_MASK_STORED = 0.02
-"""Stored bytes per byte of noise-like pixels and of masks, until finished units tell better."""
+
+@dataclass(frozen=True)
+class StepEstimate:
+    """What is to be done of one step, and what that will cost."""
+
+    name: str
+    scope: str
+    left: int
+    done: int
+    blocked: int
+    """Units that cannot be done, as what they need is neither done nor chosen."""
+    storage: int
+    """Bytes that will be written."""
+    memory: int
+    """Bytes that a worker needs for the largest unit."""
+    core_seconds: float
+    """Expected work of all units on one core, seconds."""
 
 
 @dataclass(frozen=True)
@@ -55,94 +72,101 @@ class Plan:
     """The run that would be worked on."""
     resumes: bool
     """Whether that run is there already."""
-    record: dict[str, Any]
+    chain: Chain
+    """Steps of the recipe."""
+    record: RunRecord
     """What ``run.json`` will hold, where the run is new."""
-    rows: SortedUnits
-    """Units that a new run will list: those it does, and those of which it says that an older result counts
-    (``held_by``), as a newer run has redone them otherwise."""
-    left: int
-    """Units to do."""
-    done: int
-    """Units that are done already."""
+    rows: Spool
+    """Visits with something to be done or said: units to do are a run's own, of the others it says who holds
+    their results."""
+    closings: tuple[tuple[str, int, str], ...]
+    """Run, visit and step whose units are done, but not yet put together."""
+    steps: tuple[StepEstimate, ...]
     visits: int
     """Visits of all units of the recipe."""
+    detectors: int
+    """Detectors of these visits."""
     bands: tuple[str, ...]
     """Their bands; empty where unknown."""
     shapes: tuple[tuple[int, int], ...]
     """Their shapes (ny, nx), the smallest first."""
-    changed: tuple[Unit, ...]
-    """Units done before, to be redone because their input is another one."""
+    changed: tuple[Exposure, ...]
+    """Detectors done before, to be redone because their input is another one."""
     outdated: int
-    """Units done before, to be redone because settings, mappings or products are others."""
+    """Units done before, to be redone because settings, mappings, products or detectors are others."""
     unreadable: tuple[Unreadable, ...]
     """Input files whose headers cannot be read; they count as failed."""
-    storage: int
-    """Bytes that will be written."""
-    memory: int
-    """Bytes that a worker needs for the largest unit."""
-    core_seconds: float
-    """Expected work of all units on one core, seconds."""
+
+    @property
+    def left(self) -> int:
+        """Units to do."""
+        return sum(step.left for step in self.steps)
+
+    @property
+    def done(self) -> int:
+        """Units that are done already."""
+        return sum(step.done for step in self.steps)
+
+    @property
+    def storage(self) -> int:
+        """Bytes that will be written."""
+        return sum(step.storage for step in self.steps)
+
+    @property
+    def memory(self) -> int:
+        """Bytes that a worker needs for the largest unit."""
+        return max((step.memory for step in self.steps), default=0)
+
+    @property
+    def core_seconds(self) -> float:
+        """Expected work of all units on one core, seconds."""
+        return sum(step.core_seconds for step in self.steps)
 
     def freeze(self) -> Run:
         """Make the run's arrays at full length and write its plan; nothing for a run that resumes."""
         if self.resumes:
             return self.run
-        visits, detectors = array("q"), set()
-        for unit in self.rows:
-            if not unit.held_by:
-                detectors.add(unit.detector)
-                if not visits or visits[-1] != unit.visit:
-                    visits.append(unit.visit)
+        visits = array("q")
+        detectors: set[int] = set()
+        for plan in self.rows:
+            own = {step for step, _ in plan.own()}
+            if own:
+                visits.append(plan.visit)
+                detectors.update(plan.exposures)
         along = sorted(detectors)
         if visits:
             with writing(self.run.folder):
-                self._create(visits, along)
-        record = {**self.record, "visits": len(visits), "detectors": along, "units": self.left}
+                storing = Storing(**self.record.products)
+                for step in self.record.steps:
+                    outputs = {each.name: each for each in self.chain[step.name].step.outputs}
+                    for name, room in step.rooms.items() if step.units else ():
+                        outputs[name].create(self.run, room, storing, visits=visits, detectors=along)
+        record = dataclasses.replace(self.record, visits=len(visits), detectors=tuple(along))
         freeze(self.run, record, self._placed({detector: i for i, detector in enumerate(along)}))
         return self.run
 
-    def _placed(self, detector_at: Mapping[int, int]) -> Iterator[Unit]:
-        """Rows with their places in the arrays of the run."""
-        visit, visit_index = None, -1
-        for unit in self.rows:
-            if unit.held_by:
-                yield unit
+    def _placed(self, detector_at: Mapping[int, int]) -> Iterator[VisitPlan]:
+        """Visits with their places in the arrays of the run."""
+        index = -1
+        for plan in self.rows:
+            if next(plan.own(), None) is None:
+                yield plan
                 continue
-            visit_index += unit.visit != visit
-            visit = unit.visit
+            index += 1
             yield dataclasses.replace(
-                unit, visit_index=visit_index, detector_index=detector_at[unit.detector]
+                plan, index=index, places={detector: detector_at[detector] for detector in plan.exposures}
             )
 
-    def _create(self, visits: Sequence[int], detectors: Sequence[int]) -> None:
-        step = find_step(self.record["step"])
-        products = self.record["products"]
-        planes = ("image", "mask", "variance") if products["pixels"] == "stored" else ("mask",)
-        ny, nx = self.record["shape"]
-        create_images(
-            self.run.images,
-            step.product,
-            planes=planes,
-            visits=visits,
-            detectors=detectors,
-            shape=(ny, nx),
-            compression=products["compression"],
-            unit=self.record["unit"],
-        )
-        gy, gx = self.record["grid"]
-        create_backgrounds(
-            self.run.backgrounds,
-            step.background_product,
-            visits=visits,
-            detectors=detectors,
-            layers=self.record["layers"],
-            grid=(gy, gx),
-            terms=self.record["terms"],
-            unit=self.record["unit"],
-        )
 
-
-def make_plan(recipe: Recipe, output: str | os.PathLike[str] | Place, *, verify: bool = False) -> Plan:
+def make_plan(
+    recipe: Recipe,
+    output: str | os.PathLike[str] | Place,
+    *,
+    verify: bool = False,
+    steps: Collection[str] | None = None,
+    visits: Collection[int] | None = None,
+    keep_index: bool = False,
+) -> Plan:
     """Find the inputs of a recipe by their headers, and what an output already has of them.
 
     Parameters
@@ -152,110 +176,114 @@ def make_plan(recipe: Recipe, output: str | os.PathLike[str] | Place, *, verify:
     verify
         Also compare what finished units wrote with their checksums; those that differ count as not done
         (and their markers are removed).
+    steps, visits
+        Do these alone; all by default.
+    keep_index
+        Keep what headers said beside the campaign, for the next start; only under the output's lock.
 
     Raises
     ------
     OutputError
         When the output is a file.
     InputsError
-        When the inputs match no file, or two files claim to be the same detector of one visit.
+        When the inputs match no file, two files claim to be the same detector of one visit, or no visit is
+        chosen.
     RecipeError
-        When the step is unknown, or a setting of it.
+        When a step is unknown, or a setting of it, or steps do not fit together.
     StoreVersionError
-        When the output was written by a newer skysub.
+        When the output was written by another version of skysub, whose layout is not known.
     """
     output = place_at(output)
     output.check_folder()
-    step = find_step(recipe.step)
-    config = step.configured(recipe.settings)
+    tables = user_tables(recipe.tables)
+    chain = chained(recipe.steps, tables)
+    selected = _selected(chain, steps)
     ingests = ingest_maps(recipe.inputs)
     runs = open_runs(output)
-    wanted, unreadable = _wanted(recipe, step, config, ingests)
-    found = _compared(wanted, History(runs, recipe.products.pixels, verify=verify))
-    # a store from elsewhere must not choose which step workers import
-    resumes = bool(runs) and found.resumes and runs[-1].record["step"] == step.name
-    layouts = {shape: step.layout(shape, config) for shape in found.left}
-    megapixels = sum(number * _pixels(shape) for shape, number in found.left.items()) / 1e6
+    storing = Storing(**recipe.products.model_dump())
+    wanted, unreadable = _wanted(recipe, output, visits, keep_index=keep_index)
+    history = History(runs, chain, storing, verify=verify)
+    found = Comparison(chain, history, [plain(ingest) for ingest in ingests], selected)
+    totals = _Totals()
+    for visit, exposures in groupby(_one_each(wanted), key=lambda exposure: exposure.visit):
+        along = {exposure.detector: exposure for exposure in exposures}
+        totals.add(along)
+        found.look_at(visit, along)
+    if visits is not None and not totals.visits:
+        raise InputsError(f"the inputs have none of the visits {', '.join(map(str, sorted(visits)))}")
+    # a store from elsewhere must not choose which steps workers import
+    resumes = bool(runs) and found.resumes and runs[-1].record.step_names == chain.names
+    record = RunRecord(
+        steps=tuple(_step_record(link, found) for link in chain),
+        ingests=tuple(plain(ingest) for ingest in ingests),
+        tables=tables,
+        products=dataclasses.asdict(storing),
+        visits=0,
+        detectors=(),
+        recipe=recipe.model_dump(mode="json"),
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        versions={"skysub": __version__, "python": platform.python_version()},
+    )
     return Plan(
         run=runs[-1] if resumes else Run(output / "runs" / next_name(output)),
         resumes=resumes,
-        record=_record(recipe, step, config, ingests=ingests, layouts=layouts, units=found.units),
+        chain=chain,
+        record=record,
         rows=found.rows,
-        left=found.left.total(),
-        done=found.done,
-        visits=found.visits,
-        bands=tuple(sorted(found.bands)),
-        shapes=tuple(sorted(found.shapes)),
+        closings=tuple(found.closings),
+        steps=tuple(_estimate(link, found, storing, runs) for link in chain),
+        visits=totals.visits,
+        detectors=totals.detectors,
+        bands=tuple(sorted(totals.bands)),
+        shapes=tuple(sorted(totals.shapes)),
         changed=tuple(found.changed),
         outdated=found.outdated,
         unreadable=tuple(unreadable),
-        storage=_storage(found.left, layouts, recipe),
-        memory=max((_memory(step, shape) for shape in found.left), default=0),
-        core_seconds=_seconds_per_megapixel(runs, step) * megapixels,
     )
 
 
 @dataclass
-class _Compared:
-    """What earlier runs have of the units that a recipe means."""
+class _Totals:
+    """What all inputs are, done or not."""
 
-    rows: SortedUnits = field(default_factory=SortedUnits)
-    resumes: bool = True
-    left: Counter[tuple[int, int]] = field(default_factory=Counter)
-    """Units to do, by shape."""
-    units: set[str] = field(default_factory=set)
-    """Units of their pixels."""
-    done: int = 0
     visits: int = 0
+    detectors: int = 0
     bands: set[str] = field(default_factory=set)
     shapes: set[tuple[int, int]] = field(default_factory=set)
-    changed: list[Unit] = field(default_factory=list)
-    outdated: int = 0
+
+    def add(self, exposures: Mapping[int, Exposure]) -> None:
+        self.visits += 1
+        self.detectors += len(exposures)
+        for exposure in exposures.values():
+            self.bands.add(exposure.band)
+            self.shapes.add(exposure.shape)
 
 
-def _compared(wanted: SortedUnits, history: History) -> _Compared:
-    found = _Compared()
-    for visit, units in groupby(_one_each(wanted), key=lambda unit: unit.visit):
-        found.visits += 1
-        history.turn_to(visit)
-        for unit in units:
-            found.bands.add(unit.band)
-            found.shapes.add(unit.shape)
-            holder, newest, why = history.holder(unit)
-            if holder is None:
-                found.rows.add(unit)
-                found.left[unit.shape] += 1
-                found.units.add(unit.unit)
-                found.resumes = found.resumes and history.planned_last(unit)
-                found.outdated += why == "settings"
-                if why == "input":
-                    found.changed.append(unit)
-                continue
-            found.done += 1
-            if not newest:
-                # a newer run has redone it otherwise: the new run must say that the older result counts
-                found.resumes = False
-                found.rows.add(dataclasses.replace(unit, **holder))
-    return found
+def _selected(chain: Chain, steps: Collection[str] | None) -> set[str]:
+    for name in steps or ():
+        if name not in chain.links:
+            raise RecipeError(f"the recipe has no step {name!r}; its steps are {', '.join(chain.names)}")
+    return set(chain.names if steps is None else steps)
 
 
 def _wanted(
-    recipe: Recipe, step: Step, config: Any, ingests: list[IngestMap]
-) -> tuple[SortedUnits, list[Unreadable]]:
-    keys = [short_hash([step.name, step.version, config, ingest]) for ingest in ingests]
+    recipe: Recipe, output: Place, visits: Collection[int] | None, *, keep_index: bool
+) -> tuple[SortedExposures, list[Unreadable]]:
     unreadable: list[Unreadable] = []
-    units = SortedUnits()
-    for each in found_inputs(recipe.inputs):
-        if isinstance(each, Unreadable):
-            unreadable.append(each)
-        else:
-            units.add(dataclasses.replace(each, key=keys[each.source]))
-    return units, unreadable
+    exposures = SortedExposures()
+    chosen = None if visits is None else set(visits)
+    with opened_index(output, keep=keep_index) as index:
+        for each in found_inputs(recipe.inputs, index):
+            if isinstance(each, Unreadable):
+                unreadable.append(each)
+            elif chosen is None or each.visit in chosen:
+                exposures.add(each)
+    return exposures, unreadable
 
 
-def _one_each(units: Iterable[Unit]) -> Iterator[Unit]:
+def _one_each(exposures: Iterable[Exposure]) -> Iterator[Exposure]:
     """Leave out what two sources name alike."""
-    for (visit, detector), same in groupby(units, key=lambda unit: (unit.visit, unit.detector)):
+    for (visit, detector), same in groupby(exposures, key=lambda each: (each.visit, each.detector)):
         first, *others = same
         for other in others:
             if other.path != first.path:
@@ -266,71 +294,70 @@ def _one_each(units: Iterable[Unit]) -> Iterator[Unit]:
         yield first
 
 
-def _record(
-    recipe: Recipe,
-    step: Step,
-    config: Any,
-    *,
-    ingests: list[IngestMap],
-    layouts: Mapping[tuple[int, int], Layout],
-    units: set[str],
-) -> dict[str, Any]:
-    return {
-        "step": step.name,
-        "step_version": step.version,
-        "product": step.product,
-        "settings": plain(config),
-        "settings_hash": short_hash([step.name, step.version, config]),
-        "ingests": [plain(ingest) for ingest in ingests],
-        "products": recipe.products.model_dump(),
-        "unit": next(iter(units)) if len(units) == 1 else "",
-        "shape": [max((shape[axis] for shape in layouts), default=0) for axis in (0, 1)],
-        "layers": max((layout.layers for layout in layouts.values()), default=0),
-        "grid": [max((layout.grid[axis] for layout in layouts.values()), default=0) for axis in (0, 1)],
-        "terms": max((layout.terms for layout in layouts.values()), default=0),
-        "recipe": recipe.model_dump(mode="json"),
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "versions": {"skysub": __version__, "python": platform.python_version()},
-    }
+def _step_record(link: Link, found: Comparison) -> StepRecord:
+    left = found.left[link.name]
+    shapes = found.shapes[link.name]
+    return StepRecord(
+        name=link.name,
+        version=link.step.version,
+        scope=link.scope,
+        settings=plain(link.config),
+        settings_hash=short_hash([link.name, link.step.version, link.config]),
+        units=left.total(),
+        rooms={
+            product.name: product.room(shapes, link.config, found.units[link.name])
+            for product in link.step.outputs
+        }
+        if left
+        else {},
+        description=description_of(link.step, link.config),
+    )
 
 
-def _storage(
-    left: Mapping[tuple[int, int], int], layouts: Mapping[tuple[int, int], Layout], recipe: Recipe
-) -> int:
-    stored = recipe.products.pixels == "stored"
-    per_pixel = 4 * _MASK_STORED + (8 * _STORED[recipe.products.compression] if stored else 0)
-    total = 0.0
+def _estimate(link: Link, found: Comparison, storing: Storing, runs: list[Run]) -> StepEstimate:
+    left = found.left[link.name]
+    storage = 0.0
     for shape, number in left.items():
-        layout = layouts[shape]
-        gy, gx = layout.grid
-        background = layout.layers * (13 * gy * gx + 8 * layout.terms * (layout.terms + 1))
-        total += number * (per_pixel * _pixels(shape) + _MARKER + background)
-    return int(total)
-
-
-def _memory(step: Step, shape: tuple[int, int]) -> int:
-    return int(step.memory_images * 4 * _pixels(shape)) + LIBRARIES
+        storage += number * (
+            _MARKER + sum(each.weight(shape, link.config, storing) for each in link.step.outputs)
+        )
+    largest = max((_pixels(shape) for shape in found.shapes[link.name]), default=0)
+    megapixels = sum(number * _pixels(shape) for shape, number in left.items()) / 1e6
+    return StepEstimate(
+        name=link.name,
+        scope=link.scope,
+        left=left.total(),
+        done=found.done[link.name],
+        blocked=found.blocked[link.name],
+        storage=int(storage),
+        memory=int(link.step.memory_images * 4 * largest) + LIBRARIES if left else 0,
+        core_seconds=_seconds_per_megapixel(runs, link) * megapixels if left else 0.0,
+    )
 
 
 def _pixels(shape: tuple[int, int]) -> int:
     return shape[0] * shape[1]
 
 
-def _seconds_per_megapixel(runs: list[Run], step: Step) -> float:
+def _seconds_per_megapixel(runs: list[Run], link: Link) -> float:
     """Median of up to 30 finished units of the last run of this step that has any; else the step's guess."""
     for run in reversed(runs):
-        if run.record["step"] != step.name:
+        if run.record.step(link.name) is None:
             continue
         rates: list[float] = []
-        for visit, units in run.visits():
-            markers = run.markers.of_visit(visit)
+        markers = run.markers(link.name)
+        finished = markers.finished() | markers.begun()
+        for visit in sorted(finished)[:30]:
+            plan = run.plan_of(visit)
+            if plan is None:
+                continue
+            largest = max(_pixels(each.shape) for each in plan.exposures.values())
             rates += [
-                1e6 * sum(markers[unit.detector]["timings"].values()) / _pixels(unit.shape)
-                for unit in units
-                if unit.detector in markers
+                1e6 * marker.seconds / (_pixels(marker.shape) if marker.shape else largest)
+                for marker in markers.of_visit(visit).values()
             ]
             if len(rates) >= 30:
                 break
         if rates:
             return statistics.median(rates)
-    return step.seconds_per_megapixel
+    return link.step.seconds_per_megapixel

@@ -8,6 +8,7 @@ from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
+from skysub.campaign.records import who
 from skysub.text import printable
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from skysub.campaign.unit import Receipt
 
-__all__ = ["LOG", "LogFormat", "Progress", "logged", "span"]
+__all__ = ["LOG", "LogFormat", "Progress", "logged", "named", "span"]
 
 LOG = logging.getLogger("skysub.campaign")
 
@@ -37,6 +38,10 @@ class Progress:
     def __init__(self, step: str, total: int, stream: TextIO | None) -> None:
         self.done = 0
         self.failed = 0
+        """Units, and visits whose results could not be put together."""
+        self.failed_units = 0
+        self.waiting = 0
+        """Units that wait for one that failed."""
         self.seconds_of: Counter[str] = Counter()
         self._step = step
         self._total = total
@@ -52,12 +57,13 @@ class Progress:
         return time.monotonic() - self._began
 
     def count(self, receipt: Receipt) -> None:
-        """Count a finished unit."""
-        if receipt.state == "done":
-            self.done += 1
-        elif receipt.state == "failed":
+        """Count a finished unit; those that put a visit together count where they fail."""
+        if receipt.state == "failed":
             self.failed += 1
-            self.say(f"visit {receipt.visit} detector {receipt.detector} failed: {receipt.message}")
+            self.failed_units += not receipt.closing
+            self.say(f"{named(receipt)} failed: {receipt.message}")
+        elif not receipt.closing:
+            self.done += 1
         self.seconds_of.update(dict(receipt.timings))
         if time.monotonic() - self._shown > (0.2 if self._live else 10):
             self.show()
@@ -97,10 +103,12 @@ class Progress:
         return ", ".join(f"{name} {100 * s / whole:.0f} %" for name, s in self.seconds_of.most_common(most))
 
     def _line(self) -> str:
-        over = self.done + self.failed
+        over = self.done + self.failed_units + self.waiting
         parts = [f"{self._step}: {self.done} of {self._total} done"]
         if self.failed:
             parts.append(f"{self.failed} failed")
+        if self.waiting:
+            parts.append(f"{self.waiting} waiting for these")
         if over and self.elapsed:
             rate = over / self.elapsed
             parts.append(f"{rate:.1f}/s" if rate >= 1 else f"{60 * rate:.1f}/min")
@@ -158,6 +166,12 @@ def logged(path: Path) -> Iterator[None]:
         LOG.level, LOG.propagate, dask.propagate, dask.handlers = before
         ours.close()
         dasks.close()
+
+
+def named(receipt: Receipt) -> str:
+    """Name what a receipt is about, for people."""
+    name = who(receipt.visit, receipt.detector)
+    return f"{name}, put together," if receipt.closing else name
 
 
 def span(seconds: float) -> str:

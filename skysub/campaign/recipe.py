@@ -87,14 +87,17 @@ class Products(BaseModel):
 
 
 class Recipe(BaseModel):
-    """A kind of campaign: inputs, the step that each detector goes through, products, and where it runs."""
+    """A kind of campaign: inputs, the steps in their order, products, and where it runs."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     description: str = ""
     inputs: Annotated[tuple[Source, ...], BeforeValidator(_as_list)] = ()
     steps: dict[str, dict[str, Any]]
-    """One step by name, with its settings; `skysub.campaign.steps` lists the names."""
+    """Steps by name, in the order they are done, with their settings; `skysub.campaign.shipped` has those
+    that skysub brings."""
+    tables: dict[str, str] = Field(default_factory=dict)
+    """Tables that steps read, by the names that steps have for them: paths of files that astropy reads."""
     products: Products = Products()
     cluster: dict[str, Any] = Field(default_factory=lambda: {"profile": "local"})
     """A profile by name or path, and what to change in it."""
@@ -118,22 +121,10 @@ class Recipe(BaseModel):
         return tree
 
     @model_validator(mode="after")
-    def _one_step(self) -> Recipe:
-        if len(self.steps) != 1:
-            raise ValueError(
-                f"a recipe runs one step, not {len(self.steps)}: {', '.join(self.steps) or 'none'}"
-            )
+    def _some_step(self) -> Recipe:
+        if not self.steps:
+            raise ValueError("a recipe runs one step at least, not none")
         return self
-
-    @property
-    def step(self) -> str:
-        """Name of the step."""
-        return next(iter(self.steps))
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Settings of the step as the recipe gives them; what is not given has its default."""
-        return self.steps[self.step]
 
 
 def load_recipe(
@@ -198,7 +189,7 @@ def _settable(tree: dict[str, Any], assignment: str) -> dict[str, Any]:
     if first == "steps" and rest and isinstance(steps, dict) and steps and rest[0] not in steps:
         known = [str(name) for name in steps]
         raise RecipeError(
-            f"--set {assignment}: the recipe's step is {', '.join(known)}, not {rest[0]!r}"
+            f"--set {assignment}: the recipe's {_plural('step', known)} {', '.join(known)}, not {rest[0]!r}"
             f"{closest(rest[0], known)}"
         )
     sources = _as_list(tree.get("inputs"))
@@ -210,6 +201,10 @@ def _settable(tree: dict[str, Any], assignment: str) -> dict[str, Any]:
             "a list 'inputs', where each has files and ingest of its own"
         )
     return {**tree, "inputs": {"files": sources[0]} if isinstance(sources[0], str) else sources[0]}
+
+
+def _plural(word: str, names: Sequence[str]) -> str:
+    return f"{word} is" if len(names) == 1 else f"{word}s are"
 
 
 def _is_sound(tree: dict[str, Any]) -> bool:

@@ -1,51 +1,44 @@
-"""The coordinator: hands units to workers, records what fails, gathers visits, survives being killed."""
+"""A campaign from start to end: plan, workers, units, and what it came to."""
 
 from __future__ import annotations
 
 import json
 import signal
-import statistics
 import threading
-import traceback
-from collections import deque
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
 from skysub._version import __version__
-from skysub.campaign.block_mode import process_units_in_blocks
-from skysub.campaign.gather import gather_visit
+from skysub.campaign.coordinator import Coordinator
 from skysub.campaign.plan import make_plan
 from skysub.campaign.progress import LOG, Progress, logged
-from skysub.campaign.steps import find_step
+from skysub.campaign.recipe import Recipe, load_recipe
+from skysub.campaign.records import who
 from skysub.campaign.store.address import place_at
 from skysub.campaign.store.place import writing
-from skysub.campaign.store.runs import Unit, remove_unplanned
-from skysub.campaign.unit import Receipt, failure_record, process_units
-from skysub.campaign.window import Job, Window
-from skysub.cluster import ALL_CORES, connected, expected_slots, load_profile
-from skysub.errors import OutputError, RecipeError
+from skysub.campaign.store.runs import remove_unplanned
+from skysub.cluster import ALL_CORES, Workers, connected, expected_slots, load_profile
+from skysub.errors import ClusterError, NotEnoughMemoryError, OutputError, RecipeError
 from skysub.text import printable
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator
+    from contextlib import AbstractContextManager
 
+    from distributed import Client
+
+    from skysub.campaign.chain import Chain
     from skysub.campaign.inputs import Unreadable
     from skysub.campaign.plan import Plan
-    from skysub.campaign.recipe import Recipe
     from skysub.campaign.store.place import Hold, Place
-    from skysub.campaign.store.runs import Run
-    from skysub.campaign.window import Finished
-    from skysub.cluster import Profile, Workers
+    from skysub.cluster import Profile
 
 __all__ = ["Outcome", "run_campaign"]
 
-_TASK_SECONDS = 0.1
-"""Work of one task at most where units are short, so that they do not pay for Dask one by one."""
-
-_TASK_UNITS = 32
-"""Units of one task at most."""
+_ROUNDS = 3
+"""How often a plan is made: what did without a detector wants it once it is there."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +63,19 @@ class Outcome:
     """Which stages cost most, for people."""
     log: str = ""
     """Path of the log file."""
+    waiting: int = 0
+    """Units that wait for one that failed."""
 
 
 def run_campaign(
-    recipe: Recipe,
+    recipe: Recipe | str | os.PathLike[str],
     output: str | os.PathLike[str] | Place,
     *,
+    inputs: Collection[str] = (),
+    settings: Collection[str] = (),
+    steps: Collection[str] | None = None,
+    visits: Collection[int] | None = None,
+    client: Client | None = None,
     verify: bool = False,
     stream: TextIO | None = None,
 ) -> Outcome:
@@ -83,12 +83,28 @@ def run_campaign(
 
     Parameters
     ----------
+    recipe
+        Name or path of a recipe, or one that was loaded.
     output
         Folder of the campaign, or ``s3://BUCKET/PREFIX``.
+    inputs
+        Globs in place of the recipe's inputs; for a recipe by name or path.
+    settings
+        ``key=value`` changes of the recipe, as ``--set`` has them; for a recipe by name or path.
+    steps, visits
+        Do these alone; all by default. What they need of other steps must be done already.
+    client
+        A Dask client whose workers do the work, and which stays open; by default workers are started, or
+        connected to, as the recipe's ``cluster`` says.
     verify
         Compare what finished units wrote with their checksums first, and redo those that differ.
     stream
         Where progress is shown, such as ``sys.stderr``; None shows none.
+
+    Returns
+    -------
+    outcome
+        How many units were done now and before, failed, wait for one that failed, and are left.
 
     Raises
     ------
@@ -99,57 +115,41 @@ def run_campaign(
     NotEnoughMemoryError, ClusterError, InputsError, RecipeError, StoreVersionError
         Before anything is written.
     """
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(str(recipe), inputs=inputs, settings=settings)
+    elif inputs or settings:
+        raise RecipeError("inputs and settings are for a recipe by name or path; this one is loaded already")
     profile = load_profile(recipe.cluster)
     # workers may stand elsewhere
     output = place_at(output).absolute()
     with output.locked() as hold:
         remove_unplanned(output)
-        plan = make_plan(recipe, output, verify=verify)
-        _note_unreadable(output, plan.unreadable)
-        counts = _Counts(plan.left, plan.done, len(plan.unreadable), plan.memory)
-        _announce(plan, stream)
-        if not plan.left:
-            if plan.rows:
-                plan.freeze()
-            return Outcome("", 0, counts.earlier, 0, 0, counts.unreadable, interrupted=False, seconds=0)
-        run, unreadable = plan.freeze(), plan.unreadable
-        # with its temporary file
-        del plan
-        kept_log = run.folder / "run.log"
-        with (
-            writing(run.folder),
-            kept_log.appended() as log,
-            logged(log),
-            _interruptible(stream) as stop,
-        ):
-            LOG.info("skysub %s starts: %d units to do in run %s", __version__, counts.left, run.name)
-            in_blocks = _in_blocks(recipe, profile, counts)
-            for each in unreadable:
-                LOG.warning("input unreadable, left out: %s: %s", each.path, each.reason)
-            # a detector in blocks keeps all workers busy, however few detectors there are
-            at_once = ALL_CORES if in_blocks else counts.left
-            with connected(profile, need=counts.memory, units=at_once, log=log) as workers:
-                progress = Progress(run.record["step"], counts.left, stream)
-                how = ", detectors cut into blocks" if in_blocks else ""
-                progress.say(f"run {run.name} on {workers.described}{how}; log: {kept_log}")
-                coordinator = _Coordinator(run, progress, stop, hold, in_blocks=in_blocks)
-                coordinator.work(workers)
-                progress.end()
-            LOG.info("ends: %d done, %d failed", progress.done, progress.failed)
-            if coordinator.halted:
-                raise OutputError(coordinator.halted)
-        return Outcome(
-            run=run.name,
-            done=progress.done,
-            earlier=counts.earlier,
-            failed=progress.failed,
-            left=counts.left - progress.done - progress.failed,
-            unreadable=counts.unreadable,
-            interrupted=stop.is_set(),
-            seconds=progress.elapsed,
-            stages=progress.stages(),
-            log=str(kept_log),
-        )
+        outcomes: list[Outcome] = []
+        for _ in range(_ROUNDS):
+            plan = make_plan(recipe, output, verify=verify, steps=steps, visits=visits, keep_index=True)
+            verify = False
+            _note_unreadable(output, plan.unreadable)
+            if not outcomes:
+                _announce(plan, stream)
+            counts = _Counts.of(plan)
+            if not plan.left and not plan.closings:
+                if plan.rows:
+                    plan.freeze()
+                outcomes.append(
+                    Outcome("", 0, counts.earlier, 0, 0, counts.unreadable, interrupted=False, seconds=0)
+                )
+                break
+            work = _Work(recipe, profile, hold, stream, client)
+            outcome, widened = work.done(plan, counts)
+            del plan
+            outcomes.append(outcome)
+            if not widened or outcome.interrupted:
+                break
+            if stream is not None:
+                print(
+                    "detectors that were missing are there now: what did without them is redone", file=stream
+                )
+        return _added(outcomes)
 
 
 @dataclass(frozen=True)
@@ -159,176 +159,127 @@ class _Counts:
     unreadable: int
     memory: int
 
-
-@dataclass
-class _OpenVisit:
-    lines: list[str]
-    waiting: set[int] = field(default_factory=set)
+    @classmethod
+    def of(cls, plan: Plan) -> _Counts:
+        return cls(plan.left, plan.done, len(plan.unreadable), plan.memory)
 
 
-class _Coordinator:
-    """Units in the order of the plan, each visit gathered once its last detector is over."""
+@dataclass(frozen=True)
+class _Work:
+    recipe: Recipe
+    profile: Profile
+    hold: Hold
+    stream: TextIO | None
+    client: Client | None
 
-    def __init__(
-        self, run: Run, progress: Progress, stop: threading.Event, hold: Hold, *, in_blocks: bool
-    ) -> None:
-        self.halted = ""
-        self._in_blocks = in_blocks
-        self._slots = 1
-        self._run = run
-        self._progress = progress
-        self._stop = stop
-        self._hold = hold
-        self._folder = str(run.folder)
-        self._open: dict[int, _OpenVisit] = {}
-        self._ready: deque[Job] = deque()
-        # seconds of the last units
-        self._lately: deque[float] = deque(maxlen=15)
-        self._units = self._jobs()
-
-    def work(self, workers: Workers) -> None:
-        """Do all units that are left."""
-        self._slots = workers.slots
-        # a unit in blocks leaves its thread to others, so these are counted here
-        size = 1 if self._in_blocks else 4 * workers.slots + 4
-        window = Window(workers.client, size=size)
-        try:
-            for finished in window.run(self._next, stopping=self._stopping):
-                if finished.job.function is gather_visit:
-                    self._visit_over(finished)
-                else:
-                    self._units_over(finished)
-        finally:
-            window.close()
-
-    def _stopping(self) -> bool:
-        if self._hold.lost:
-            self._halt(self._hold.lost)
-        return self._stop.is_set() or bool(self.halted)
-
-    def _next(self) -> Job | None:
-        if self._ready:
-            return self._ready.popleft()
-        return next(self._units, None)
-
-    def _jobs(self) -> Iterator[Job]:
-        markers = self._run.markers
-        names: list[tuple[int, int]] = []
-        task: list[str] = []
-        gathered, begun = markers.gathered(), markers.begun()
-        for visit, units in self._run.visits():
-            if visit in gathered:
-                if visit in begun:
-                    # what a coordinator killed between marker and clean-up left behind
-                    markers.clear_visit(visit)
-                continue
-            done = markers.done(visit, [unit.detector for unit in units]) if visit in begun else set()
-            lines = [unit.to_json() for unit in units]
-            left = [
-                (unit, line) for unit, line in zip(units, lines, strict=True) if unit.detector not in done
-            ]
-            if not left:
-                yield self._gathering(visit, lines)
-                continue
-            self._open[visit] = _OpenVisit(lines, {unit.detector for unit, _ in left})
-            for unit, line in left:
-                names.append((visit, unit.detector))
-                task.append(line)
-                if len(task) >= self._units_of_task():
-                    yield self._processing(names, task)
-                    names, task = [], []
-        if task:
-            yield self._processing(names, task)
-
-    def _units_of_task(self) -> int:
-        if self._in_blocks or not self._lately:
-            return 1
-        # the median: the first unit of a worker takes as long as a thousand others
-        return max(1, min(_TASK_UNITS, int(_TASK_SECONDS / max(1e-6, statistics.median(self._lately)))))
-
-    def _processing(self, names: Sequence[tuple[int, int]], lines: Sequence[str]) -> Job:
-        if self._in_blocks:
-            return Job(tuple(names), process_units_in_blocks, (self._folder, lines, self._slots))
-        return Job(tuple(names), process_units, (self._folder, lines))
-
-    def _gathering(self, visit: int, lines: list[str]) -> Job:
-        return Job((visit,), gather_visit, (self._folder, lines))
-
-    def _units_over(self, finished: Finished) -> None:
-        names, lines = finished.job.name, finished.job.arguments[1]
-        if finished.error is None:
-            receipts = finished.result
-        elif len(lines) > 1:
-            # one of them took the others with it: which, each will say by itself
-            for name, line in zip(names, lines, strict=True):
-                self._ready.append(self._processing([name], [line]))
-            return
-        else:
-            receipts = [self._lost(finished.error, Unit.from_json(lines[0]))]
-        for receipt in receipts:
-            self._unit_over(receipt)
-
-    def _unit_over(self, receipt: Receipt) -> None:
-        visit, detector = receipt.visit, receipt.detector
-        if receipt.state == "stopped":
-            self._halt(receipt.message)
-            return
-        if receipt.state == "failed":
-            LOG.error("visit %d detector %d failed: %s", visit, detector, receipt.message)
-        if receipt.timings:
-            self._lately.append(sum(seconds for _, seconds in receipt.timings))
-        self._progress.count(receipt)
-        waiting = self._open[visit]
-        waiting.waiting.discard(detector)
-        if not waiting.waiting:
-            del self._open[visit]
-            self._ready.append(self._gathering(visit, waiting.lines))
-
-    def _lost(self, error: BaseException, unit: Unit) -> Receipt:
-        """Record a unit whose worker could not say itself what happened."""
-        visit, detector = unit.visit, unit.detector
-        message = " ".join(f"{type(error).__name__}: {error}".split())
-        if type(error).__name__ == "KilledWorker":
-            message = (
-                "each worker that tried it died: too little memory, or a crash in a library; "
-                f"{self._folder}/run.log says more"
+    def done(self, plan: Plan, counts: _Counts) -> tuple[Outcome, bool]:
+        """Do what a plan says; also whether units are done now that others did without."""
+        run, stream = plan.freeze(), self.stream
+        kept_log = run.folder / "run.log"
+        with (
+            writing(run.folder),
+            kept_log.appended() as log,
+            logged(log),
+            _interruptible(stream) as stop,
+        ):
+            LOG.info("skysub %s starts: %d units to do in run %s", __version__, counts.left, run.name)
+            in_blocks = _in_blocks(self.recipe, plan.chain, self.profile, counts)
+            for each in plan.unreadable:
+                LOG.warning("input unreadable, left out: %s: %s", each.path, each.reason)
+            # a detector in blocks keeps all workers busy, however few detectors there are
+            at_once = ALL_CORES if in_blocks else counts.left
+            opened: AbstractContextManager[Workers] = (
+                connected(self.profile, need=counts.memory, units=at_once, log=log)
+                if self.client is None
+                else _borrowed(self.client, counts.memory)
             )
-        trace = "".join(traceback.format_exception(error))
-        try:
-            with writing(self._run.folder):
-                self._run.markers.fail(visit, detector, failure_record(self._run, unit, message, trace))
-        except OutputError as full:
-            return Receipt(visit, detector, "stopped", str(full))
-        return Receipt(visit, detector, "failed", message)
+            with opened as workers:
+                progress = Progress(" > ".join(plan.chain.names), counts.left, stream)
+                how = ", detectors cut into blocks" if in_blocks else ""
+                progress.say(f"run {run.name} on {workers.described}{how}; log: {kept_log}")
+                coordinator = Coordinator(run, plan, progress, stop, self.hold, in_blocks=in_blocks)
+                coordinator.work(workers)
+                progress.end()
+            LOG.info("ends: %d done, %d failed, %d waiting", progress.done, progress.failed, progress.waiting)
+            if coordinator.halted:
+                raise OutputError(coordinator.halted)
+        outcome = Outcome(
+            run=run.name,
+            done=progress.done,
+            earlier=counts.earlier,
+            failed=progress.failed,
+            left=counts.left - progress.done - progress.failed_units - progress.waiting,
+            unreadable=counts.unreadable,
+            interrupted=stop.is_set(),
+            seconds=progress.elapsed,
+            stages=progress.stages(),
+            log=str(kept_log),
+            waiting=progress.waiting,
+        )
+        return outcome, coordinator.widened
 
-    def _visit_over(self, finished: Finished) -> None:
-        (visit,) = finished.job.name
-        if finished.error is not None:
-            LOG.error("visit %d could not be gathered", visit, exc_info=finished.error)
-            self._progress.say(f"visit {visit} is done but could not be gathered: {finished.error}")
-        elif finished.result:
-            self._halt(finished.result)
-        else:
-            LOG.info("visit %d is over", visit)
 
-    def _halt(self, message: str) -> None:
-        if not self.halted:
-            LOG.error(message)
-            self.halted = message
+def _added(outcomes: list[Outcome]) -> Outcome:
+    """What several rounds came to."""
+    first, last = outcomes[0], outcomes[-1]
+    if len(outcomes) == 1:
+        return first
+    return Outcome(
+        run=last.run or first.run,
+        done=sum(each.done for each in outcomes),
+        earlier=first.earlier,
+        failed=last.failed if last.run else first.failed,
+        left=last.left,
+        unreadable=last.unreadable,
+        interrupted=last.interrupted,
+        seconds=sum(each.seconds for each in outcomes),
+        stages=first.stages,
+        log=last.log or first.log,
+        waiting=last.waiting if last.run else first.waiting,
+    )
 
 
-def _in_blocks(recipe: Recipe, profile: Profile, counts: _Counts) -> bool:
+@contextmanager
+def _borrowed(client: Client, need: int) -> Iterator[Workers]:
+    """Workers of a client that somebody else opened.
+
+    Raises
+    ------
+    ClusterError
+        When it has no workers, or cannot be asked from here.
+    NotEnoughMemoryError
+        When a worker has less memory than a unit needs.
+    """
+    if client.asynchronous:
+        raise ClusterError("a campaign needs a Dask client that is not asynchronous")
+    known = client.scheduler_info(n_workers=-1)["workers"]
+    if not known:
+        raise ClusterError("the Dask client has no workers: start some first")
+    for address, worker in known.items():
+        limit, needs = worker["memory_limit"], need * worker["nthreads"]
+        if limit and limit < needs:
+            raise NotEnoughMemoryError(
+                f"worker {address} ({worker['nthreads']} threads) would have {limit / 2**30:.2f} GiB of "
+                f"memory, units need {needs / 2**30:.2f} GiB: use workers with fewer threads or more memory"
+            )
+    slots = sum(worker["nthreads"] for worker in known.values())
+    yield Workers(client, slots, f"{len(known)} workers of the given client")
+
+
+def _in_blocks(recipe: Recipe, chain: Chain, profile: Profile, counts: _Counts) -> bool:
     """Whether detectors are cut into blocks: where asked for, or where there are fewer than cores.
 
     Raises
     ------
     RecipeError
-        When blocks are asked for a step that needs the whole detector at once.
+        When blocks are asked for steps that need the whole detector at once.
     """
-    possible = find_step(recipe.step).single_fit is not None
+    whole = [link.name for link in chain if link.step.single_fit is None]
+    possible = not whole and len(chain.names) == 1
     if recipe.mode == "block" and not possible:
         raise RecipeError(
-            f"mode: block is not for {recipe.step}, which needs whole detectors: use auto or detector"
+            f"mode: block is not for {', '.join(whole or chain.names)}, which needs whole detectors: "
+            "use auto or detector"
         )
     if recipe.mode != "auto" or not possible:
         return recipe.mode == "block"
@@ -349,13 +300,20 @@ def _note_unreadable(output: Place, unreadable: tuple[Unreadable, ...]) -> None:
 def _announce(plan: Plan, stream: TextIO | None) -> None:
     if stream is None:
         return
-    for each in plan.unreadable:
-        print(printable(f"input unreadable, left out: {each.path}: {each.reason}"), file=stream)
-    for unit in plan.changed:
-        who = f"visit {unit.visit} detector {unit.detector}"
-        print(printable(f"the input of {who} changed, it will be redone: {unit.path}"), file=stream)
+    for file in plan.unreadable:
+        print(printable(f"input unreadable, left out: {file.path}: {file.reason}"), file=stream)
+    for each in plan.changed:
+        named = who(each.visit, each.detector)
+        print(printable(f"the input of {named} changed, it will be redone: {each.path}"), file=stream)
     if plan.outdated:
         print(f"{plan.outdated} units will be redone with the new settings", file=stream)
+    for step in plan.steps:
+        if step.blocked:
+            print(
+                f"{step.blocked} units of {step.name} are left out: "
+                "what they need is neither done nor chosen",
+                file=stream,
+            )
 
 
 @contextmanager

@@ -17,35 +17,32 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from skysub._version import __version__
-from skysub.campaign.context import configured_step, ingest_of, run_at
-from skysub.campaign.inputs import content_checksum, is_unchanged, known_ingest, stamp
-from skysub.campaign.store.arrays import write_plane
-from skysub.campaign.store.backgrounds import inline, packed
-from skysub.campaign.store.objects import text_of
+from skysub.campaign.context import run_at, storing_of, working_chain_of
+from skysub.campaign.gather import close_visit
+from skysub.campaign.given import Given
+from skysub.campaign.inputs import content_checksum, stamp
+from skysub.campaign.products.base import Entry, Slot
+from skysub.campaign.records import Failure, Marker, WorkUnit
 from skysub.campaign.store.place import writing
-from skysub.campaign.store.records import described, narrow_mask, numbers, pixels_checksum
-from skysub.campaign.store.runs import Unit
+from skysub.campaign.store.records import numbers
 from skysub.errors import InputChangedError, OutputError
 from skysub.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from numpy.typing import NDArray
-
+    from skysub.campaign.chain import Link
     from skysub.campaign.steps import Findings
     from skysub.campaign.store.runs import Run
-    from skysub.visit.image import VisitImage
 
 __all__ = [
     "Receipt",
     "commit",
-    "failure_record",
+    "failure_of",
     "guarded",
     "now",
     "process_units",
-    "read_input",
-    "write_product",
+    "slot_in",
 ]
 
 _PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.ENETDOWN, errno.ENETUNREACH}
@@ -56,13 +53,16 @@ _PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.ENETDO
 class Receipt:
     """What a worker reports of a unit: a few hundred bytes, never pixels."""
 
+    step: str
     visit: int
-    detector: int
+    detector: int | None
     state: str
     """"done", "failed" (its traceback lies in the run), or "stopped" (the output cannot be written)."""
     message: str = ""
     timings: tuple[tuple[str, float], ...] = ()
     """Seconds by stage."""
+    closing: bool = False
+    """Whether it put the results of a visit's detectors together."""
 
 
 def process_units(folder: str, lines: Sequence[str]) -> list[Receipt]:
@@ -87,127 +87,102 @@ def _settle() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def guarded(folder: str, line: str, work: Callable[[Run, Unit], dict[str, float]]) -> Receipt:
+def guarded(folder: str, line: str, work: Callable[[Run, WorkUnit], dict[str, float]]) -> Receipt:
     """Do one unit and report; what goes wrong is recorded, and nothing raised but to be tried again.
 
     ``work`` leaves the marker, and returns the seconds of its stages.
     """
-    unit = Unit.from_json(line)
+    unit = WorkUnit.from_json(line)
+    receipt = functools.partial(Receipt, *unit.name, closing=unit.closing)
     try:
         run = run_at(folder)
     except OutputError as error:
-        return Receipt(unit.visit, unit.detector, "stopped", str(error))
+        return receipt("stopped", str(error))
     try:
-        if run.markers.of_detector(unit.visit, unit.detector) is not None:
+        if _is_done(run, unit):
             # a copy of this task was done elsewhere when its worker was taken for lost
-            return Receipt(unit.visit, unit.detector, "done")
+            return receipt("done")
         timings = work(run, unit)
     except OutputError as error:
-        return Receipt(unit.visit, unit.detector, "stopped", str(error))
+        return receipt("stopped", str(error))
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _PASSING:
             raise
         message = unit.reason(_in_one_line(error))
         try:
             with writing(run.folder):
-                run.markers.fail(
-                    unit.visit, unit.detector, failure_record(run, unit, message, traceback.format_exc())
-                )
+                run.markers(unit.step).fail(failure_of(run, unit, message, traceback.format_exc()))
         except OutputError as full:
-            return Receipt(unit.visit, unit.detector, "stopped", str(full))
-        return Receipt(unit.visit, unit.detector, "failed", message)
-    return Receipt(unit.visit, unit.detector, "done", timings=tuple(timings.items()))
+            return receipt("stopped", str(full))
+        return receipt("failed", message)
+    return receipt("done", timings=tuple(timings.items()))
 
 
-def read_input(run: Run, unit: Unit) -> VisitImage:
-    """Read the input of a unit as it was planned.
-
-    Raises
-    ------
-    InputChangedError
-        When the file is another one now.
-    SkysubError
-        What `skysub.read_visit_image` raises.
-    """
-    from skysub.visit.fits.read import read_visit_image
-
-    ingest = ingest_of(run, unit.source)
-    planned = (unit.size, unit.mtime_ns)
-    # without a look at the store, where nothing changed
-    marker = None if stamp(unit.path) == planned else run.markers.of_detector(unit.visit, unit.detector)
-    was = None if marker is None else marker["input"]["crc32c"]
-    if not is_unchanged(unit.path, planned, was=was):
-        raise InputChangedError(
-            f"{unit.path} changed since the campaign was planned: start the same command again"
-        )
-    visit_image = read_visit_image(unit.path, known_ingest(ingest, unit.known), detector=unit.detector)
-    if visit_image.shape != unit.shape:
-        raise InputChangedError(f"{unit.path} has the shape {visit_image.shape}, not {unit.shape} as planned")
-    return visit_image
-
-
-def failure_record(run: Run, unit: Unit, message: str, trace: str) -> dict[str, Any]:
+def failure_of(run: Run, unit: WorkUnit, message: str, trace: str) -> Failure:
     """What the failure of a unit leaves behind."""
-    return {
-        "step": run.record["step"],
-        "visit": unit.visit,
-        "detector": unit.detector,
-        "path": unit.path,
-        "message": message,
-        "traceback": trace,
-        "when": now(),
-        "host": socket.gethostname(),
-    }
+    return Failure(
+        path="" if unit.detector is None else unit.exposures[0].path,
+        message=message,
+        visit=unit.visit,
+        detector=unit.detector,
+        step=unit.step,
+        run=run.name,
+        traceback=trace,
+        when=now(),
+        host=socket.gethostname(),
+    )
 
 
 def commit(
     run: Run,
-    unit: Unit,
+    unit: WorkUnit,
     found: Findings,
     *,
-    image: Mapping[str, Any],
-    shards: Mapping[str, Any],
-    crc32c: str,
-    pixels_crc32c: str | None,
+    products: Mapping[str, Any],
+    payload: Mapping[str, Any],
+    crc32c: str | None,
     timings: Mapping[str, float],
     started: str,
 ) -> None:
     """Leave the marker of a unit whose products are written; what was mended on reading is a flag."""
-    mended = {"input_mended": "; ".join(image["notes"])} if image["notes"] else {}
-    record = {
-        "step": run.record["step"],
-        "visit": unit.visit,
-        "detector": unit.detector,
-        "key": unit.key,
-        "input": {"path": unit.path, "size": unit.size, "mtime_ns": unit.mtime_ns, "crc32c": crc32c},
-        "figures": numbers(found.figures),
-        "flags": mended | dict(found.flags),
-        "timings": {name: round(seconds, 6) for name, seconds in timings.items()},
-        "shards": shards,
-        "pixels_crc32c": pixels_crc32c,
-        "image": image,
-        "shape": list(unit.shape),
-        "background": inline(found.background),
-        "maps": {name: packed(array) for name, array in found.maps.items()},
-        "objects": {name: text_of(value) for name, value in found.objects.items()},
-        "peak_memory": _peak_memory(),
-        "started": started,
-        "host": socket.gethostname(),
-        "process": os.getpid(),
-        "versions": {"skysub": __version__, "python": platform.python_version()},
-    }
+    own = unit.exposures[0] if unit.detector is not None else None
+    marker = Marker(
+        step=unit.step,
+        visit=unit.visit,
+        detector=unit.detector,
+        key=unit.key,
+        input=None
+        if own is None or crc32c is None
+        else {"path": own.path, "size": own.size, "mtime_ns": own.mtime_ns, "crc32c": crc32c},
+        missing=tuple(sorted(unit.missing)),
+        figures=numbers(found.figures),
+        flags=_mended(products) | dict(found.flags),
+        timings={name: round(seconds, 6) for name, seconds in timings.items()},
+        shape=None if own is None else own.shape,
+        products=products,
+        payload=payload,
+        peak_memory=_peak_memory(),
+        started=started,
+        host=socket.gethostname(),
+        process=os.getpid(),
+        versions={"skysub": __version__, "python": platform.python_version()},
+    )
     with writing(run.folder):
-        run.markers.finish(unit.visit, unit.detector, record)
+        run.markers(unit.step).finish(marker)
 
 
-def write_product(run: Run, unit: Unit, name: str, pixels: NDArray[Any]) -> dict[str, Any]:
-    """Write one array of a unit as its shard; returns what the marker says of it."""
-    step, _ = configured_step(run)
-    index = (unit.visit_index, unit.detector_index)
-    with writing(run.folder):
-        return write_plane(
-            run.images, step.product, name, index, pixels, durable=run.record["products"]["durable"]
-        )
+def slot_in(run: Run, unit: WorkUnit, detector: int | None) -> Slot:
+    """Where products of a unit lie; ``detector``: of a visit's unit, those of one detector."""
+    shapes = {each.detector: each.shape for each in unit.exposures}
+    return Slot(
+        run=run,
+        step=unit.step,
+        visit=unit.visit,
+        detector=detector,
+        visit_index=unit.visit_index,
+        detector_index=-1 if detector is None else unit.places[detector],
+        shape=None if detector is None else shapes[detector],
+    )
 
 
 def now() -> str:
@@ -215,52 +190,106 @@ def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def _process(run: Run, unit: Unit) -> dict[str, float]:
-    step, config = configured_step(run)
+def _is_done(run: Run, unit: WorkUnit) -> bool:
+    markers = run.markers(unit.step)
+    if unit.detector is None:
+        return markers.is_finished(unit.visit)
+    return markers.of_unit(unit.visit, unit.detector) is not None
+
+
+def _process(run: Run, unit: WorkUnit) -> dict[str, float]:
+    if unit.closing:
+        with writing(run.folder):
+            close_visit(run, unit)
+        return {}
+    link = working_chain_of(run)[unit.step]
     started, clock = now(), time.perf_counter()
-    stamped = stamp(unit.path)
-    visit_image = read_input(run, unit)
-    timings = {"read": time.perf_counter() - clock}
-    result = step.work(visit_image, config)
-    del visit_image
-    timings |= result.timings
+    path = unit.exposures[0].path
+    stamped = stamp(path) if link.reads_file else None
+    given = Given(run, unit)
+    result = link.step.work(given, link.config)
+    working = time.perf_counter() - clock
+    timings = {"read": given.seconds, **result.timings}
+    # what the step does not say of its time is its own
+    rest = working - sum(timings.values())
+    if not result.timings:
+        timings["work"] = max(0.0, rest)
+    crc = None
+    if stamped is not None:
+        clock = time.perf_counter()
+        crc = content_checksum(path)
+        if stamp(path) != stamped:
+            raise InputChangedError(f"{path} changed while it was read: start the same command again")
+        timings["checksum"] = time.perf_counter() - clock
     clock = time.perf_counter()
-    crc = content_checksum(unit.path)
-    if stamp(unit.path) != stamped:
-        raise InputChangedError(f"{unit.path} changed while it was read: start the same command again")
-    timings["checksum"] = time.perf_counter() - clock
-    clock = time.perf_counter()
-    found, made = result.without_pixels(), result.visit_image
-    mask, planes = narrow_mask(made.mask, made.planes)
-    image, pixels_crc = described(made, planes), None
-    # each array is let go of once it is written, and the mask, which compresses to nothing, comes first:
-    # compressing another takes as much again
-    arrays: dict[str, Any] = {}
-    if run.record["products"]["pixels"] == "stored":
-        arrays = {"image": made.image, "variance": made.variance}
-    else:
-        pixels_crc = pixels_checksum(made.image)
-    arrays["mask"] = mask
-    del result, made, mask
-    shards = {}
-    while arrays:
-        name, pixels = arrays.popitem()
-        if pixels is not None:
-            shards[name] = write_product(run, unit, name, pixels)
-        del pixels
+    found, made = result.findings(), dict(result.products)
+    del result, given
+    products, payload = _written(run, unit, link, made)
     timings["write"] = time.perf_counter() - clock
     commit(
         run,
         unit,
         found,
-        image=image,
-        shards=shards,
+        products=products,
+        payload=payload,
         crc32c=crc,
-        pixels_crc32c=pixels_crc,
         timings=timings,
         started=started,
     )
     return timings
+
+
+def _written(
+    run: Run, unit: WorkUnit, link: Link, made: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Write the products of a unit, and let go of each; returns what its marker says of them."""
+    storing = storing_of(run)
+    step = link.step
+    unknown = made.keys() - {product.name for product in step.outputs}
+    lacking = [each.name for each in step.outputs if not each.optional and made.get(each.name) is None]
+    if unknown or lacking:
+        what = (
+            f"made {', '.join(sorted(unknown))}, which it does"
+            if unknown
+            else f"did not make {lacking[0]}, which it does"
+        )
+        raise TypeError(f"step {step.name} {what}{' not' if unknown else ''} declare as a product")
+    products: dict[str, Any] = {}
+    payload: dict[str, Any] = {}
+    for product in step.outputs:
+        if made.get(product.name) is None:
+            made.pop(product.name, None)
+            continue
+        if step.scope == "visit" and step.of(product) == "detector":
+            each = dict(made.pop(product.name))
+            entries = {}
+            for detector in sorted(each):
+                if detector not in unit.places:
+                    raise TypeError(
+                        f"step {step.name} made {product.name} of detector {detector}, which its visit lacks"
+                    )
+                slot = slot_in(run, unit, detector)
+                entries[detector] = Entry(
+                    slot, *product.write(slot, {product.name: each.pop(detector)}, storing)
+                )
+            if entries:
+                entries = product.gather(entries, storing, complete=True)
+            products[product.name] = {"each": {str(key): entry.record for key, entry in entries.items()}}
+            payload[product.name] = {"each": {str(key): entry.payload for key, entry in entries.items()}}
+            continue
+        record, kept = product.write(slot_in(run, unit, unit.detector), made, storing)
+        products[product.name] = record
+        if kept is not None:
+            payload[product.name] = kept
+    return products, payload
+
+
+def _mended(products: Mapping[str, Any]) -> dict[str, str]:
+    """What reading had to mend, as images carry it with them."""
+    notes = dict.fromkeys(
+        note for record in products.values() if isinstance(record, dict) for note in record.get("notes", ())
+    )
+    return {"input_mended": "; ".join(notes)} if notes else {}
 
 
 def _in_one_line(error: Exception) -> str:

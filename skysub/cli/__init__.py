@@ -22,7 +22,8 @@ _VERBS: dict[str, str] = {
     "run": "Do a campaign, or what is left of it.",
     "plan": "Show what run would do, and what it would cost.",
     "status": "Show what is done, what failed and why, and what is left.",
-    "export": "Write products of a campaign as FITS files.",
+    "export": "Write products of a campaign as FITS, Parquet and JSON files.",
+    "dashboard": "Show a campaign in the browser, also while it runs.",
     "report": "Write what a campaign made as one HTML file, to look at.",
 }
 """Verb -> what it does, as ``skysub --help`` lists it. Module skysub.cli.VERB has add_arguments and run."""

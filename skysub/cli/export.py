@@ -1,4 +1,4 @@
-"""``skysub export``: products of a campaign as FITS files."""
+"""``skysub export``: products of a campaign as files that other tools open."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the verb takes."""
     parser.add_argument("output", metavar="OUT", help="folder of the campaign, or s3://BUCKET/PREFIX")
-    parser.add_argument(
-        "--to", metavar="FOLDER", required=True, help="where the FITS files go; s3:// as well"
-    )
+    parser.add_argument("--to", metavar="FOLDER", required=True, help="where the files go; s3:// as well")
     parser.add_argument(
         "--product",
         metavar="NAME",

@@ -31,19 +31,23 @@ def run(options: argparse.Namespace) -> int:
         options.recipe, inputs=options.inputs, cluster=options.cluster, settings=options.settings
     )
     profile = load_profile(recipe.cluster)
-    plan = make_plan(recipe, options.output)
+    plan = make_plan(recipe, options.output, steps=options.step, visits=options.visit)
     shapes = plan.shapes
     bands = [printable(band) or "unknown" for band in plan.bands]
     # what cannot be had is refused before anything is said
     slots = expected_slots(profile, need=plan.memory, units=plan.left)
-    print(f"step       {recipe.step} (settings {plan.record['settings_hash']})")
-    count = plan.left + plan.done
-    print(f"inputs     {count} detectors of {plan.visits} visits, bands {', '.join(bands) or 'none'}")
+    for step in plan.record.steps:
+        print(f"step       {step.name} (settings {step.settings_hash})")
+    print(
+        f"inputs     {plan.detectors} detectors of {plan.visits} visits, bands {', '.join(bands) or 'none'}"
+    )
     print(
         f"shapes     {', '.join(f'{ny} x {nx}' for ny, nx in shapes[:4])}{' ...' if len(shapes) > 4 else ''}"
     )
     if plan.left:
         _say_work(plan, profile, slots, options.output)
+    elif plan.closings:
+        print(f"to do      nothing but to put the results of {len(plan.closings)} visits together")
     else:
         print(f"to do      nothing: {plan.done} units are done in {options.output}")
     for each in plan.unreadable:
@@ -58,6 +62,15 @@ def _say_work(plan: Plan, profile: Profile, slots: int, output: str) -> None:
         print(f"           {len(plan.changed)} of them again because their input changed")
     if plan.outdated:
         print(f"           {plan.outdated} of them again because settings changed")
+    for step in plan.steps if len(plan.steps) > 1 else ():
+        time = span(step.core_seconds / max(1, slots))
+        cost = (
+            f"{step.storage / 1e9:.2f} GB, {step.memory / 2**30:.2f} GiB, {time}" if step.left else "nothing"
+        )
+        print(f"           {step.name}: {step.left} {step.scope}s, {step.done} are done: {cost}")
+    for step in plan.steps:
+        if step.blocked:
+            print(f"left out   {step.blocked} of {step.name}: what they need is neither done nor chosen")
     print(f"storage    {plan.storage / 1e9:.2f} GB to be written")
     print(f"memory     {plan.memory / 2**30:.2f} GiB for the largest unit")
     where = f"{profile.kind}, {slots} at once" if slots else f"{profile.kind}, {profile.address}"

@@ -18,12 +18,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the verb takes."""
     parser.add_argument("campaign", metavar="OUT", help="folder of the campaign, or s3://BUCKET/PREFIX")
     parser.add_argument("--output", metavar="FILE", help="a local file; default: report.html in OUT, or here")
+    parser.add_argument(
+        "--visit",
+        type=int,
+        action="append",
+        help="only this visit, may be repeated; of a large campaign: make its page",
+    )
     parser.add_argument("--open", action="store_true", help="show it in the browser")
 
 
 def run(options: argparse.Namespace) -> int:
     """Write the report, and say where it is."""
-    path = write_report(options.campaign, options.output, progress=Progress("looking at detectors"))
+    path = write_report(
+        options.campaign, options.output, visits=options.visit, progress=Progress("looking at detectors")
+    )
     print(path)
     if options.open:
         webbrowser.open(path.resolve().as_uri())

@@ -44,6 +44,8 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
         dest="settings",
         help="change the recipe, as in steps.background.fit.order=4 or cluster.workers=1; may be repeated",
     )
+    parser.add_argument("--step", metavar="NAME", action="append", help="only this step; may be repeated")
+    parser.add_argument("--visit", type=int, action="append", help="only this visit; may be repeated")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -51,8 +53,22 @@ def run(options: argparse.Namespace) -> int:
     recipe = load_recipe(
         options.recipe, inputs=options.inputs, cluster=options.cluster, settings=options.settings
     )
-    outcome = run_campaign(recipe, options.output, verify=options.verify, stream=sys.stderr)
-    rest = others({"failed": outcome.failed, "left": outcome.left, "unreadable": outcome.unreadable})
+    outcome = run_campaign(
+        recipe,
+        options.output,
+        steps=options.step,
+        visits=options.visit,
+        verify=options.verify,
+        stream=sys.stderr,
+    )
+    rest = others(
+        {
+            "failed": outcome.failed,
+            "waiting": outcome.waiting,
+            "left": outcome.left,
+            "unreadable": outcome.unreadable,
+        }
+    )
     if not outcome.run:
         print(f"nothing to do: {outcome.earlier} units are done in {options.output}{rest}")
     else:

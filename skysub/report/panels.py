@@ -213,7 +213,8 @@ def _card(
 
 
 def _panels(views: list[View], unit: str, styles: dict[int, str], scales: CommonScales) -> Iterator[Panel]:
-    image, sky, share = image_scale(views, unit), sky_scale(views, unit), share_scale()
+    image, share = image_scale(views, unit), share_scale()
+    modelled = all("model" in view.pictures for view in views)
     swatches = mask_swatches()
 
     def tiles(urls: list[str]) -> tuple[Tile, ...]:
@@ -227,14 +228,17 @@ def _panels(views: list[View], unit: str, styles: dict[int, str], scales: Common
         return Panel(title, unit, tiles(urls), rendering, scale, main)
 
     yield scaled("Image", "image", image)
-    yield scaled("Sky model", "model", sky, "smooth")
+    if modelled:
+        sky = sky_scale(views, unit)
+        yield scaled("Sky model", "model", sky, "smooth")
     yield scaled("Residual", "residual", scales.residual[unit])
     masks = [mask_url(view.pictures["sources"], view.pictures["defects"]) for view in views]
     legend = (("sky", swatches["clean"]), ("sources", swatches["sources"]), ("defects", swatches["defects"]))
     yield Panel("Mask", "share of a cell that is covered", tiles(masks), "cells", main=True, legend=legend)
-    yield scaled("Superpixel means", "superpixels", sky, main=False)
-    used = [share.url(100 * view.pictures["used"]) for view in views]
-    yield Panel("Pixels used", "%", tiles(used), "cells", share)
+    if modelled:
+        yield scaled("Superpixel means", "superpixels", sky, main=False)
+        used = [share.url(100 * view.pictures["used"]) for view in views]
+        yield Panel("Pixels used", "%", tiles(used), "cells", share)
     for name in dict.fromkeys(name for view in views for name in view.maps):
         title = MAPS.get(name, (name.replace("_", " "), ""))[0]
         scale = scales.maps[unit, name]

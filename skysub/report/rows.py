@@ -11,7 +11,7 @@ import numpy as np
 from skysub.campaign.store.backgrounds import unpacked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from skysub.campaign.campaign import Campaign
 
@@ -65,10 +65,10 @@ class Row:
         return f"{self.visit}-{self.detector}"
 
 
-def rows_of(campaign: Campaign) -> Iterator[Row]:
-    """Go through the finished detectors of a campaign, visit by visit."""
-    for visit, detector, marker in campaign.markers():
-        image = marker["image"]
+def rows_of(campaign: Campaign, visits: Collection[int] | None = None) -> Iterator[Row]:
+    """Go through the finished detectors of a campaign, or of some visits, visit by visit."""
+    for visit, detector, marker in campaign.markers(visits=visits):
+        exposure = campaign.exposure(visit, detector)
         figures: dict[str, float | str] = {
             name: math.nan if value is None else value
             for name, value in marker["figures"].items()
@@ -82,10 +82,10 @@ def rows_of(campaign: Campaign) -> Iterator[Row]:
         yield Row(
             visit=visit,
             detector=detector,
-            band=image["band"],
-            unit=image["unit"],
-            shape=(marker["shape"][0], marker["shape"][1]),
-            path=marker["input"]["path"],
+            band=exposure.band,
+            unit=_unit(marker) or exposure.unit,
+            shape=exposure.shape,
+            path=exposure.path,
             host=marker["host"],
             peak_memory=marker["peak_memory"],
             flags=marker["flags"],
@@ -100,9 +100,15 @@ def label_of(name: str, unit: str = "") -> tuple[str, str]:
     return label, template.format(unit=unit)
 
 
+def _unit(marker: Mapping[str, Any]) -> str:
+    """Unit of the pixels that the step made; empty where it made none."""
+    units = [record["unit"] for record in marker["products"].values() if record and "planes" in record]
+    return units[-1] if units else ""
+
+
 def _noise(marker: Mapping[str, Any]) -> float | None:
-    packed = marker["maps"].get("noise")
-    if packed is None:
+    packed = marker["payload"].get("noise")
+    if not isinstance(packed, dict) or "zlib" not in packed:
         return None
     noise = unpacked(packed)
     known = noise[np.isfinite(noise)]

@@ -51,6 +51,8 @@ class Cell:
     number: bool = False
     link: str = ""
     title: str = ""
+    page: str = ""
+    """Another file that it leads to."""
     spelled: bool = False
     """Where there is room, the title is shown in place of the words."""
 

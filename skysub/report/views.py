@@ -11,23 +11,33 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skysub.background.superpixels import SuperpixelGrid
 from skysub.campaign.store.backgrounds import unpacked
 from skysub.errors import SkysubError
 from skysub.pipeline.config import IGNORED_PLANES, SATURATED_PLANES
+from skysub.pipeline.preview import LEAST_GOOD, PREVIEW_EDGE, SOURCE_PLANES, cells
 from skysub.report.focal_plane import Footprint, footprint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
     from numpy.typing import NDArray
 
     from skysub.background.model import BackgroundList
+    from skysub.background.superpixels import SuperpixelGrid
     from skysub.campaign.campaign import Campaign
     from skysub.visit.image import VisitImage
 
-__all__ = ["BUDGET", "View", "edge_for", "most_pictured", "pictures_of", "view_of", "views_of"]
+__all__ = [
+    "BUDGET",
+    "View",
+    "edge_for",
+    "most_pictured",
+    "pictures_of",
+    "preview_view_of",
+    "view_of",
+    "views_of",
+]
 
 BUDGET = 24_000_000
 """Picture elements of a whole report."""
@@ -36,9 +46,6 @@ SMALLEST_EDGE = 16
 RESIDUAL_EDGE = 56
 """Cells of residuals are larger than those of images, so that the noise of single pixels averages out."""
 GRID_EDGE = 32
-SOURCE_PLANES = ("DETECTED", "DETECTED_NEGATIVE")
-LEAST_GOOD = 0.15
-"""A cell whose share of good pixels is smaller shows nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,32 +106,78 @@ def views_of(
 def view_of(campaign: Campaign, visit: int, detector: int, edge: int) -> View:
     """Look at one detector; what cannot be read is a view without pictures that says why."""
     marker = campaign.marker(visit, detector)
-    unit = marker["image"]["unit"]
+    unit = campaign.exposure(visit, detector).unit
+    kinds = {name: campaign.kind(name) for name in marker["products"]}
     try:
         visit_image = campaign.visit_image(visit, detector)
-        layers = campaign.background(campaign.products[1], visit, detector)
+        unit = visit_image.unit
+        backgrounds = [name for name, kind in kinds.items() if kind == "background"]
+        layers: BackgroundList | None = (
+            campaign.background(backgrounds[-1], visit, detector) if backgrounds else None
+        )
     except SkysubError as error:
         return View(visit=visit, detector=detector, unit=unit, pictures={}, trouble=str(error))
-    maps = {"error": _shrunk(_as_float(layers[-1].statistics.error), min(edge, GRID_EDGE))}
-    for name, packed in marker["maps"].items():
-        values = unpacked(packed)
-        if values.ndim == 2 and values.size and values.dtype.kind in "fiub":
-            maps[name] = _shrunk(_as_float(values), min(edge, GRID_EDGE))
     return View(
         visit=visit,
         detector=detector,
         unit=unit,
         pictures=pictures_of(visit_image, layers, edge),
-        maps=maps,
+        maps=_maps(marker, kinds, layers, edge),
         footprint=footprint(visit_image.wcs, visit_image.shape),
     )
 
 
-def pictures_of(visit_image: VisitImage, layers: BackgroundList, edge: int) -> dict[str, NDArray[np.float32]]:
+def _maps(
+    marker: Mapping[str, Any], kinds: Mapping[str, str], layers: BackgroundList | None, edge: int
+) -> dict[str, NDArray[np.float32]]:
+    maps = {}
+    if layers is not None:
+        maps["error"] = _shrunk(_as_float(layers[-1].statistics.error), min(edge, GRID_EDGE))
+    for name, packed in marker["payload"].items():
+        if kinds.get(name) != "grid":
+            continue
+        values = unpacked(packed)
+        if values.ndim == 2 and values.size and values.dtype.kind in "fiub":
+            maps[name] = _shrunk(_as_float(values), min(edge, GRID_EDGE))
+    return maps
+
+
+def preview_view_of(campaign: Campaign, visit: int, detector: int) -> View:
+    """Look at one detector by the preview that its worker made, and its background; no pixels are read."""
+    try:
+        preview = campaign.preview(visit, detector)
+        marker = campaign.marker(visit, detector)
+        kinds = {name: campaign.kind(name) for name in marker["products"]}
+        backgrounds = [name for name, kind in kinds.items() if kind == "background"]
+        layers = campaign.background(backgrounds[-1], visit, detector) if backgrounds else None
+        images = [marker["products"][name] for name, kind in kinds.items() if kind == "image"]
+        wcs = campaign.wcs(visit, detector)
+    except SkysubError as error:
+        unit = campaign.exposure(visit, detector).unit
+        return View(visit=visit, detector=detector, unit=unit, pictures={}, trouble=str(error))
+    shape = campaign.exposure(visit, detector).shape
+    pictures = dict(preview)
+    if layers:
+        pictures |= _of_background(preview["image"], layers, cells(shape, PREVIEW_EDGE), PREVIEW_EDGE)
+    return View(
+        visit=visit,
+        detector=detector,
+        unit=images[-1]["unit"],
+        pictures=pictures,
+        maps=_maps(marker, kinds, layers, PREVIEW_EDGE),
+        footprint=footprint(wcs, shape),
+    )
+
+
+def pictures_of(
+    visit_image: VisitImage, layers: BackgroundList | None, edge: int
+) -> dict[str, NDArray[np.float32]]:
     """Bin a background-subtracted image and what belongs to it into cells.
 
     Parameters
     ----------
+    layers
+        What was subtracted; None where nothing is known of that: there are no pictures of it then.
     edge
         Cells along the longer side at most.
 
@@ -135,25 +188,35 @@ def pictures_of(visit_image: VisitImage, layers: BackgroundList, edge: int) -> d
         without all masked pixels.
     """
     image, mask = visit_image.image, visit_image.mask
-    fine = _grid(image.shape, edge)
-    coarse = _grid(image.shape, min(edge, RESIDUAL_EDGE))
-    smooth = _grid(image.shape, min(edge, GRID_EDGE))
+    fine = cells(image.shape, edge)
+    coarse = cells(image.shape, min(edge, RESIDUAL_EDGE))
     excluded = visit_image.bits(*IGNORED_PLANES)
     sources = visit_image.bits(*SOURCE_PLANES)
     defects = visit_image.bits(*IGNORED_PLANES, *SATURATED_PLANES)
     seen = _binned(image, mask, excluded, fine, 0.0)
-    last = layers[-1]
-    means = np.where(last.usable, _as_float(last.statistics.mean), np.float32(np.nan))
-    if len(layers) > 1:
-        means += _at(layers[:-1].evaluate(), last.grid)
-    model = layers.evaluate()
-    size = np.diff(last.grid.y_edges)[:, None] * np.diff(last.grid.x_edges)[None]
-    return {
-        "image": seen + _at(model, fine),
-        "model": _at(model, smooth),
+    pictures = {
+        "image": seen,
         "residual": _binned(image, mask, sources | defects, coarse, LEAST_GOOD),
         "sources": _covered(mask, sources, fine),
         "defects": _covered(mask, defects, fine),
+    }
+    if not layers:
+        return pictures
+    return pictures | _of_background(seen, layers, fine, edge)
+
+
+def _of_background(
+    seen: NDArray[np.float32], layers: BackgroundList, fine: SuperpixelGrid, edge: int
+) -> dict[str, NDArray[np.float32]]:
+    """Pictures that need the background: "image" with it again, and those of model and superpixels."""
+    last = layers[-1]
+    means = np.where(last.usable, _as_float(last.statistics.mean), np.float32(np.nan))
+    if len(layers) > 1:
+        means += _at(layers[:-1], last.grid)
+    size = np.diff(last.grid.y_edges)[:, None] * np.diff(last.grid.x_edges)[None]
+    return {
+        "image": seen + _at(layers, fine),
+        "model": _at(layers, cells(last.shape, min(edge, GRID_EDGE))),
         "superpixels": _shrunk(means, min(edge, GRID_EDGE)),
         "used": _shrunk(_as_float(last.statistics.count / size), min(edge, GRID_EDGE)),
     }
@@ -162,12 +225,6 @@ def pictures_of(visit_image: VisitImage, layers: BackgroundList, edge: int) -> d
 def _elements(edge: int) -> int:
     # image and mask; residual; model, superpixels, used, error, noise and one more map
     return 2 * edge**2 + min(edge, RESIDUAL_EDGE) ** 2 + 6 * min(edge, GRID_EDGE) ** 2
-
-
-def _grid(shape: tuple[int, int], edge: int) -> SuperpixelGrid:
-    """Cells of nearly one size, so many that the longer side has ``edge`` of them at most."""
-    cell = max(1, -(-max(shape) // edge))
-    return SuperpixelGrid.of_counts(shape, gy=-(-shape[0] // cell), gx=-(-shape[1] // cell))
 
 
 def _binned(
@@ -188,10 +245,11 @@ def _covered(mask: NDArray[Any], bits: int, grid: SuperpixelGrid) -> NDArray[np.
     return share
 
 
-def _at(model: NDArray[np.float32], grid: SuperpixelGrid) -> NDArray[np.float32]:
-    """Model at the centres of cells, to the pixel."""
-    values: NDArray[np.float32] = model[np.ix_(grid.y_centers.astype(int), grid.x_centers.astype(int))]
-    return values
+def _at(layers: BackgroundList, grid: SuperpixelGrid) -> NDArray[np.float32]:
+    """Model at the centres of cells, to the pixel; row by row, as most pixels are not asked for."""
+    along = grid.x_centers.astype(int)
+    rows = (layers.evaluate(y=slice(y, y + 1))[0, along] for y in grid.y_centers.astype(int))
+    return np.stack(list(rows))
 
 
 def _shrunk(values: NDArray[np.float32], edge: int) -> NDArray[np.float32]:
@@ -199,7 +257,7 @@ def _shrunk(values: NDArray[np.float32], edge: int) -> NDArray[np.float32]:
     if max(values.shape) <= edge:
         return values
     nothing = np.zeros(values.shape, np.int32)
-    return _binned(values, nothing, 0, _grid((values.shape[0], values.shape[1]), edge), 0.0)
+    return _binned(values, nothing, 0, cells((values.shape[0], values.shape[1]), edge), 0.0)
 
 
 def _as_float(values: NDArray[Any]) -> NDArray[np.float32]:

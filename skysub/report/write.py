@@ -10,35 +10,43 @@ import math
 import os
 import time
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import numpy as np
 
 from skysub._version import __version__
 from skysub.campaign.campaign import open_campaign
+from skysub.campaign.records import who
 from skysub.campaign.status import others
 from skysub.campaign.store.address import place_at
 from skysub.errors import OutputError
 from skysub.report.charts import Chart, Point, distribution, short, through_campaign
+from skysub.report.large import part_of, troubled_first, visit_table
 from skysub.report.outliers import DEVIATIONS, FEWEST, find_outliers
 from skysub.report.panels import common_scales, visit_cards
 from skysub.report.rows import Row, label_of, rows_of
 from skysub.report.tables import cost_of, detector_table, figure_names, outlier_table, span
+from skysub.report.templating import environment, template_text
+from skysub.report.verdict import counted_flags, verdict_of
 from skysub.report.views import BUDGET, edge_for, most_pictured, views_of
-from skysub.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
+    from skysub.campaign.campaign import Campaign
     from skysub.campaign.status import Failure, Status
     from skysub.report.outliers import Outlier
     from skysub.report.views import View
 
 __all__ = ["write_report"]
 
+LARGE = 20_000
+"""Detectors of which a report is one file at most; of more it is an index, and visits have pages."""
+PAGES = 4
+"""Visits of a large campaign that have pages without being asked for."""
+MOST_FAILURES = 2_000
+"""Failures that an index shows."""
 MOST_DISTRIBUTIONS = 12
 POINTING = {"ra", "dec", "zenithDistance"}
 """Figures whose distribution says nothing."""
@@ -67,9 +75,13 @@ def write_report(
     output: str | os.PathLike[str],
     path: str | os.PathLike[str] | None = None,
     *,
+    visits: Collection[int] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write what a campaign made as one HTML file that works without a network.
+
+    Of more than 20,000 detectors the file is an index, a row for each visit; visits have pages of their own
+    in the folder ``report`` beside it: some, those with failures first, and all that were asked for before.
 
     Parameters
     ----------
@@ -78,6 +90,8 @@ def write_report(
     path
         The file; ``report.html`` in that folder by default, in the current one for a campaign elsewhere.
         It is replaced whole or not at all.
+    visits
+        Write the pages of these visits alone, and of a large campaign its index; all by default.
     progress
         Called with the number of detectors that were looked at, and the number of all.
 
@@ -105,61 +119,103 @@ def write_report(
     target = campaign.path.nearby() / "report.html" if path is None else Path(path)
     _check_writable(target)
     status = campaign.status()
-    rows = list(rows_of(campaign))
+    if sum(row["detectors"] for row in status.by_visit) > LARGE:
+        return _write_large(campaign, status, target, visits, progress)
+    if visits is not None:
+        status = part_of(status, visits)
+    _write_one(campaign, status, target, visits, progress)
+    return target
+
+
+def _write_large(
+    campaign: Campaign,
+    status: Status,
+    target: Path,
+    visits: Collection[int] | None,
+    progress: Callable[[int, int], None] | None,
+) -> Path:
+    """Write the index of a large campaign, and pages of some visits."""
+    folder = target.with_suffix("")
+    with _writing(folder):
+        folder.mkdir(exist_ok=True)
+    for visit in troubled_first(status)[:PAGES] if visits is None else visits:
+        alone = part_of(status, [visit])
+        _write_one(campaign, alone, folder / f"{visit}.html", [visit], progress)
+    pages = {path.stem for path in folder.glob("*.html")}
+    columns, rows = visit_table(campaign, status, {page: f"{folder.name}/{page}.html" for page in pages})
+    shown = replace(status, failures=status.failures[:MOST_FAILURES])
+    context = _frame(campaign, shown, [("visits", "Visits")], has_rows=True)
+    context |= {
+        "summary": _summary(status, []),
+        "verdict": verdict_of(status, []),
+        "visits": rows,
+        "visit_columns": columns,
+        "visits_note": (
+            "Figures are medians over the detectors of a visit. A click on a heading sorts. Linked visits "
+            f"have a page; `skysub report {status.output} --visit NUMBER` makes those of others."
+        ),
+        "folder": folder.name,
+    }
+    _save(target, environment().get_template("index.html").generate(context))
+    return target
+
+
+def _write_one(
+    campaign: Campaign,
+    status: Status,
+    target: Path,
+    visits: Collection[int] | None,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    rows = list(rows_of(campaign, visits))
     chosen = _pictured(rows, status.failures, find_outliers(rows))
     edge = edge_for(max(1, len(chosen)))
     views = list(views_of(campaign, [(row.visit, row.detector) for row in chosen], edge, progress))
     rows = _with_shares(rows, views)
-    records = [(name, campaign.run_record(name)) for name in reversed(campaign.runs)]
-    _save(target, _page(status, rows, views, records))
-    return target
+    _save(target, _page(campaign, status, rows, views))
 
 
-def _page(
-    status: Status, rows: list[Row], views: list[View], records: list[tuple[str, dict[str, Any]]]
-) -> Iterable[str]:
-    script = _part("report.js")
-    # a policy of the page itself: this very script, and nothing from anywhere else
-    script_hash = "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    sections = [("summary", "Summary")]
-    if status.failures:
-        sections.append(("failures", "Failures"))
+def _page(campaign: Campaign, status: Status, rows: list[Row], views: list[View]) -> Iterable[str]:
+    sections = []
     if rows:
-        sections += [("visits", "Visits"), ("distributions", "Distributions"), ("outliers", "Outliers")]
+        sections = [("visits", "Visits"), ("distributions", "Distributions"), ("outliers", "Outliers")]
         sections += [("detectors", "Detectors"), ("cost", "Cost")]
-    context: dict[str, Any] = {
-        "title": place_at(status.output).absolute().name,
-        "step": status.step,
-        "lede": _lede(status, rows, records),
-        "sections": [*sections, ("settings", "Settings")],
+    context = _frame(campaign, status, sections, has_rows=bool(rows))
+    flags = counted_flags((name, row.visit, (row.detector,)) for row in reversed(rows) for name in row.flags)
+    context |= {
         "summary": _summary(status, rows),
-        "failures": _failures(status.failures),
-        "failures_note": _failures_note(status),
         "done": bool(rows),
-        "runs": [_record(name, record) for name, record in records],
-        "version": __version__,
-        "written": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "style": _part("report.css"),
-        "script": script,
-        "script_hash": script_hash,
+        "verdict": verdict_of(status, flags, len(find_outliers(rows))),
+        "flags": flags,
     }
     if rows:
         context |= _results(rows, views, status.failures)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("skysub", "report/templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=_shown,
-    )
-    return environment.get_template("report.html").generate(context)
+    return environment().get_template("report.html").generate(context)
 
 
-def _shown(value: Any) -> Any:
-    """What a page says, safe to write and to copy into a terminal; the lines of tracebacks stay lines."""
-    # not the markup that templates make
-    return "\n".join(map(printable, value.split("\n"))) if type(value) is str else value
+def _frame(
+    campaign: Campaign, status: Status, sections: Sequence[tuple[str, str]], *, has_rows: bool
+) -> dict[str, Any]:
+    """What all pages have."""
+    records = [(name, campaign.run_record(name)) for name in reversed(campaign.runs)]
+    script = template_text("report.js")
+    # a policy of the page itself: this very script, and nothing from anywhere else
+    script_hash = "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    failed = [("failures", "Failures")] if status.failures else []
+    return {
+        "title": place_at(status.output).absolute().name,
+        "step": status.step,
+        "lede": _lede(status, records, has_rows=has_rows),
+        "sections": [("summary", "Summary"), *failed, *sections, ("settings", "Settings")],
+        "failures": _failures(status),
+        "failures_note": _failures_note(status),
+        "runs": [_record(name, record) for name, record in records],
+        "version": __version__,
+        "written": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "style": template_text("report.css"),
+        "script": script,
+        "script_hash": script_hash,
+    }
 
 
 def _results(rows: list[Row], views: list[View], failures: Sequence[Failure]) -> dict[str, Any]:
@@ -231,21 +287,32 @@ def _with_shares(rows: list[Row], views: list[View]) -> list[Row]:
 def _summary(status: Status, rows: list[Row]) -> list[_Stat]:
     counts = status.counts
     unreadable = others({"unreadable": counts["unreadable"]}).removeprefix(", ")
-    planned = counts["done"] + counts["failed"] + counts["left"]
+    detectors = sum(row["detectors"] for row in status.by_visit)
+    waiting = [f"{counts['waiting']:,} waiting for these"] if counts["waiting"] else []
     bands = ", ".join(sorted({row.band for row in rows} - {""}))
     tiles = [
         _Stat("Visits", f"{len(status.by_visit):,}", f"band {bands}" if bands else ""),
-        _Stat("Detectors", f"{planned:,}", "planned"),
+        _Stat("Detectors", f"{detectors:,}", "planned"),
         _Stat(
             "Done", f"{counts['done']:,}", f"{counts['left']:,} left" if counts["left"] else "nothing left"
         ),
         _Stat(
             "Failed",
             f"{counts['failed']:,}",
-            f"and {unreadable}" if unreadable else "",
+            ", ".join([*waiting, *([f"and {unreadable}"] if unreadable else [])]),
             alarming=counts["failed"] + counts["unreadable"] > 0,
         ),
     ]
+    if len(status.by_step) > 1:
+        tiles += [
+            _Stat(
+                each["step"],
+                f"{each['done']:,}",
+                f"of {each['units']:,} {each['scope']}s{others(each)}",
+                alarming=each["failed"] > 0,
+            )
+            for each in status.by_step
+        ]
     levels: dict[str, list[float]] = {}
     for row in rows:
         value = row.figures.get("sky")
@@ -262,11 +329,11 @@ def _summary(status: Status, rows: list[Row]) -> list[_Stat]:
     return tiles
 
 
-def _lede(status: Status, rows: list[Row], records: list[tuple[str, dict[str, Any]]]) -> str:
+def _lede(status: Status, records: list[tuple[str, dict[str, Any]]], *, has_rows: bool) -> str:
     runs = f"{len(records)} run{'s' if len(records) > 1 else ''}"
     versions = records[0][1].get("versions", {})
     made_by = f", last planned by skysub {versions['skysub']}" if "skysub" in versions else ""
-    if not rows:
+    if not has_rows:
         return f"{runs}{made_by}; nothing is done yet."
     return f"{runs}{made_by}, in {place_at(status.output).absolute()}"
 
@@ -331,15 +398,15 @@ def _points(rows: list[Row], name: str, outlying: set[tuple[str, str]]) -> list[
     return points
 
 
-def _failures(failures: Sequence[Failure]) -> list[dict[str, str]]:
+def _failures(status: Status) -> list[dict[str, str]]:
     """Failures, those of one reason together."""
     groups: dict[str, list[Failure]] = {}
-    for failure in failures:
+    for failure in status.failures:
         groups.setdefault(failure.message, []).append(failure)
     return [
         {
             "message": message,
-            "who": ", ".join(_who(each) for each in group),
+            "who": _names(group, status),
             "path": _paths(group),
             "when": group[0].when,
             "traceback": group[0].traceback,
@@ -348,30 +415,32 @@ def _failures(failures: Sequence[Failure]) -> list[dict[str, str]]:
     ]
 
 
+def _names(group: Sequence[Failure], status: Status, most: int = 200) -> str:
+    more = f", and {len(group) - most:,} more" if len(group) > most else ""
+    return ", ".join(_who(each, status) for each in group[:most]) + more
+
+
 def _paths(group: Sequence[Failure], most: int = 8) -> str:
     more = f", and {len(group) - most:,} more" if len(group) > most else ""
-    return ", ".join(each.path for each in group[:most]) + more
+    return ", ".join(each.path for each in group[:most] if each.path) + more
 
 
 def _failures_note(status: Status) -> str:
-    counts = {name: status.counts[name] for name in ("failed", "unreadable")}
+    counts = {name: status.counts[name] for name in ("failed", "waiting", "unreadable")}
     return f"{status.counts['done']} units done{others(counts)}."
 
 
-def _who(failure: Failure) -> str:
+def _who(failure: Failure, status: Status) -> str:
     if failure.visit is None:
         return "input unreadable"
-    return f"visit {failure.visit} detector {failure.detector}"
+    name = who(failure.visit, failure.detector)
+    return name if len(status.by_step) < 2 and failure.detector is not None else f"{name}, {failure.step}"
 
 
 def _record(name: str, record: dict[str, Any]) -> dict[str, str]:
     # lists of a survey's detectors would fill the page
     text = json.dumps({key: value for key, value in record.items() if key != "detectors"}, indent=2)
     return {"name": name, "when": str(record.get("created", "")), "text": text}
-
-
-def _part(name: str) -> str:
-    return (files("skysub.report") / "templates" / name).read_text(encoding="utf-8")
 
 
 def _check_writable(target: Path) -> None:
@@ -388,11 +457,18 @@ def _check_writable(target: Path) -> None:
 def _save(target: Path, parts: Iterable[str]) -> None:
     partial = target.with_name(f"{target.name}.partial")
     try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.writelines(parts)
-        os.replace(partial, target)  # noqa: PTH105
-    except OSError as error:
-        raise OutputError(f"the report {target} cannot be written: {error}") from error
+        with _writing(target):
+            with partial.open("w", encoding="utf-8") as file:
+                file.writelines(parts)
+            os.replace(partial, target)  # noqa: PTH105
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"the report {target} cannot be written: {error}") from error

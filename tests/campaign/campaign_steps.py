@@ -9,7 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from skysub.background.model import BackgroundList
-from skysub.campaign.steps import STEPS, BackgroundStep, StepResult
+from skysub.campaign.products.background import Background
+from skysub.campaign.shipped import STEPS, BackgroundStep
+from skysub.campaign.steps import StepResult
+
+IMAGE, BACKGROUND = "preliminary_visit_image", "preliminary_visit_image_background"
 
 
 @dataclass(frozen=True)
@@ -24,13 +28,13 @@ class Tampered:
     how: str = "raise"
 
 
-def _work(visit_image, config):
+def _work(given, config):
     if config.ledger:
         with Path(config.ledger).open("a") as file:
-            file.write(f"{visit_image.visit} {visit_image.detector}\n")
-    if visit_image.detector in config.bad:
+            file.write(f"{given.visit} {given.detector}\n")
+    if given.detector in config.bad:
         if config.how == "raise":
-            raise ValueError(f"detector {visit_image.detector} is <b>odd</b>")
+            raise ValueError(f"detector {given.detector} is <b>odd</b>")
         if config.how == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         if config.how == "memory":
@@ -38,24 +42,36 @@ def _work(visit_image, config):
         if config.how == "passing":
             raise OSError(errno.EIO, "the file system is away")
     time.sleep(config.seconds)
-    return STEPS["background"].work(visit_image, config.background)
+    return STEPS["background"].work(given, config.background)
 
 
 def _layout(shape, config):
-    return STEPS["background"].layout(shape, config.background)
+    return STEPS["background"].output(BACKGROUND).layout(shape, config.background)
 
 
 tampered = dataclasses.replace(
-    STEPS["background"], name="campaign_steps:tampered", configuration=Tampered, work=_work, layout=_layout
+    STEPS["background"],
+    name="campaign_steps:tampered",
+    configuration=Tampered,
+    work=_work,
+    outputs=(STEPS["background"].output(IMAGE), Background(name=BACKGROUND, layout=_layout)),
+    single_fit=None,
 )
 
 
-def _two_layers(visit_image, config):
-    first = STEPS["background"].work(visit_image, config)
-    second = STEPS["background"].work(first.visit_image, config)
-    layers = BackgroundList([*first.background, *second.background])
+class _Held:
+    """A visit image in the place of a file."""
+
+    def __init__(self, visit_image):
+        self.visit_image = lambda: visit_image
+
+
+def _two_layers(given, config):
+    first = STEPS["background"].work(given, config).products
+    second = STEPS["background"].work(_Held(first[IMAGE]), config).products
+    layers = BackgroundList([*first[BACKGROUND], *second[BACKGROUND]])
     # one layer more than the layout has room for
-    return StepResult(visit_image=second.visit_image, background=layers)
+    return StepResult(products={IMAGE: second[IMAGE], BACKGROUND: layers})
 
 
 two_layers = dataclasses.replace(STEPS["background"], name="campaign_steps:two_layers", work=_two_layers)

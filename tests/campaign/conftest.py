@@ -127,10 +127,12 @@ def fingerprint():
                 ):
                     sha.update(array.tobytes())
             kept = {key: value for key, value in marker.items() if key not in VOLATILE}
-            kept["background"] = [
-                {key: value for key, value in layer.items() if key != "arrays"}
-                for layer in kept["background"]
-            ]
+            kept["payload"] = {
+                name: [{key: value for key, value in layer.items() if key != "arrays"} for layer in value]
+                if name == background
+                else value
+                for name, value in kept["payload"].items()
+            }
             sha.update(json.dumps(kept, sort_keys=True).encode())
             made[visit, detector] = sha.hexdigest()
         return made

@@ -3,6 +3,7 @@
 import pytest
 
 import skysub
+from skysub.campaign.chain import chained
 from skysub.campaign.recipe import load_recipe
 from skysub.campaign.run import _Counts, _in_blocks
 from skysub.cluster import load_profile
@@ -67,10 +68,12 @@ def test_a_damaged_input_in_blocks(raw, tmp_path, start, make_visit, monkeypatch
 def test_the_mode_follows_from_detectors_and_cores(step, mode, left, expected):
     profile = load_profile({"profile": "local", "workers": 4, "memory": "1 GiB"})
     counts = _Counts(left=left, earlier=0, unreadable=0, memory=2**20)
-    assert _in_blocks(load_recipe(step, settings=[f"mode={mode}"]), profile, counts) is expected
+    recipe = load_recipe(step, settings=[f"mode={mode}"])
+    assert _in_blocks(recipe, chained(recipe.steps, {}), profile, counts) is expected
 
 
 def test_blocks_are_refused_where_a_step_needs_the_whole():
     profile = load_profile({"profile": "threads"})
+    recipe = load_recipe("calibrate_image", settings=["mode=block"])
     with pytest.raises(RecipeError, match="mode: block is not for calibrate_image"):
-        _in_blocks(load_recipe("calibrate_image", settings=["mode=block"]), profile, _Counts(1, 0, 0, 1))
+        _in_blocks(recipe, chained(recipe.steps, {}), profile, _Counts(1, 0, 0, 1))

@@ -201,7 +201,7 @@ def test_a_unit_that_kills_its_workers(tampered, raw, tmp_path, command):
     text, _ = process.communicate(timeout=180)
     assert process.returncode == 1, text
     status = skysub.open_campaign(output).status()
-    assert status.counts == {"done": 2, "failed": 1, "left": 0, "unreadable": 0}
+    assert status.counts == {"done": 2, "failed": 1, "waiting": 0, "left": 0, "unreadable": 0}
     assert "each worker that tried it died" in status.failures[0].message
 
 
@@ -327,11 +327,11 @@ def test_verify_redoes_what_is_damaged(raw, tmp_path, start, fingerprint):
     output = tmp_path / "out"
     start(raw, output)
     before = fingerprint(output)
-    shard = output / "runs/0001/images.zarr/preliminary_visit_image/image/c/1/2/0/0"
+    shard = output / "runs/0001/images.zarr/preliminary_visit_image/image/c.1.2.0.0"
     data = bytearray(shard.read_bytes())
     data[100] ^= 1
     shard.write_bytes(data)
-    (output / "runs/0001/images.zarr/preliminary_visit_image/mask/c/0/0/0/0").unlink()
+    (output / "runs/0001/images.zarr/preliminary_visit_image/mask/c.0.0.0.0").unlink()
     assert start(raw, output).done == 0
     assert start(raw, output, verify=True).done == 2
     assert fingerprint(output) == before
@@ -403,8 +403,22 @@ def test_leftovers_of_a_killed_write_are_removed(raw, tmp_path, start):
     output = tmp_path / "out"
     start(raw, output)
     run = output / "runs/0001"
-    folder = run / "images.zarr/preliminary_visit_image/image/c/0/1/0"
-    (folder / "0.deadbeef.partial").write_bytes(b"half")
     shutil.rmtree(run / "units")
+    # what is not whole lies with the markers of its visit, and goes with them
+    folder = run / "units/background/11"
+    folder.mkdir(parents=True)
+    (folder / ".c.0.1.0.0.deadbeef.partial").write_bytes(b"half")
     assert start(raw, output).done == 6
-    assert not list(run.rglob("*.partial"))
+    assert not [path for path in run.rglob("*") if path.name.endswith(".partial")]
+
+
+def test_leftovers_go_where_a_detector_fails_as_well(tampered, tmp_path):
+    recipe, _ = tampered
+    output = tmp_path / "out"
+    made = load_recipe(str(recipe), cluster="threads", settings=["steps.campaign_steps:tampered.bad=[2]"])
+    run_campaign(made, output)
+    folder = output / "runs/0001/units/campaign_steps.tampered/11"
+    (folder / ".c.0.2.0.0.deadbeef.partial").write_bytes(b"half")
+    run_campaign(made, output)
+    assert not (folder / ".c.0.2.0.0.deadbeef.partial").exists()
+    assert (folder / "0.json").exists()

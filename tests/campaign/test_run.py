@@ -53,7 +53,7 @@ def test_new_visits_become_a_new_run(raw, tmp_path, start, make_visit):
     assert (outcome.run, outcome.done, outcome.earlier) == ("0002", 1, 6)
     campaign = skysub.open_campaign(tmp_path / "out")
     assert list(campaign.visits["visit"]) == [11, 12, 13]
-    assert campaign.status().counts == {"done": 7, "failed": 0, "left": 0, "unreadable": 0}
+    assert campaign.status().counts == {"done": 7, "failed": 0, "waiting": 0, "left": 0, "unreadable": 0}
     assert campaign.visit_image(13, 1).shape == (96, 128)
     assert campaign.visit_image(11, 1).shape == (96, 128)
 
@@ -133,7 +133,9 @@ def test_durable_results_are_on_the_disk_before_they_count(raw, tmp_path, start,
     monkeypatch.setattr(os, "fsync", fsync)
     start(raw, tmp_path / "fast")
     run = tmp_path / "fast/runs/0001"
-    assert set(synced) <= {path.stat().st_ino for path in (run, run / "run.json", run / "units.jsonl")}
+    assert set(synced) <= {
+        path.stat().st_ino for path in (run, run / "run.json", run / "units.jsonl", run / "visits.json")
+    }
     synced.clear()
     start(raw, tmp_path / "safe", "products.durable=true")
     run = tmp_path / "safe/runs/0001"
@@ -146,8 +148,8 @@ def test_durable_results_are_on_the_disk_before_they_count(raw, tmp_path, start,
     folders = {path.parent for path in files}
     assert folders <= {path for path in folders if path.stat().st_ino in turns}
     for position, visit in enumerate((11, 12)):
-        marker = run / f"units/background/{visit}.json"
-        written = [path for path in files if f"/c/{position}/" in str(path)]
+        marker = run / f"units/background/{visit}.visit"
+        written = [path for path in files if path.name.startswith(f"c.{position}.")]
         # three planes of three detectors, six arrays of backgrounds
         assert len(written) == 15
         assert all(at[path] < at[marker] for path in written)

@@ -1,13 +1,13 @@
-"""Units go through a plan in order, and not all at once."""
+"""Exposures go through a plan in order, and not all at once."""
 
 import random
 
-from skysub.campaign.sorting import SortedUnits
-from skysub.campaign.store.runs import Unit
+from skysub.campaign.records import Exposure
+from skysub.campaign.sorting import SortedExposures
 
 
-def unit(visit, detector, path):
-    return Unit(
+def exposure(visit, detector, path):
+    return Exposure(
         visit=visit,
         detector=detector,
         band="r",
@@ -22,17 +22,17 @@ def unit(visit, detector, path):
     )
 
 
-def test_units_come_by_visit_and_detector_and_equal_ones_as_they_were_added():
+def test_exposures_come_by_visit_and_detector_and_equal_ones_as_they_were_added():
     places = [(visit, detector) for visit in (3, 2**40, 1) for detector in (10, 9, 0)]
-    given = [unit(*place, path=f"{turn}.fits") for turn in range(3) for place in places]
+    given = [exposure(*place, path=f"{turn}.fits") for turn in range(3) for place in places]
     random.Random(1).shuffle(given)
-    kept = SortedUnits()
+    kept = SortedExposures()
     for each in given:
         kept.add(each)
     expected = sorted(given, key=lambda each: (each.visit, each.detector))
     assert list(kept) == expected
     # once more, and after another
-    kept.add(unit(0, 0, "late.fits"))
+    kept.add(exposure(0, 0, "late.fits"))
     assert len(kept) == 28
     assert next(each.path for each in kept) == "late.fits"
     assert list(kept)[1:] == expected

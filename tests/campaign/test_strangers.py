@@ -17,6 +17,7 @@ import skysub
 from skysub.campaign.export import export_products
 from skysub.campaign.plan import make_plan
 from skysub.campaign.recipe import load_recipe
+from skysub.campaign.run import run_campaign
 from skysub.campaign.status import lines, read_status
 from skysub.cli import main
 from tests.visit.bombs import header, image_hdu
@@ -115,14 +116,15 @@ def test_an_export_goes_on_after_a_unit_that_cannot_be_written(raw, tmp_path, st
 
     whole = Campaign.visit_image
 
-    def odd(self, visit, detector):
-        found = whole(self, visit, detector)
+    def odd(self, visit, detector, product=None):
+        found = whole(self, visit, detector, product)
         return found if detector != 1 else found.replace(psf=object())
 
     monkeypatch.setattr(Campaign, "visit_image", odd)
     exported = export_products(output, tmp_path / "fits")
-    assert exported.written == 4
+    assert exported.written == 5
     (missing,) = exported.missing
+    assert missing.startswith("visit 11 detector 1, preliminary_visit_image: ")
     assert "GaussianPsf or a MoffatPsf, not object" in missing
 
 
@@ -154,8 +156,8 @@ def test_a_run_listens_on_this_machine_alone(raw, tmp_path, steps, command, clus
 EVIL = """
 from pathlib import Path
 Path({mark!r}).touch()
-from skysub.campaign.steps import STEPS
-step = STEPS["background"]
+from skysub.campaign.steps import find_step
+step = find_step("background")
 """
 
 
@@ -163,17 +165,19 @@ def test_reading_imports_nothing_that_a_store_names(raw, tmp_path, start):
     output, mark = tmp_path / "out", tmp_path / "imported"
     start(raw, output, "products.pixels=on_demand", inputs="v11*.fits")
     (tmp_path / "evil.py").write_text(EVIL.format(mark=str(mark)))
-    record = next(output.glob("runs/*/run.json"))
-    content = json.loads(record.read_text())
-    record.write_text(json.dumps({**content, "step": "evil:step"}))
-    units = record.parent / "units"
-    (units / "background").rename(units / "evil.step")
+    (run,) = output.glob("runs/*")
+    (run / "units/background").rename(run / "units/evil.step")
+    for path in run.rglob("*.json*"):
+        if path.name != "zarr.json":
+            evil = path.read_text().replace('"background"', '"evil:step"')
+            path.write_text(evil.replace('"kind": "evil:step"', '"kind": "background"'))
+    assert json.loads((run / "run.json").read_text())["steps"][0]["name"] == "evil:step"
     program = (
         "import sys, skysub\n"
         "from skysub.campaign.export import export_products\n"
         "from skysub.report.write import write_report\n"
         "campaign = skysub.open_campaign(sys.argv[1])\n"
-        "pixels, background = campaign.products\n"
+        "pixels, background, *_ = campaign.products\n"
         "campaign.status(), campaign.figures(), campaign.visit_image(11, 0), campaign.mask(11, 1)\n"
         "campaign.background(background, 11, 2)\n"
         "export_products(sys.argv[1], sys.argv[2])\n"
@@ -199,11 +203,35 @@ def test_reading_imports_nothing_that_a_store_names(raw, tmp_path, start):
     assert not mark.exists()
 
 
-def test_products_of_a_step_that_is_not_imported_have_their_names(raw, tmp_path, steps):  # noqa: ARG001
+def test_steps_that_are_not_imported_are_read_by_what_their_run_says_of_them(
+    raw,
+    tmp_path,
+    steps,  # noqa: ARG001
+    monkeypatch,
+):
+    chain = "{'chain_steps:first': {}, 'chain_steps:second': {}, 'chain_steps:third': {}}"
     recipe = tmp_path / "own.yaml"
-    recipe.write_text(f"inputs: '{raw}/*.fits'\nsteps: {{'campaign_steps:tampered': {{}}}}\n")
-    plan = make_plan(load_recipe(str(recipe)), tmp_path / "out")
-    assert plan.record["product"] == "preliminary_visit_image"
+    recipe.write_text(f"inputs: '{raw}/v11*.fits'\nsteps: {chain}\n")
+    output = tmp_path / "out"
+    assert run_campaign(load_recipe(str(recipe), cluster="threads"), output).done
+    monkeypatch.delenv("PYTHONPATH")
+    program = (
+        "import sys, skysub\n"
+        "campaign = skysub.open_campaign(sys.argv[1])\n"
+        "print(*campaign.products)\n"
+        "print(campaign.product('final', 11, 0).image.shape, len(campaign.product('source', 11, 1)))\n"
+        "print(campaign.product('sky', 11)[1], 'chain_steps' in sys.modules)\n"
+        "campaign.product('shape', 11, 1)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, output], capture_output=True, text=True, check=False, cwd=Path.cwd()
+    )
+    assert done.stdout.splitlines() == [
+        "flat level stars sky offset final source shape",
+        "(96, 128) 3",
+        "3.0 False",
+    ], done.stderr
+    assert "Shape" in done.stderr.splitlines()[-1]
 
 
 def test_too_few_open_files_are_said_at_once(raw, tmp_path):

@@ -60,7 +60,7 @@ def test_from_plan_to_export(raw, tmp_path, capsys):
     assert "2 of 2 units done" in capsys.readouterr().out
     assert main(["status", out, "--json"]) == 0
     status = json.loads(capsys.readouterr().out)
-    assert status["counts"] == {"done": 2, "failed": 0, "left": 0, "unreadable": 0}
+    assert status["counts"] == {"done": 2, "failed": 0, "waiting": 0, "left": 0, "unreadable": 0}
     assert status["visits"][0]["visit"] == 31
 
     fits_folder = tmp_path / "fits"
@@ -91,7 +91,7 @@ def test_exit_codes(raw, tmp_path, capsys):
     assert main(["status", out]) == 1
     assert "unreadable" in capsys.readouterr().out
     # work that is left
-    marker = tmp_path / "out/runs/0001/units/background/31.json"
+    marker = tmp_path / "out/runs/0001/units/background/31.visit"
     marker.unlink()
     assert main(["status", out]) == 2
     assert "2 left" in capsys.readouterr().out

@@ -11,6 +11,7 @@ from skysub.cli import main
 from skysub.errors import CampaignNotFoundError, OutputError
 from skysub.report import views as views_module
 from skysub.report import write as write_module
+from skysub.report.large import visit_table
 from skysub.report.views import BUDGET, edge_for, most_pictured, pictures_of, view_of, views_of
 from skysub.report.write import write_report
 
@@ -171,5 +172,45 @@ def test_beyond_the_budget_visits_in_trouble_have_pictures_first(out, tmp_path, 
 
 def test_settings_are_part_of_the_page(report, out):
     record = skysub.open_campaign(out).run_record()
-    assert json.dumps(record["settings"]["fit"]["superpixel"]) in report.read_text()
+    assert json.dumps(record["steps"][0]["settings"]["fit"]["superpixel"]) in report.read_text()
     assert write_module.__version__ in report.read_text()
+
+
+def test_a_large_campaign_has_an_index_and_pages(out, tmp_path, monkeypatch):
+    monkeypatch.setattr(write_module, "LARGE", 11)
+    monkeypatch.setattr(write_module, "PAGES", 2)
+    path = write_report(out, tmp_path / "night.html")
+    text = path.read_text()
+    # the visit with a failure first, then the first one
+    assert sorted(page.name for page in (tmp_path / "night").iterdir()) == ["11.html", "12.html"]
+    assert '<a href="night/12.html">12</a>' in text
+    assert "night/13.html" not in text
+    assert text.count("<tr>") == 1 + 4
+    assert "visit 12 detector 1" in text
+    assert "data:image/png" not in text
+    page = (tmp_path / "night/12.html").read_text()
+    assert 'id="v-12"' in page
+    assert 'id="v-11"' not in page
+    assert "2 units done, 1 failed" in page
+    # pages of others when they are asked for
+    assert main(["report", str(out), "--output", str(tmp_path / "night.html"), "--visit", "13"]) == 0
+    assert '<a href="night/13.html">13</a>' in path.read_text()
+    assert '<a href="night/12.html">12</a>' in path.read_text()
+
+
+def test_some_visits_of_a_small_campaign(out, tmp_path):
+    text = write_report(out, tmp_path / "part.html", visits=[13, 14]).read_text()
+    assert 'id="v-13"' in text
+    assert 'id="v-14"' in text
+    assert 'id="v-11"' not in text
+    assert "Failures</h2>" not in text
+
+
+def test_medians_of_the_index_are_those_of_the_visit(out):
+    campaign = skysub.open_campaign(out)
+    columns, rows = visit_table(campaign, campaign.status(), {})
+    sky = [column.label for column in columns].index("Sky level")
+    figures = campaign.figures()
+    for row in rows:
+        own = figures["sky"][figures["visit"] == int(row.cells[0].words)]
+        assert float(row.cells[sky].sort) == pytest.approx(np.median(own), rel=1e-8)

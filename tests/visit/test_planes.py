@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import skysub
-from skysub.campaign.steps import BackgroundStep
+from skysub.campaign.shipped import BackgroundStep
 from skysub.errors import ConfigError, InvalidImageError, MaskPlaneError
 from skysub.pipeline.config import IGNORED_PLANES, SATURATED_PLANES
 from skysub.visit.fits import decam

@@ -30,7 +30,6 @@ __all__ = [
     "create_images",
     "read_block",
     "read_plane",
-    "remove_partial",
     "shard_place",
     "write_background_rows",
     "write_plane",
@@ -76,6 +75,8 @@ def create_images(
             compressors=_codec(compression, mask=name == "mask"),
             fill_value=fill,
             dimension_names=("visit", "detector", "y", "x"),
+            # one folder of shards: folders of one file each would be three times as many inodes
+            chunk_key_encoding={"name": "default", "separator": "."},
             attributes={"units": units[name]} if units.get(name) else {},
         )
 
@@ -105,6 +106,7 @@ def create_backgrounds(
             compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"),
             fill_value=float("nan") if dtype.startswith("float") else 0,
             dimension_names=("visit", "detector", "layer", *dimensions),
+            chunk_key_encoding={"name": "default", "separator": "."},
             attributes={"units": units[name]} if unit and name in units else {},
         )
 
@@ -117,8 +119,12 @@ def write_plane(
     pixels: NDArray[Any],
     *,
     durable: bool = False,
+    scratch: Place | None = None,
 ) -> dict[str, Any]:
-    """Write one detector's pixels as one whole shard; returns the shard's size and checksum."""
+    """Write one detector's pixels as one whole shard; returns the shard's size and checksum.
+
+    ``scratch`` is a folder for what is not yet whole.
+    """
     array = _array(store / product / name)
     shape = array.shape[2:]
     if pixels.shape != shape:
@@ -131,7 +137,7 @@ def write_plane(
         # nothing but the fill value: Zarr keeps no file for that
         shard.remove()
         return {"bytes": 0, "crc32c": ""}
-    shard.put(data.data, durable=durable)
+    shard.put(data.data, durable=durable, scratch=scratch)
     return {"bytes": data.nbytes, "crc32c": pixels_checksum(data)}
 
 
@@ -150,13 +156,7 @@ def read_block(array: Place, index: tuple[int, int]) -> NDArray[Any]:
 
 def shard_place(store: Place, product: str, name: str, index: tuple[int, int]) -> Place:
     """Place that holds one detector's pixels; absent where they are all the fill value."""
-    return store / product / name / f"c/{index[0]}/{index[1]}/0/0"
-
-
-def remove_partial(store: Place, product: str, index: tuple[int, int]) -> None:
-    """Remove what killed attempts at one detector's shards left behind; nobody may be writing them."""
-    for name in PLANES:
-        (store / product / name / f"c/{index[0]}/{index[1]}/0").remove_partial()
+    return store / product / name / f"c.{index[0]}.{index[1]}.0.0"
 
 
 def write_background_rows(
@@ -190,7 +190,7 @@ def write_background_rows(
                 inner = tuple(slice(0, length) for length in layer[name].shape)
                 block[index, number][inner] = layer[name]
         data = _encoded(array, (visit_index,), block)
-        chunk = store / product / name / "/".join(("c", str(visit_index), *("0" for _ in block.shape)))
+        chunk = store / product / name / ".".join(("c", str(visit_index), *("0" for _ in block.shape)))
         if data is None:
             chunk.remove()
         else:
@@ -202,7 +202,12 @@ def background_rows(
     store: Place, product: str, visit_index: int, detector_index: int
 ) -> dict[str, NDArray[Any]]:
     """Arrays (layer, ...) of one detector, padded as the store has them."""
-    return {name: np.asarray(_array(store / product / name)[visit_index, detector_index]) for name in FIELDS}
+    means = store / product / "mean"
+    chunk = means / ".".join(("c", str(visit_index), *("0" for _ in _array(means).shape[1:])))
+    # a visit's chunk is read once for all of its detectors, which are asked for one after the other
+    made = chunk.made() if chunk.exists() else None
+    rows = _visit_rows(store / product, visit_index, made)
+    return {name: array[detector_index].copy() for name, array in rows.items()}
 
 
 def _chunk_edge(length: int) -> int:
@@ -249,6 +254,11 @@ def _codec(compression: str, *, mask: bool) -> BloscCodec | None:
     # masks shrink a hundredfold at no cost, so they are compressed in any case
     cname: Literal["lz4", "zstd"] = "zstd" if compression == "zstd" else "lz4"
     return BloscCodec(cname=cname, clevel=1, shuffle="bitshuffle")
+
+
+@functools.lru_cache(maxsize=2)
+def _visit_rows(group: Place, visit_index: int, _made: Hashable) -> dict[str, NDArray[Any]]:
+    return {name: np.asarray(_array(group / name)[visit_index]) for name in FIELDS}
 
 
 def _array(place: Place) -> Any:

@@ -25,39 +25,59 @@ __all__ = ["LocalPlace", "checksum", "locked", "put", "put_if_absent", "sync"]
 class LocalPlace(Place):
     """A file or folder of this machine, or of a file system that the machines of a cluster share."""
 
-    __slots__ = ("path",)
+    # text and no Path: a unit of work names forty places, each of which would be one
+    __slots__ = ("_text",)
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self._text = str(Path(path))
 
     def __repr__(self) -> str:
-        return f"LocalPlace({str(self.path)!r})"
+        return f"LocalPlace({self._text!r})"
 
     def __str__(self) -> str:
-        return str(self.path)
+        return self._text
 
     def __fspath__(self) -> str:
-        return str(self.path)
+        return self._text
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, LocalPlace) and self.path == other.path
+        return isinstance(other, LocalPlace) and self._text == other._text
 
     def __hash__(self) -> int:
-        return hash(self.path)
+        return hash(self._text)
 
     def __truediv__(self, name: str) -> LocalPlace:
-        return LocalPlace(self.path / name)
+        made = LocalPlace.__new__(LocalPlace)
+        made._text = f"{self._text.rstrip('/')}/{name}" if self._text != "." else name
+        return made
+
+    @property
+    def path(self) -> Path:
+        """The same as a path."""
+        return Path(self._text)
 
     @property
     def name(self) -> str:
-        return self.path.name
+        return self._text.rpartition("/")[2]
+
+    @property
+    def parent(self) -> LocalPlace:
+        return LocalPlace(self.path.parent)
 
     def absolute(self) -> LocalPlace:
         return LocalPlace(self.path.absolute())
 
     def read(self) -> bytes | None:
         try:
-            return self.path.read_bytes()
+            with open(self._text, "rb", buffering=0) as file:  # noqa: PTH123
+                return file.readall()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def read_part(self, offset: int, length: int) -> bytes | None:
+        try:
+            with open(self._text, "rb", buffering=0) as file:  # noqa: PTH123
+                return os.pread(file.fileno(), length, offset)
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -67,19 +87,24 @@ class LocalPlace(Place):
 
     def size(self) -> int | None:
         try:
-            return self.path.stat().st_size
+            return os.stat(self._text).st_size
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def made(self) -> tuple[int, int]:
-        made = self.path.stat()
+        made = os.stat(self._text)
         return made.st_mtime_ns, made.st_ino
 
     def checksum(self) -> str:
         return checksum(self.path)
 
-    def put(self, data: bytes | memoryview, *, durable: bool = False) -> None:
-        put(self.path, data, durable=durable)
+    def put(self, data: bytes | memoryview, *, durable: bool = False, scratch: Place | None = None) -> None:
+        put(
+            self.path,
+            data,
+            durable=durable,
+            scratch=scratch.path if isinstance(scratch, LocalPlace) else None,
+        )
         if durable:
             sync(self.path)
 
@@ -102,14 +127,14 @@ class LocalPlace(Place):
 
     def names(self) -> list[str]:
         try:
-            return os.listdir(self.path)
+            return os.listdir(self._text)
         except (FileNotFoundError, NotADirectoryError):
             return []
 
     def sizes(self) -> dict[str, int]:
         found = {}
         try:
-            with os.scandir(self.path) as entries:
+            with os.scandir(self._text) as entries:
                 for entry in entries:
                     # one that goes meanwhile is none
                     with suppress(FileNotFoundError):
@@ -123,10 +148,11 @@ class LocalPlace(Place):
         return {name: (self / name).read() for name in names}
 
     def remove(self) -> None:
-        self.path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(self._text)  # noqa: PTH108
 
     def remove_tree(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
+        shutil.rmtree(self._text, ignore_errors=True)
 
     def sync_tree(self) -> None:
         for folder, _, names in os.walk(self.path):
@@ -157,9 +183,14 @@ class LocalPlace(Place):
         return self.path
 
 
-def put(path: Path, data: bytes | memoryview, *, durable: bool = False) -> None:
-    """Write a whole file in place of any that is there: readers see the old one or the new one."""
-    temporary = _temporary(path, data, durable=durable)
+def put(path: Path, data: bytes | memoryview, *, durable: bool = False, scratch: Path | None = None) -> None:
+    """Write a whole file in place of any that is there: readers see the old one or the new one.
+
+    ``scratch`` is a folder for what is not yet whole, of the same file system; by default the file's own.
+    """
+    temporary = _temporary(path, data, durable=durable, scratch=scratch)
+    if scratch is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
     temporary.replace(path)
 
 
@@ -243,9 +274,10 @@ def _check_folder(folder: Path) -> None:
         raise OutputError(f"{folder} is a file, not a folder: choose another output")
 
 
-def _temporary(path: Path, data: bytes | memoryview, *, durable: bool) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+def _temporary(path: Path, data: bytes | memoryview, *, durable: bool, scratch: Path | None = None) -> Path:
+    folder = scratch or path.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{path.name}.{uuid.uuid4().hex}.partial"
     try:
         with temporary.open("wb") as file:
             file.write(data)

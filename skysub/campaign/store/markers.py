@@ -1,24 +1,27 @@
 """Commit markers: a unit of work is done when, and only when, its marker is there.
 
 ``units/STEP/VISIT/DETECTOR.json`` is written last by the unit itself and never replaced. When all
-detectors of a visit are done, ``units/STEP/VISIT.json`` takes their place. A unit that raised leaves
-``DETECTOR.failed.json`` with its traceback, until it succeeds.
+detectors of a visit are done, ``units/STEP/VISIT.visit`` takes their place; a step over visits writes that
+one alone. A unit that raised leaves ``DETECTOR.failed.json`` or ``VISIT.failed.json`` with its traceback,
+until it succeeds.
 """
 
 from __future__ import annotations
 
-import copy
-import functools
+import dataclasses
 import json
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from skysub.campaign.records import Failure, Marker
+from skysub.campaign.store.container import packed_visit, read_header, read_marker, read_payload
 from skysub.campaign.store.place import parsed, read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Mapping
+    from collections.abc import Iterable, Sequence
 
+    from skysub.campaign.store.container import Header
     from skysub.campaign.store.place import Place
 
 __all__ = ["Markers"]
@@ -39,122 +42,173 @@ class Markers:
     folder: Place
     durable: bool = False
 
+    def visit_folder(self, visit: int) -> Place:
+        """Folder of what is kept of a visit until it is finished."""
+        return self.folder / str(visit)
+
     def detector_path(self, visit: int, detector: int) -> Place:
         """File of a detector's marker."""
-        return self.folder / str(visit) / f"{detector}.json"
+        return self.visit_folder(visit) / f"{detector}.json"
 
     def visit_path(self, visit: int) -> Place:
         """File of a visit's marker, which stands for those of all its detectors."""
-        return self.folder / f"{visit}.json"
+        return self.folder / f"{visit}.visit"
 
-    def failure_path(self, visit: int, detector: int) -> Place:
-        """File that says why a detector failed."""
-        return self.folder / str(visit) / f"{detector}.failed.json"
+    def failure_path(self, visit: int, detector: int | None) -> Place:
+        """File that says why a unit failed."""
+        if detector is None:
+            return self.folder / f"{visit}.failed.json"
+        return self.visit_folder(visit) / f"{detector}.failed.json"
 
-    def finish(self, visit: int, detector: int, record: Mapping[str, Any]) -> bool:
-        """Mark a detector as done, unless it is; what said that it failed is removed."""
-        first = self._put(self.detector_path(visit, detector), record)
-        self.failure_path(visit, detector).remove()
+    def finish(self, marker: Marker) -> bool:
+        """Mark a unit as done, unless it is; what said that it failed is removed."""
+        if marker.detector is None:
+            return self.finish_visit(marker.visit, [marker])
+        first = self._put(self.detector_path(marker.visit, marker.detector), _json(marker.as_json()))
+        self.failure_path(marker.visit, marker.detector).remove()
         return first
 
-    def fail(self, visit: int, detector: int, record: Mapping[str, Any]) -> None:
-        """Record why a detector failed, in place of an earlier failure."""
-        self.failure_path(visit, detector).put(_json(record), durable=self.durable)
+    def fail(self, failure: Failure) -> None:
+        """Record why a unit failed, in place of an earlier failure."""
+        assert failure.visit is not None
+        place = self.failure_path(failure.visit, failure.detector)
+        place.put(_json(dataclasses.asdict(failure)), durable=self.durable)
 
-    def finish_visit(self, visit: int, record: Mapping[str, Any]) -> None:
-        """Put one marker in place of those of a visit's detectors."""
-        self._put(self.visit_path(visit), record)
+    def finish_visit(self, visit: int, markers: Sequence[Marker]) -> bool:
+        """Put one marker in place of those of a visit's detectors, or that of a visit's own unit."""
+        path = self.visit_path(visit)
+        first = path.put_if_absent(data := packed_visit(markers), durable=self.durable)
+        if not first and not path.size():
+            # what a power failure left of a marker is none
+            path.put(data, durable=self.durable)
         # readers look for the visit's marker first, so nothing is missing at any moment
         self.clear_visit(visit)
+        self.failure_path(visit, None).remove()
+        return first
 
     def clear_visit(self, visit: int) -> None:
         """Remove the markers of a visit's detectors, once the visit's own stands for them."""
-        (self.folder / str(visit)).remove_tree()
+        self.visit_folder(visit).remove_tree()
 
-    def forget(self, visit: int, detector: int) -> None:
-        """Make a detector one that is not done; the rest of its visit stays done."""
-        gathered = read_json(self.visit_path(visit))
-        if gathered is not None:
-            for key, record in gathered["detectors"].items():
-                if int(key) != detector:
-                    self._put(self.detector_path(visit, int(key)), record)
+    def forget(self, visit: int, detector: int | None) -> None:
+        """Make a unit one that is not done; the rest of its visit stays done."""
+        if detector is None:
+            self.visit_path(visit).remove()
+            return
+        if self.is_finished(visit):
+            for each, marker in self.of_visit(visit, payload=True).items():
+                if each is not None and each != detector:
+                    self._put(self.detector_path(visit, each), _json(marker.as_json()))
             self.visit_path(visit).remove()
         self.detector_path(visit, detector).remove()
 
-    def of_visit(self, visit: int) -> dict[int, dict[str, Any]]:
-        """Markers of a visit's finished detectors, by detector."""
+    def header(self, visit: int) -> Header | None:
+        """What a finished visit's marker says of its parts; None where the visit is not finished."""
+        with suppress(FileNotFoundError):
+            return read_header(self.visit_path(visit))
+        return None
+
+    def of_visit(self, visit: int, *, payload: bool = False) -> dict[int | None, Marker]:
+        """Markers of a visit's finished units, by detector; ``payload``: with what is heavy in them."""
         # the visit's marker may come between two looks: look for it again when a detector's is gone
         for _ in range(3):
-            gathered = read_json(self.visit_path(visit))
-            if gathered is not None:
-                return {int(key): record for key, record in gathered["detectors"].items()}
-            folder = self.folder / str(visit)
+            header = self.header(visit)
+            if header is not None:
+                place = self.visit_path(visit)
+                return {
+                    detector: read_marker(place, number, payload=payload)
+                    for number, detector in enumerate(header.detectors)
+                }
+            folder = self.visit_folder(visit)
             names = {number: name for name in folder.names() if (number := _number(name)) is not None}
             contents = folder.read_each(names.values())
-            if not self.is_gathered(visit):
+            if not self.is_finished(visit):
                 found = {number: parsed(contents[names[number]]) for number in sorted(names)}
-                return {number: record for number, record in found.items() if record is not None}
+                return {
+                    number: Marker.from_values(values)
+                    for number, values in found.items()
+                    if values is not None
+                }
         return {}
 
-    def of_detector(self, visit: int, detector: int) -> dict[str, Any] | None:
-        """Marker of one detector, None where it is not done."""
-        record: dict[str, Any] | None = read_json(self.detector_path(visit, detector))
-        if record is None:
-            place = self.visit_path(visit)
-            with suppress(FileNotFoundError):
-                # what is kept stays as it was read, whatever is done to the record
-                record = copy.deepcopy(_gathered(place, place.made()).get(str(detector)))
-        return record
+    def of_unit(self, visit: int, detector: int | None, *, payload: bool = False) -> Marker | None:
+        """Marker of one unit, None where it is not done; ``payload``: with what is heavy in it."""
+        values = None if detector is None else read_json(self.detector_path(visit, detector))
+        if values is not None:
+            return Marker.from_values(values)
+        header = self.header(visit)
+        if header is None or detector not in header.detectors:
+            return None
+        return read_marker(self.visit_path(visit), header.detectors.index(detector), payload=payload)
 
-    def done(self, visit: int, detectors: Iterable[int]) -> set[int]:
-        """Which of a visit's detectors are done, without reading their markers."""
-        if self.is_gathered(visit):
-            return set(detectors)
-        sizes = (self.folder / str(visit)).sizes()
-        found = {number for name, size in sizes.items() if size and (number := _number(name)) is not None}
+    def with_payload(self, marker: Marker) -> Marker:
+        """Return a marker with what is heavy in it."""
+        if marker.payload:
+            return marker
+        header = self.header(marker.visit)
+        if header is None or marker.detector not in header.detectors:
+            return marker
+        number = header.detectors.index(marker.detector)
+        return dataclasses.replace(marker, payload=read_payload(self.visit_path(marker.visit), number))
+
+    def done(self, visit: int, detectors: Iterable[int | None]) -> set[int | None]:
+        """Which of a visit's units are done, without reading their markers."""
+        wanted: set[int | None] = set(detectors)
+        if self.is_finished(visit):
+            return wanted
+        sizes = self.visit_folder(visit).sizes()
+        found = {_number(name) for name, size in sizes.items() if size}
         # the visit's marker may have come, and its detectors' gone, in between
-        return set(detectors) if self.is_gathered(visit) else found & set(detectors)
+        return wanted if self.is_finished(visit) else (found - {None}) & wanted
 
-    def is_gathered(self, visit: int) -> bool:
-        """Whether a visit's marker stands for all of its detectors."""
+    def is_finished(self, visit: int) -> bool:
+        """Whether a visit's marker stands for all of its units."""
         return bool(self.visit_path(visit).size())
 
-    def gathered(self) -> set[int]:
-        """Visits whose markers stand for all of their detectors, by one look at all."""
+    def finished(self) -> set[int]:
+        """Visits whose markers stand for all of their units, by one look at all."""
         sizes = self.folder.sizes()
-        return {number for name, size in sizes.items() if size and (number := _number(name)) is not None}
+        return {
+            int(name.removesuffix(".visit"))
+            for name, size in sizes.items()
+            if size and name.endswith(".visit")
+        }
 
     def begun(self) -> set[int]:
         """Visits with markers of single detectors, done or failed, by one look at all."""
         return {int(name) for name in self.folder.names() if name.lstrip("-").isdigit()}
 
-    def failures(self, visit: int) -> dict[int, dict[str, Any]]:
-        """Why detectors of a visit failed, by detector; finished ones are not among them."""
-        if self.is_gathered(visit):
+    def troubled(self) -> set[int]:
+        """Visits that failed as a whole, by one look at all."""
+        names = (name for name in self.folder.names() if name.endswith(".failed.json"))
+        return {int(name.partition(".")[0]) for name in names}
+
+    def failures(self, visit: int) -> dict[int | None, Failure]:
+        """Why units of a visit failed, by detector (None: the visit itself); finished ones are left out."""
+        if self.is_finished(visit):
             return {}
-        folder = self.folder / str(visit)
+        folder = self.visit_folder(visit)
         names = folder.names()
         done = {_number(name) for name in names}
         failed = {int(name.partition(".")[0]): name for name in names if name.endswith(".failed.json")}
         contents = folder.read_each(failed[number] for number in sorted(failed) if number not in done)
-        found = {number: parsed(contents.get(name)) for number, name in sorted(failed.items())}
-        return {number: record for number, record in found.items() if record is not None}
+        values = {number: parsed(contents.get(name)) for number, name in sorted(failed.items())}
+        found: dict[int | None, Failure] = {
+            number: Failure.from_values(each) for number, each in values.items() if each is not None
+        }
+        whole = read_json(self.failure_path(visit, None))
+        if whole is not None:
+            found[None] = Failure.from_values(whole)
+        return found
 
-    def _put(self, path: Place, record: Mapping[str, Any]) -> bool:
-        if path.put_if_absent(_json(record), durable=self.durable):
+    def _put(self, path: Place, data: bytes) -> bool:
+        if path.put_if_absent(data, durable=self.durable):
             return True
         if read_json(path) is None:
             # what a power failure left of a marker is none
-            path.put(_json(record), durable=self.durable)
+            path.put(data, durable=self.durable)
             return True
         return False
-
-
-@functools.lru_cache(maxsize=2)
-def _gathered(place: Place, _made: Hashable) -> dict[str, dict[str, Any]]:
-    """Markers in a visit's marker, by detector; kept, as readers ask for one after the other."""
-    record = read_json(place)
-    return {} if record is None else record["detectors"]
 
 
 def _number(name: str) -> int | None:
@@ -162,5 +216,5 @@ def _number(name: str) -> int | None:
     return int(stem) if suffix == "json" and stem.lstrip("-").isdigit() else None
 
 
-def _json(record: Mapping[str, Any]) -> bytes:
-    return json.dumps(record, separators=(",", ":")).encode()
+def _json(values: object) -> bytes:
+    return json.dumps(values, separators=(",", ":")).encode()

@@ -51,6 +51,11 @@ class Place(ABC):
     def name(self) -> str:
         """Last part of the path."""
 
+    @property
+    @abstractmethod
+    def parent(self) -> Self:
+        """Folder that it is in."""
+
     @abstractmethod
     def __truediv__(self, name: str) -> Self:
         """Return the place of that name in this folder; ``name`` may have several parts."""
@@ -62,6 +67,10 @@ class Place(ABC):
     @abstractmethod
     def read(self) -> bytes | None:
         """Content of the file; None where there is none."""
+
+    @abstractmethod
+    def read_part(self, offset: int, length: int) -> bytes | None:
+        """Part of the file, shorter where the file ends before; None where there is none."""
 
     @abstractmethod
     def lines(self) -> Iterator[bytes]:
@@ -86,8 +95,11 @@ class Place(ABC):
         """CRC-32C of the file's bytes, 8 hexadecimal digits."""
 
     @abstractmethod
-    def put(self, data: bytes | memoryview, *, durable: bool = False) -> None:
-        """Write a whole file in place of any that is there: readers see the old one or the new one."""
+    def put(self, data: bytes | memoryview, *, durable: bool = False, scratch: Place | None = None) -> None:
+        """Write a whole file in place of any that is there: readers see the old one or the new one.
+
+        ``scratch`` is a folder for what is not yet whole, of the same file system; by default the file's own.
+        """
 
     @abstractmethod
     def put_if_absent(self, data: bytes, *, durable: bool = False) -> bool:

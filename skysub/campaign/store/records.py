@@ -16,6 +16,8 @@ from skysub.visit.planes import MaskPlanes
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from astropy.io.fits import Header
+    from astropy.wcs import WCS
     from numpy.typing import NDArray
 
     from skysub.visit.image import VisitImage
@@ -40,6 +42,8 @@ def described(visit_image: VisitImage, planes: MaskPlanes) -> dict[str, Any]:
         "notes": list(visit_image.notes),
         # relaxed, so that distortion terms are written as well
         "wcs": None if wcs is None else _packed(wcs.to_header_string(relax=True)),
+        # cards hold fewer digits than numbers have
+        "wcs_numbers": None if wcs is None else _wcs_numbers(wcs),
         "header": None if header is None else _packed(header.tostring()),
     }
 
@@ -47,7 +51,6 @@ def described(visit_image: VisitImage, planes: MaskPlanes) -> dict[str, Any]:
 def visit_image_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a visit image that `described` kept, arrays and identity left out."""
     from astropy.io.fits import Header
-    from astropy.wcs import WCS
 
     exposure_time = record["exposure_time"]
     return {
@@ -62,7 +65,7 @@ def visit_image_fields(record: Mapping[str, Any]) -> dict[str, Any]:
         "xy0": tuple(record["xy0"]),
         "wcs": None
         if record["wcs"] is None
-        else WCS(Header.fromstring(_unpacked(record["wcs"])), naxis=2, fix=False),
+        else _exact_wcs(Header.fromstring(_unpacked(record["wcs"])), record.get("wcs_numbers") or {}),
         "header": None if record["header"] is None else Header.fromstring(_unpacked(record["header"])),
     }
 
@@ -111,6 +114,46 @@ def _plain(value: Any) -> Any:
 
 def _number(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _wcs_numbers(wcs: WCS) -> dict[str, Any]:
+    """Numbers of world coordinates to the last bit, as JSON keeps them.
+
+    Those of TPV distortions are not among them: wcslib gives them as cards alone.
+    """
+    inner = wcs.wcs
+    numbers: dict[str, Any] = {
+        "crpix": inner.crpix.tolist(),
+        "crval": inner.crval.tolist(),
+    }
+    if inner.has_cd():
+        numbers["cd"] = inner.cd.tolist()
+    else:
+        numbers |= {"pc": inner.get_pc().tolist(), "cdelt": inner.cdelt.tolist()}
+    if wcs.sip is not None:
+        terms = (wcs.sip.a, wcs.sip.b, wcs.sip.ap, wcs.sip.bp)
+        numbers["sip"] = [None if each is None else each.tolist() for each in terms]
+        numbers["sip_crpix"] = wcs.sip.crpix.tolist()
+    return numbers
+
+
+def _exact_wcs(header: Header, numbers: Mapping[str, Any]) -> WCS:
+    from astropy.wcs import WCS, Sip
+
+    if "cd" in numbers:
+        # astropy writes a CD matrix as PC and CDELT, which would stand above the one that is set
+        for i in (1, 2):
+            for card in (f"CDELT{i}", f"PC{i}_1", f"PC{i}_2"):
+                header.remove(card, ignore_missing=True)
+    wcs = WCS(header, naxis=2, fix=False)
+    for name in ("crpix", "crval", "cd", "cdelt", "pc"):
+        if name in numbers:
+            setattr(wcs.wcs, name, np.array(numbers[name]))
+    if "sip" in numbers:
+        terms = [None if each is None else np.array(each) for each in numbers["sip"]]
+        wcs.sip = Sip(*terms, np.array(numbers["sip_crpix"]))
+    wcs.wcs.set()
+    return wcs
 
 
 def _packed(text: str) -> str:

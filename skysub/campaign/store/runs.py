@@ -1,80 +1,55 @@
-"""Runs: the frozen plans under ``OUT/runs``, and which of them speaks for a detector of a visit."""
+"""Runs: the frozen plans under ``OUT/runs``, and how what they plan is found visit by visit."""
 
 from __future__ import annotations
 
+import functools
 import json
-from dataclasses import asdict, dataclass
+from array import array
+from collections import Counter
+from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from skysub.campaign.records import FORMAT, RunRecord, VisitPlan
 from skysub.campaign.store.markers import Markers
 from skysub.campaign.store.place import read_json, writing
 from skysub.errors import CampaignNotFoundError, StoreVersionError
-from skysub.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+
+    from numpy.typing import NDArray
 
     from skysub.campaign.store.place import Place
 
-__all__ = ["FORMAT", "Run", "Unit", "existing_runs", "freeze", "next_name", "open_runs", "remove_unplanned"]
-
-FORMAT = 1
-"""Version of the store's layout; a store of a later one is refused."""
+__all__ = ["Run", "VisitIndex", "existing_runs", "freeze", "next_name", "open_runs", "remove_unplanned"]
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """One detector of one visit: its input (the main file, where there are several), and what is planned."""
+@dataclass(frozen=True)
+class VisitIndex:
+    """What a run says of its visits, as columns (in the order of visits), without their units."""
 
-    visit: int
-    detector: int
-    band: str
-    exposure_time: float | None
-    """Seconds; None where unknown."""
-    unit: str
-    """Unit of the input's pixels."""
-    path: str
-    size: int
-    """Bytes of the input file (of all of them, where a detector has several)."""
-    mtime_ns: int
-    """When the input last changed, nanoseconds (the latest, where there are several files)."""
-    shape: tuple[int, int]
-    """(ny, nx), pixel."""
-    source: int
-    """Which mapping of ``run.json`` reads the file."""
-    known: tuple[tuple[str, Any], ...] = ()
-    """What a pattern or a table says in place of the header."""
-    key: str = ""
-    """Hash of step, settings and mapping: results of an equal key and input are equal."""
-    visit_index: int = -1
-    """Place along the first axis of the run's arrays."""
-    detector_index: int = -1
-    """Place along the second axis."""
-    held_by: str = ""
-    """Name of the earlier run whose result serves; empty where this run does the work."""
+    visit: NDArray[np.int64]
+    offset: NDArray[np.int64]
+    """Where the visit's line begins in ``units.jsonl``, bytes."""
+    length: NDArray[np.int64]
+    detectors: NDArray[np.int64]
+    """How many the run names."""
+    exposure_time: NDArray[np.float64]
+    """Seconds; NaN where unknown."""
+    band: list[str]
+    """Bands of the visit's detectors, with commas between."""
+    own: dict[str, NDArray[np.int64]]
+    """Units that the run does itself, by step."""
+    holds: NDArray[np.bool_]
+    """Whether it also names results of earlier runs."""
 
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Unit:
-        """Return the unit that `to_json` wrote."""
-        fields = json.loads(text)
-        fields["shape"] = tuple(fields["shape"])
-        fields["known"] = tuple((name, value) for name, value in fields["known"])
-        return cls(**fields)
-
-    def reason(self, message: str) -> str:
-        """Return what a message about this unit says, without the path, visit and detector it begins with."""
-        rest = message
-        path = printable(self.path)
-        names = (f"{path}: ", f"{path} ", f"visit {self.visit} detector {self.detector}: ")
-        while name := next((each for each in names if rest.startswith(each)), ""):
-            rest = rest.removeprefix(name)
-        return rest or message
-
-    def to_json(self) -> str:
-        """Return the unit as one line."""
-        return json.dumps(asdict(self), separators=(",", ":"))
+    def row(self, visit: int) -> int | None:
+        """Place of a visit in the columns; None where the run does not name it."""
+        row = int(np.searchsorted(self.visit, visit))
+        return row if row < len(self.visit) and self.visit[row] == visit else None
 
 
 @dataclass(frozen=True)
@@ -83,6 +58,9 @@ class Run:
 
     folder: Place
 
+    def __hash__(self) -> int:
+        return hash(self.folder)
+
     @property
     def name(self) -> str:
         """Name of the run; later runs have higher numbers."""
@@ -90,8 +68,13 @@ class Run:
 
     @property
     def units_file(self) -> Place:
-        """File with one planned unit per line, ordered by visit and detector."""
+        """File with what is planned of one visit per line, in the order of visits."""
         return self.folder / "units.jsonl"
+
+    @property
+    def index_file(self) -> Place:
+        """File that says what lines there are."""
+        return self.folder / "visits.json"
 
     @property
     def images(self) -> Place:
@@ -104,27 +87,60 @@ class Run:
         return self.folder / "backgrounds.zarr"
 
     @cached_property
-    def record(self) -> dict[str, Any]:
-        """Content of ``run.json``: step, settings, mappings, products, shapes, counts, versions."""
-        record: dict[str, Any] = read_json(self.folder / "run.json")
-        return record
+    def record(self) -> RunRecord:
+        """Content of ``run.json``: steps, mappings, products, versions."""
+        return RunRecord.from_values(read_json(self.folder / "run.json"))
+
+    def markers(self, step: str) -> Markers:
+        """Markers of one of its steps."""
+        return Markers(self.folder / "units" / step.replace(":", "."), durable=self.record.durable)
+
+    def other(self, name: str) -> Run:
+        """Another run of the same campaign."""
+        return self if name in {"", self.name} else self._others(name)
 
     @cached_property
-    def markers(self) -> Markers:
-        """Markers of this run's step."""
-        durable = bool(self.record["products"].get("durable", False))
-        return Markers(self.folder / "units" / self.record["step"].replace(":", "."), durable=durable)
+    def _others(self) -> Callable[[str], Run]:
+        # kept with this run, so that a campaign made anew at the same place is another one
+        return functools.cache(lambda name: Run(self.folder.parent / name))
 
-    def units(self) -> Iterator[Unit]:
-        """Planned units, ordered by visit and detector; read as they are asked for."""
+    @cached_property
+    def index(self) -> VisitIndex:
+        """What it says of its visits, without their units."""
+        columns = read_json(self.index_file)
+        return VisitIndex(
+            visit=np.array(columns["visit"], np.int64),
+            offset=np.array(columns["offset"], np.int64),
+            length=np.array(columns["length"], np.int64),
+            detectors=np.array(columns["detectors"], np.int64),
+            exposure_time=np.array(
+                [np.nan if each is None else each for each in columns["exposure_time"]], np.float64
+            ),
+            band=columns["band"],
+            own={name: np.array(counts, np.int64) for name, counts in columns["own"].items()},
+            holds=np.array(columns["holds"], bool),
+        )
+
+    def plan_of(self, visit: int) -> VisitPlan | None:
+        """What it plans of one visit; None where it does not name it."""
+        return self._planned(visit)
+
+    @cached_property
+    def _planned(self) -> Callable[[int], VisitPlan | None]:
+        return functools.lru_cache(maxsize=32)(self._read_plan)
+
+    def _read_plan(self, visit: int) -> VisitPlan | None:
+        index = self.index
+        row = index.row(visit)
+        if row is None:
+            return None
+        line = self.units_file.read_part(int(index.offset[row]), int(index.length[row]))
+        return None if line is None else VisitPlan.from_json(line)
+
+    def plans(self) -> Iterator[VisitPlan]:
+        """Go through its visits; they are read as they are asked for."""
         for line in self.units_file.lines():
-            yield Unit.from_json(line)
-
-    def visits(self) -> Iterator[tuple[int, list[Unit]]]:
-        """Units of one visit after the other that this run does itself."""
-        own = (unit for unit in self.units() if not unit.held_by)
-        for visit, units in groupby(own, key=lambda unit: unit.visit):
-            yield visit, list(units)
+            yield VisitPlan.from_json(line)
 
 
 def open_runs(output: Place) -> list[Run]:
@@ -133,21 +149,28 @@ def open_runs(output: Place) -> list[Run]:
     Raises
     ------
     StoreVersionError
-        When one was written by a newer skysub.
+        When one was written by a newer skysub, or by one whose layout is no longer known.
     """
     runs = []
     folder = output / "runs"
     for name in sorted(folder.names()):
         run = Run(folder / name)
-        if not run.record:
+        record = read_json(run.folder / "run.json")
+        if not record:
             # never whole: the plan is made again under another name
             continue
-        version = run.record.get("format")
+        version = record.get("format")
         if version != FORMAT:
-            writer = run.record.get("versions", {}).get("skysub", "a newer version")
+            writer = record.get("versions", {}).get("skysub", "of another version")
+            older = isinstance(version, int) and version < FORMAT
+            cure = (
+                f"read it with skysub {writer}, or run the recipe again into another output"
+                if older
+                else f"install skysub {writer} or later, or choose another output"
+            )
             raise StoreVersionError(
                 f"{run.folder} has layout {version}, written by skysub {writer}; this skysub knows layout "
-                f"{FORMAT}: install skysub {writer} or later, or choose another output"
+                f"{FORMAT}: {cure}"
             )
         runs.append(run)
     return runs
@@ -183,13 +206,57 @@ def remove_unplanned(output: Place) -> None:
             (folder / name).remove_tree()
 
 
-def freeze(run: Run, record: dict[str, Any], units: Iterable[Unit]) -> None:
-    """Write a plan: the units first, ``run.json`` last. Without it there is no run."""
+def freeze(run: Run, record: RunRecord, plans: Iterable[VisitPlan]) -> None:
+    """Write a plan: its visits first, ``run.json`` last. Without it there is no run."""
+    columns = _Columns([step.name for step in record.steps])
     with writing(run.folder):
-        run.units_file.put_lines(unit.to_json() for unit in units)
+        run.units_file.put_lines(columns.line(plan) for plan in plans)
+        run.index_file.put(json.dumps(columns.as_json(), separators=(",", ":")).encode(), durable=True)
         # a plan and its arrays must outlive a power failure if a result does
-        if record["products"]["durable"]:
+        if record.durable:
             run.images.sync_tree()
             run.backgrounds.sync_tree()
-        text = json.dumps({"format": FORMAT, **record}, indent=1)
-        (run.folder / "run.json").put(text.encode(), durable=True)
+        (run.folder / "run.json").put(json.dumps(record.as_json(), indent=1).encode(), durable=True)
+
+
+@dataclass
+class _Columns:
+    """Columns of `VisitIndex`, as lines are written."""
+
+    steps: list[str]
+    visit: array[int] = field(default_factory=lambda: array("q"))
+    offset: array[int] = field(default_factory=lambda: array("q"))
+    length: array[int] = field(default_factory=lambda: array("q"))
+    detectors: array[int] = field(default_factory=lambda: array("q"))
+    exposure_time: list[float | None] = field(default_factory=list)
+    band: list[str] = field(default_factory=list)
+    holds: list[bool] = field(default_factory=list)
+    own: dict[str, array[int]] = field(default_factory=dict)
+    position: int = 0
+
+    def line(self, plan: VisitPlan) -> str:
+        text = plan.to_json()
+        self.visit.append(plan.visit)
+        self.offset.append(self.position)
+        self.length.append(len(text))
+        self.detectors.append(len(plan.exposures))
+        self.exposure_time.append(next(iter(plan.exposures.values())).exposure_time)
+        self.band.append(plan.band)
+        counts = Counter(step for step, _ in plan.own())
+        for step in self.steps:
+            self.own.setdefault(step, array("q")).append(counts[step])
+        self.holds.append(any(holder for step in plan.steps.values() for holder in step.holders.values()))
+        self.position += len(text) + 1
+        return text
+
+    def as_json(self) -> dict[str, Any]:
+        names = ("visit", "offset", "length", "detectors")
+        columns: dict[str, Any] = {name: list(getattr(self, name)) for name in names}
+        own = {step: list(self.own.get(step, ())) for step in self.steps}
+        return {
+            **columns,
+            "exposure_time": self.exposure_time,
+            "band": self.band,
+            "holds": self.holds,
+            "own": own,
+        }

@@ -76,7 +76,16 @@ class S3Place(S3Object, Place):
             raise FileNotFoundError(f"{self}: there is no such object") from None
         return f"{total:08x}"
 
-    def put(self, data: bytes | memoryview, *, durable: bool = False) -> None:  # noqa: ARG002
+    def read_part(self, offset: int, length: int) -> bytes | None:
+        return self.read_range(f"bytes={offset}-{offset + length - 1}")
+
+    def put(
+        self,
+        data: bytes | memoryview,
+        *,
+        durable: bool = False,  # noqa: ARG002
+        scratch: Place | None = None,  # noqa: ARG002
+    ) -> None:
         # an answer means that it is safe
         super().put(data)
 

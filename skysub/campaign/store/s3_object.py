@@ -50,6 +50,11 @@ class S3Object:
         """Last part of the key, or the bucket."""
         return self.key.rpartition("/")[2] or self.bucket
 
+    @property
+    def parent(self) -> Self:
+        """Folder that it is in."""
+        return type(self)(self.bucket, self.key.rpartition("/")[0])
+
     def read(self) -> bytes | None:
         """Bytes of the object; None where there is none."""
         return self.read_range(None)

@@ -28,7 +28,7 @@ def test_products_are_those_of_a_local_run(raw, tmp_path, start, fingerprint, ur
     }
     remote = place_at(url)
     assert {key.removeprefix(f"{remote.key}/") for key in remote.all_keys()} == local - {"lock"}
-    shard = "runs/0001/images.zarr/preliminary_visit_image/image/c/1/2/0/0"
+    shard = "runs/0001/images.zarr/preliminary_visit_image/image/c.1.2.0.0"
     assert (remote / shard).read() == (tmp_path / "out" / shard).read_bytes()
     campaign = skysub.open_campaign(f"{url}/")
     dataset = campaign.open_dataset("preliminary_visit_image")
@@ -79,17 +79,17 @@ def test_what_is_missing_is_done_and_nothing_else(raw, start, fingerprint, url):
     assert skysub.open_campaign(url).status().exit_code == 0
     # a marker that is gone is work to be done, and the log goes on
     before = fingerprint(url)
-    (place_at(url) / "runs/0002/units/background/11.json").remove()
+    (place_at(url) / "runs/0002/units/background/11.visit").remove()
     assert start(raw, url, inputs="v11*.fits").done == 1
     log = (place_at(url) / "runs/0002/run.log").read()
     assert log.count(b"starts: 1 units to do") == 2
     # so is a shard that is damaged or gone, for whoever looks
     arrays = place_at(url) / "runs/0001/images.zarr/preliminary_visit_image"
-    shard = arrays / "image/c/0/0/0/0"
+    shard = arrays / "image/c.0.0.0.0"
     data = bytearray(shard.read())
     data[100] ^= 1
     shard.put(bytes(data))
-    (arrays / "mask/c/0/1/0/0").remove()
+    (arrays / "mask/c.0.1.0.0").remove()
     assert start(raw, url, inputs="v11*.fits").done == 0
     assert start(raw, url, inputs="v11*.fits", verify=True).done == 2
     assert fingerprint(url) == before

@@ -1,0 +1,197 @@
+"""The coordinator: hands units to workers, visit by visit, records what fails, and survives being killed."""
+
+from __future__ import annotations
+
+import statistics
+import traceback
+from collections import deque
+from typing import TYPE_CHECKING
+
+from skysub.campaign.block_mode import process_units_in_blocks
+from skysub.campaign.flow import VisitFlow
+from skysub.campaign.planned import closing_unit
+from skysub.campaign.progress import LOG, named
+from skysub.campaign.records import WorkUnit
+from skysub.campaign.store.place import writing
+from skysub.campaign.unit import Receipt, failure_of, process_units
+from skysub.campaign.window import Job, Window
+from skysub.errors import OutputError
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Iterator, Sequence
+
+    from skysub.campaign.plan import Plan
+    from skysub.campaign.progress import Progress
+    from skysub.campaign.store.place import Hold
+    from skysub.campaign.store.runs import Run
+    from skysub.campaign.window import Finished
+    from skysub.cluster import Workers
+
+__all__ = ["Coordinator"]
+
+_TASK_SECONDS = 0.1
+"""Work of one task at most where units are short, so that they do not pay for Dask one by one."""
+
+_TASK_UNITS = 32
+"""Units of one task at most."""
+
+
+class Coordinator:
+    """Units in the order of visits; a visit is begun when those before it have nothing to be handed out."""
+
+    def __init__(
+        self,
+        run: Run,
+        plan: Plan,
+        progress: Progress,
+        stop: threading.Event,
+        hold: Hold,
+        *,
+        in_blocks: bool,
+    ) -> None:
+        self.halted = ""
+        self.widened = False
+        """Whether a detector is done now that a finished unit of its visit did without."""
+        self._in_blocks = in_blocks
+        self._slots = 1
+        self._run = run
+        self._chain = plan.chain
+        self._progress = progress
+        self._stop = stop
+        self._hold = hold
+        self._flows: dict[int, VisitFlow] = {}
+        self._ready: deque[tuple[Run, WorkUnit]] = deque()
+        self._again: deque[Job] = deque()
+        # seconds of the last units
+        self._lately: deque[float] = deque(maxlen=15)
+        self._ahead = self._visits(plan)
+
+    def work(self, workers: Workers) -> None:
+        """Do all units that are left."""
+        self._slots = workers.slots
+        # a unit in blocks leaves its thread to others, so these are counted here
+        size = 1 if self._in_blocks else 4 * workers.slots + 4
+        window = Window(workers.client, size=size)
+        try:
+            for finished in window.run(self._next, stopping=self._stopping):
+                self._task_over(finished)
+        finally:
+            window.close()
+
+    def _stopping(self) -> bool:
+        if self._hold.lost:
+            self._halt(self._hold.lost)
+        return self._stop.is_set() or bool(self.halted)
+
+    def _visits(self, plan: Plan) -> Iterator[None]:
+        """Begin one visit after the other."""
+        for name, visit, step in plan.closings:
+            run = self._run.other(name)
+            planned = run.plan_of(visit)
+            if planned is not None:
+                self._ready.append((run, closing_unit(planned, step)))
+                yield
+        for step in self._chain.names:
+            markers = self._run.markers(step)
+            for each in markers.finished() & markers.begun():
+                # what a worker killed between marker and clean-up left behind
+                markers.clear_visit(each)
+        for left in plan.rows:
+            planned = self._run.plan_of(left.visit)
+            if planned is None or next(left.own(), None) is None:
+                continue
+            flow = self._flows[left.visit] = VisitFlow(self._run, self._chain, planned, left)
+            self._hand_out(flow, flow.begin())
+            yield
+
+    def _next(self) -> Job | None:
+        if self._again:
+            return self._again.popleft()
+        most = self._units_of_task()
+        while len(self._ready) < most and next(self._ahead, self) is not self:
+            pass
+        if not self._ready:
+            return None
+        run = self._ready[0][0]
+        task: list[WorkUnit] = []
+        while self._ready and len(task) < most and self._ready[0][0] is run:
+            task.append(self._ready.popleft()[1])
+        return self._job(run, task)
+
+    def _units_of_task(self) -> int:
+        if self._in_blocks or not self._lately:
+            return 1
+        # the median: the first unit of a worker takes as long as a thousand others
+        return max(1, min(_TASK_UNITS, int(_TASK_SECONDS / max(1e-6, statistics.median(self._lately)))))
+
+    def _job(self, run: Run, units: Sequence[WorkUnit]) -> Job:
+        lines = [unit.to_json() for unit in units]
+        if self._in_blocks:
+            return Job(
+                tuple(unit.name for unit in units),
+                process_units_in_blocks,
+                (str(run.folder), lines, self._slots),
+            )
+        return Job(tuple(unit.name for unit in units), process_units, (str(run.folder), lines))
+
+    def _hand_out(self, flow: VisitFlow, units: Iterator[WorkUnit]) -> None:
+        before = flow.waits
+        self._ready.extend((self._run, unit) for unit in units)
+        self._progress.waiting += flow.waits - before
+        if flow.is_over:
+            self._flows.pop(flow.visit, None)
+            LOG.info("visit %d is over", flow.visit)
+
+    def _task_over(self, finished: Finished) -> None:
+        folder, lines = finished.job.arguments[:2]
+        run = self._run if folder == str(self._run.folder) else self._run.other(folder.rpartition("/")[2])
+        units = [WorkUnit.from_json(line) for line in lines]
+        if finished.error is None:
+            receipts = finished.result
+        elif len(units) > 1:
+            # one of them took the others with it: which, each will say by itself
+            self._again.extend(self._job(run, [unit]) for unit in units)
+            return
+        else:
+            receipts = [self._lost(run, finished.error, units[0])]
+        for receipt in receipts:
+            self._unit_over(receipt)
+
+    def _unit_over(self, receipt: Receipt) -> None:
+        if receipt.state == "stopped":
+            self._halt(receipt.message)
+            return
+        if receipt.state == "failed":
+            LOG.error("%s failed: %s", named(receipt), receipt.message)
+        if receipt.timings:
+            self._lately.append(sum(seconds for _, seconds in receipt.timings))
+        self._progress.count(receipt)
+        flow = self._flows.get(receipt.visit)
+        if receipt.closing or flow is None:
+            return
+        failure = receipt.message if receipt.state == "failed" else None
+        self._hand_out(flow, flow.over(receipt.step, receipt.detector, failure))
+        self.widened = self.widened or flow.widened
+
+    def _lost(self, run: Run, error: BaseException, unit: WorkUnit) -> Receipt:
+        """Record a unit whose worker could not say itself what happened."""
+        message = " ".join(f"{type(error).__name__}: {error}".split())
+        if type(error).__name__ == "KilledWorker":
+            message = (
+                "each worker that tried it died: too little memory, or a crash in a library; "
+                f"{run.folder}/run.log says more"
+            )
+        trace = "".join(traceback.format_exception(error))
+        state = "failed"
+        try:
+            with writing(run.folder):
+                run.markers(unit.step).fail(failure_of(run, unit, message, trace))
+        except OutputError as full:
+            state, message = "stopped", str(full)
+        return Receipt(unit.step, unit.visit, unit.detector, state, message, closing=unit.closing)
+
+    def _halt(self, message: str) -> None:
+        if not self.halted:
+            LOG.error(message)
+            self.halted = message

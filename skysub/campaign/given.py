@@ -1,0 +1,165 @@
+"""What a step is given: its inputs, each read when the step asks for it."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from skysub.campaign.context import chain_of, table_of
+from skysub.campaign.reading import Finished, read_file
+from skysub.campaign.records import who
+from skysub.campaign.steps import RAW
+from skysub.errors import NotDoneError, RecipeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from astropy.table import QTable
+
+    from skysub.campaign.records import Exposure, WorkUnit
+    from skysub.campaign.store.runs import Run
+    from skysub.visit.image import VisitImage
+
+__all__ = ["Given"]
+
+
+class Given:
+    """Inputs of one unit of work. Nothing that is read is kept: arrays are the step's own, to be used up."""
+
+    def __init__(self, run: Run, unit: WorkUnit) -> None:
+        self._run = run
+        self._unit = unit
+        self._depth = 0
+        self.seconds = 0.0
+        """Time spent on reading so far."""
+
+    @property
+    def visit(self) -> int:
+        """The visit."""
+        return self._unit.visit
+
+    @property
+    def detector(self) -> int:
+        """The detector; for a step over detectors.
+
+        Raises
+        ------
+        RecipeError
+            When the step goes over visits.
+        """
+        if self._unit.detector is None:
+            raise RecipeError(f"{self._unit.step} goes over visits: see detectors")
+        return self._unit.detector
+
+    @property
+    def detectors(self) -> tuple[int, ...]:
+        """Detectors whose inputs are there: the unit's own, or those of the visit but for `missing`."""
+        return tuple(
+            each.detector for each in self._unit.exposures if each.detector not in self._unit.missing
+        )
+
+    @property
+    def missing(self) -> Mapping[int, str]:
+        """Detectors of the visit whose inputs failed, and why."""
+        return dict(self._unit.missing)
+
+    @property
+    def exposures(self) -> Mapping[int, Exposure]:
+        """What is known of each of `detectors` without its pixels: band, exposure time, shape, path."""
+        return {
+            each.detector: each for each in self._unit.exposures if each.detector not in self._unit.missing
+        }
+
+    def visit_image(self) -> VisitImage:
+        """Read the detector's own file.
+
+        Raises
+        ------
+        InputChangedError
+            When the file is another one than planned.
+        RecipeError
+            When the step does not declare "raw" among its inputs.
+        """
+        self._check(RAW)
+        with self._timed():
+            return read_file(self._run, self._unit.exposures[0])
+
+    def product(self, name: str, detector: int | None = None) -> Any:
+        """Read a product of an earlier step: of this detector, or of this visit.
+
+        Parameters
+        ----------
+        name
+            As the step declares it among its inputs.
+        detector
+            For a step over visits: of which detector. Not for what belongs to the visit.
+
+        Returns
+        -------
+        value
+            What the earlier step made; None where the product is optional and was not made.
+
+        Raises
+        ------
+        RecipeError
+            When the step does not declare such an input.
+        NotDoneError
+            When the detector is missing.
+        """
+        self._check(name)
+        chain = chain_of(self._run)
+        maker = chain[chain.makers[name]]
+        held = self._unit.held[maker.name]
+        of = self._unit.detector if detector is None else detector
+        by = None if maker.scope == "visit" else of
+        if by not in held:
+            raise NotDoneError(
+                f"{who(self._unit.visit, by)} has no {name} here: {self._unit.missing.get(by or 0, '')}"
+            )
+        with self._timed():
+            place = held[by]
+            run = self._run.other(place.run)
+            plan = run.plan_of(self._unit.visit)
+            marker = run.markers(maker.name).of_unit(self._unit.visit, by, payload=True)
+            if plan is None or marker is None:
+                raise NotDoneError(
+                    f"{who(self._unit.visit, by)}: {name} is gone; start the same command again"
+                )
+            return Finished(run, plan, maker.name, by, marker).product(name, of)
+
+    def products(self, name: str) -> Iterator[tuple[int, Any]]:
+        """Go through detector and product of all detectors of the visit that are not missing, in order."""
+        for detector in self.detectors:
+            yield detector, self.product(name, detector)
+
+    def table(self, name: str) -> QTable:
+        """Read a table that the recipe names.
+
+        Raises
+        ------
+        RecipeError
+            When the step does not declare "table:NAME" among its inputs.
+        """
+        self._check(f"table:{name}")
+        with self._timed():
+            return table_of(self._run, name)
+
+    def _check(self, name: str) -> None:
+        inputs = chain_of(self._run)[self._unit.step].step.inputs
+        if name not in inputs:
+            raise RecipeError(
+                f"{self._unit.step} asks for {name!r}, which is not among its inputs: {', '.join(inputs)}"
+            )
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        # one that is read for another counts once
+        self._depth += 1
+        clock = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            if not self._depth:
+                self.seconds += time.perf_counter() - clock

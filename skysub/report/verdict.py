@@ -1,0 +1,90 @@
+"""What a campaign comes to, in a sentence: is it good, or who must look at what."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from skysub.campaign.status import Status
+
+__all__ = ["Flag", "Verdict", "counted_flags", "verdict_of"]
+
+
+_EXAMPLES = 12
+"""Detectors that a flag names at once."""
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A flag, how many detectors have it, and some of them."""
+
+    name: str
+    count: int
+    examples: tuple[tuple[int, int], ...]
+    """(visit, detector), in the order in which they were counted."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A sentence or two, and how much of a person's time they ask for."""
+
+    words: str
+    grade: Literal["good", "look", "bad", "running"]
+    """"good": nothing to do; "look": finished, with flags or outliers; "bad": something failed; "running":
+    work is left, and nothing failed so far."""
+
+
+def counted_flags(flagged: Iterable[tuple[str, int, Sequence[int]]]) -> list[Flag]:
+    """Count flags, given as name, visit, and detectors of that visit; the most frequent first."""
+    counts: Counter[str] = Counter()
+    examples: dict[str, list[tuple[int, int]]] = {}
+    for name, visit, detectors in flagged:
+        counts[name] += len(detectors)
+        named = examples.setdefault(name, [])
+        named += [(visit, each) for each in detectors[: _EXAMPLES - len(named)]]
+    return [Flag(name, count, tuple(examples[name])) for name, count in counts.most_common()]
+
+
+def verdict_of(status: Status, flags: Sequence[Flag], outliers: int = 0) -> Verdict:
+    """Judge a campaign by its counts, its flags (the most frequent first) and its outliers."""
+    counts = status.counts
+    left, failed = counts["left"], counts["failed"]
+    sentences = []
+    if failed or counts["unreadable"]:
+        what = []
+        if failed:
+            what.append(f"{_units(failed)} failed")
+        if counts["waiting"]:
+            what.append(
+                f"{_units(counts['waiting'])} {'wait' if counts['waiting'] > 1 else 'waits'} for that"
+            )
+        if counts["unreadable"]:
+            number = counts["unreadable"]
+            what.append(f"{number:,} input{'s' if number > 1 else ''} cannot be read")
+        sentences.append(f"{', '.join(what)}.")
+    if left:
+        sentences.append(f"{_units(left)} {'are' if left > 1 else 'is'} left to do.")
+    if flags:
+        most = flags[0]
+        others = len(flags) - 1
+        more = f", and {others} other flag{'s' if others > 1 else ''}" if others else ""
+        where = f"{most.count:,} detector{'s' if most.count > 1 else ''}"
+        sentences.append(f"{where} {'have' if most.count > 1 else 'has'} the flag {most.name}{more}.")
+    if outliers:
+        stand = "figures stand" if outliers > 1 else "figure stands"
+        sentences.append(f"{outliers:,} {stand} apart from the others of the band.")
+    if failed or counts["unreadable"]:
+        return Verdict(" ".join(sentences), "bad")
+    if left:
+        return Verdict(" ".join(sentences), "running")
+    if sentences:
+        return Verdict(" ".join(["All is done.", *sentences]), "look")
+    return Verdict("All is done, without a flag.", "good")
+
+
+def _units(number: int) -> str:
+    return f"{number:,} unit{'s' if number != 1 else ''}"
