@@ -16,11 +16,14 @@ if TYPE_CHECKING:
     from skysub.background.config import BackgroundConfig
     from skysub.background.estimate import fit_background, subtract_background
     from skysub.background.faint_light import FaintLight
+    from skysub.background.layered import LayeredBackground
     from skysub.background.model import Background, BackgroundList
     from skysub.campaign.campaign import Campaign, open_campaign
     from skysub.campaign.run import Outcome, run_campaign
     from skysub.pipeline.calibrate_image import CalibrateImageResult, calibrate_image
     from skysub.pipeline.config import CalibrateImageConfig
+    from skysub.pipeline.joint.record import DetectorRecord, record_of
+    from skysub.pipeline.visit_background import VisitBackground, VisitBackgroundConfig, visit_background
     from skysub.pipeline.zero_points import read_reference
     from skysub.visit.fits.background import read_background, write_background
     from skysub.visit.fits.read import read_visit_header, read_visit_headers, read_visit_image
@@ -36,11 +39,15 @@ __all__ = [
     "CalibrateImageConfig",
     "CalibrateImageResult",
     "Campaign",
+    "DetectorRecord",
     "FaintLight",
     "IngestMap",
+    "LayeredBackground",
     "LazyBackground",
     "MaskPlanes",
     "Outcome",
+    "VisitBackground",
+    "VisitBackgroundConfig",
     "VisitImage",
     "__version__",
     "align_chunks",
@@ -52,8 +59,10 @@ __all__ = [
     "read_visit_header",
     "read_visit_headers",
     "read_visit_image",
+    "record_of",
     "run_campaign",
     "subtract_background",
+    "visit_background",
     "write_background",
     "write_visit_image",
 ]
@@ -66,6 +75,12 @@ _HOME = {
     "read_reference": "skysub.pipeline.zero_points",
     "CalibrateImageConfig": "skysub.pipeline.config",
     "CalibrateImageResult": "skysub.pipeline.calibrate_image",
+    "DetectorRecord": "skysub.pipeline.joint.record",
+    "record_of": "skysub.pipeline.joint.record",
+    "LayeredBackground": "skysub.background.layered",
+    "VisitBackground": "skysub.pipeline.visit_background",
+    "VisitBackgroundConfig": "skysub.pipeline.visit_background",
+    "visit_background": "skysub.pipeline.visit_background",
     "calibrate_image": "skysub.pipeline.calibrate_image",
     "LazyBackground": "skysub.background.blocks",
     "align_chunks": "skysub.background.blocks",

@@ -8,25 +8,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from skysub.background.model import Background
 from skysub.errors import InvalidImageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from skysub.background.faint_light import FaintLight
-    from skysub.background.model import Background
-    from skysub.background.superpixels import SuperpixelGrid, SuperpixelStatistics
-
 __all__ = ["LayeredBackground", "interpolated"]
 
 _STRIP = 128
 
+Box = tuple[int, int, int, int]
+
 
 @dataclass(frozen=True, eq=False)
-class LayeredBackground:
-    """The sky of one detector: a `Background` and what no polynomial can follow.
-
-    It is evaluated as any background is, and holds no pixels.
+class LayeredBackground(Background):
+    """A `Background` whose polynomial is not all of it: steps and small structure are added to it.
 
     Raises
     ------
@@ -34,17 +31,17 @@ class LayeredBackground:
         When the parts do not fit the detector.
     """
 
-    smooth: Background
-    """The polynomial; its covariance is that of the smooth part, and it holds the light of undetected sources."""
-    boxes: tuple[tuple[int, int, int, int], ...] = ()
+    boxes: tuple[Box, ...] = ()
     """Boxes (y0, y1, x0, x1) with a step of their own, pixel, ends excluded;"""
     steps: NDArray[np.float64] | None = None
     """(n,) what is added in each, unit of the image."""
     cells: NDArray[np.float32] | None = None
-    """(cy, cx) float32 at the centres of cells that divide the image evenly, interpolated linearly between them and
+    """(cy, cx) float32 at the centres of cells that divide the image evenly, interpolated linearly between
+    them and
     constant beyond the outermost, unit of the image; None where there is no small structure."""
     deviation: NDArray[np.float32] | None = None
-    """(gy, gx) float32 standard deviation of the whole model at the centres of superpixels, unit of the image; None
+    """(gy, gx) float32 standard deviation of the whole model at the centres of superpixels, unit of the
+    image; None
     where that of the polynomial is all there is."""
 
     def __post_init__(self) -> None:
@@ -64,43 +61,23 @@ class LayeredBackground:
 
     def __repr__(self) -> str:
         cells = "none" if self.cells is None else "x".join(map(str, self.cells.shape))
-        return f"LayeredBackground({self.smooth!r}, steps={len(self.boxes)}, cells={cells})"
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Shape (ny, nx) of the image, pixel."""
-        return self.smooth.shape
-
-    @property
-    def grid(self) -> SuperpixelGrid:
-        """The superpixels."""
-        return self.smooth.grid
-
-    @property
-    def statistics(self) -> SuperpixelStatistics:
-        """What was measured in them."""
-        return self.smooth.statistics
-
-    @property
-    def faint_light(self) -> FaintLight | None:
-        """Light of undetected sources that the model holds; None where nobody has estimated it."""
-        return self.smooth.faint_light
+        return f"{super().__repr__()[:-1]}, steps={len(self.boxes)}, cells={cells})"
 
     def sky_alone(self) -> LayeredBackground:
-        """The same without the light of undetected sources, whose uncertainty it takes over."""
-        light = self.faint_light
-        if light is None:
-            return self
-        deviation = self.deviation
-        if deviation is not None:
-            deviation = np.hypot(deviation, np.float32(light.uncertainty))
-        return dataclasses.replace(self, smooth=self.smooth.sky_alone(), deviation=deviation)
+        """The same background without the light of undetected sources, whose uncertainty it takes over."""
+        light, alone = self.faint_light, super().sky_alone()
+        assert isinstance(alone, LayeredBackground)
+        if light is None or self.deviation is None:
+            return alone
+        return dataclasses.replace(alone, deviation=np.hypot(self.deviation, np.float32(light.uncertainty)))
 
     def evaluate(
         self, *, y: slice = slice(None), x: slice = slice(None), faint_light: bool = True
     ) -> NDArray[np.float32]:
         """Model at each pixel of a window, as `Background.evaluate` gives it: (ny, nx) float32."""
-        out = self.smooth.evaluate(y=y, x=x, faint_light=faint_light)
+        if not faint_light:
+            return self.sky_alone().evaluate(y=y, x=x)
+        out = super().evaluate(y=y, x=x)
         y0, x0 = (cut.indices(n)[0] for cut, n in zip((y, x), self.shape, strict=True))
         self._add_parts(out, y0, x0)
         return out
@@ -112,7 +89,7 @@ class LayeredBackground:
         if not faint_light:
             return self.sky_alone().uncertainty(y=y, x=x)
         if self.deviation is None:
-            return self.smooth.uncertainty(y=y, x=x)
+            return super().uncertainty(y=y, x=x)
         rows, columns = (range(*cut.indices(n)) for cut, n in zip((y, x), self.shape, strict=True))
         return interpolated(self.deviation, self.shape, rows, columns)
 
@@ -126,7 +103,7 @@ class LayeredBackground:
         out: NDArray[np.floating] | None = None,
     ) -> NDArray[np.floating]:
         """``image - model`` over a window, as `Background.subtract_from` does it."""
-        out = self.smooth.subtract_from(image, y=y, x=x, threads=threads, out=out)
+        out = super().subtract_from(image, y=y, x=x, threads=threads, out=out)
         y0, x0 = (cut.indices(n)[0] for cut, n in zip((y, x), self.shape, strict=True))
         self._add_parts(out, y0, x0, sign=-1)
         return out
@@ -152,7 +129,8 @@ class LayeredBackground:
 def interpolated(
     cells: NDArray[np.float32], shape: tuple[int, int], rows: range, columns: range
 ) -> NDArray[np.float32]:
-    """Values of a grid of cells at pixels, linear between centres and constant beyond the outermost, float32."""
+    """Values of a grid of cells at pixels, linear between centres and constant beyond the outermost,
+    float32."""
     low_y, share_y = _between(rows, shape[0], cells.shape[0])
     low_x, share_x = _between(columns, shape[1], cells.shape[1])
     high_x = np.minimum(low_x + 1, cells.shape[1] - 1)

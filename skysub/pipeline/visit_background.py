@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from skysub.background.robust import RobustConfig
 from skysub.errors import ConfigError, InvalidImageError
-from skysub.pipeline.joint.choice import Choice
 from skysub.pipeline.joint.focal_plane import place_detectors
 from skysub.pipeline.joint.rows import usable_superpixels
-from skysub.pipeline.joint.solved import JointSky, solve_visit
-from skysub.pipeline.joint.votes import Votes
+from skysub.pipeline.joint.solved import solve_visit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,12 +21,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from skysub.background.faint_light import FaintLight
-    from skysub.background.layered import LayeredBackground
+    from skysub.background.model import Background
+    from skysub.pipeline.joint.choice import Choice
     from skysub.pipeline.joint.record import DetectorRecord
+    from skysub.pipeline.joint.solved import JointSky
     from skysub.pipeline.joint.spline import Spline
     from skysub.pipeline.joint.templates import VisitTemplates
+    from skysub.pipeline.joint.votes import Votes
 
-__all__ = ["VisitBackground", "VisitBackgroundConfig", "visit_background"]
+__all__ = ["VisitBackground", "VisitBackgroundConfig", "VisitSky", "visit_background"]
 
 Which = Literal["faint_light", "detection"]
 
@@ -42,10 +43,12 @@ class VisitBackgroundConfig:
     mode
         ``"joint"``: one smooth sky over the focal plane. ``"per_detector"``: every detector keeps its own.
     knots
-        Least distance between the knots of the sky, pixel. Finer ones follow the light round bright objects, and
+        Least distance between the knots of the sky, pixel. Finer ones follow the light round bright objects,
+        and
         neither hidden blocks nor evidence notice.
     terms
-        ``"auto"``: offsets of detectors and steps of amplifiers where hidden superpixels ask for them. Or the terms
+        ``"auto"``: offsets of detectors and steps of amplifiers where hidden superpixels ask for them. Or
+        the terms
         themselves, of "offset" and "amplifier".
     least_detectors
         A visit of fewer detectors is not fit jointly.
@@ -76,24 +79,21 @@ class VisitBackgroundConfig:
             raise ConfigError(f"least_detectors must be a whole number of at least 1, not {count!r}")
 
 
-@dataclass(frozen=True, eq=False)
-class VisitBackground:
-    """The sky of a visit."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class VisitSky:
+    """What a visit's fit found, all detectors together: small arrays and numbers."""
 
     visit: int
     mode: str
     """``"joint"``, or ``"per_detector"`` where nothing was fit together."""
-    backgrounds: Mapping[int, LayeredBackground]
-    """By detector: the faint-light-preserving set, the sky to subtract for photometry and low surface brightness."""
-    detection: Mapping[int, LayeredBackground]
-    """By detector: the same plus structure of some 400 pixels away from large objects, for clean detection."""
     joint: tuple[int, ...]
     """Detectors of the joint fit; the others keep a background of their own."""
     spline: Spline | None = None
     coefficients: NDArray[np.float64] | None = None
     """(p + K,) of the spline over the focal plane, then scales of templates; unit of the image."""
-    covariance: NDArray[np.float64] | None = None
-    """(p + K, p + K); right where one detector, or the penalty, has two coefficients in common, else 0."""
+    covariance: NDArray[np.float32] | None = None
+    """(p + K, p + K) float32; right where one detector, or the penalty, has two coefficients in common, else
+    0."""
     offsets: Mapping[int, tuple[float, float]] = field(default_factory=dict)
     """By detector: offset and its standard deviation, unit of the image."""
     choice: Choice | None = None
@@ -101,7 +101,8 @@ class VisitBackground:
     faint_light: FaintLight | None = None
     """Light of undetected sources, of all detectors together."""
     structure: Mapping[int, float] = field(default_factory=dict)
-    """By detector: rms of structure that the default set leaves, unit of the image; it is in the uncertainty."""
+    """By detector: rms of structure that the default set leaves, unit of the image; it is in the
+    uncertainty."""
     flags: Mapping[str, str] = field(default_factory=dict)
     """What a person should know of the visit, by a short name;"""
     detector_flags: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
@@ -110,11 +111,27 @@ class VisitBackground:
     def __repr__(self) -> str:
         terms = "" if self.choice is None else f", terms={'+'.join(self.choice.terms) or 'smooth'}"
         return (
-            f"VisitBackground(visit={self.visit}, mode={self.mode!r}, detectors={len(self.backgrounds)}, "
-            f"joint={len(self.joint)}{terms}, flags={' '.join(self.flags) or 'none'})"
+            f"{type(self).__name__}(visit={self.visit}, mode={self.mode!r}, joint={len(self.joint)}{terms}, "
+            f"flags={' '.join(self.flags) or 'none'})"
         )
 
-    def background(self, detector: int, which: Which = "faint_light") -> LayeredBackground:
+
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class VisitBackground(VisitSky):
+    """The sky of a visit, with the backgrounds of its detectors."""
+
+    backgrounds: Mapping[int, Background]
+    """By detector: the faint-light-preserving set, the sky to subtract for photometry and low surface
+    brightness."""
+    detection: Mapping[int, Background]
+    """By detector: the same plus structure of some 400 pixels away from large objects, for clean
+    detection."""
+
+    def summary(self) -> VisitSky:
+        """Return the same without the backgrounds."""
+        return VisitSky(**{each.name: getattr(self, each.name) for each in fields(VisitSky)})
+
+    def background(self, detector: int, which: Which = "faint_light") -> Background:
         """Background of one detector, of either set.
 
         Raises
@@ -148,7 +165,8 @@ def visit_background(
     Returns
     -------
     sky
-        The bits depend neither on the order of the records nor on who computes. A detector that cannot take part
+        The bits depend neither on the order of the records nor on who computes. A detector that cannot take
+        part
         (no place, another unit, no usable superpixel) keeps its own background, and a flag says why.
 
     Raises
@@ -202,7 +220,9 @@ def visit_background(
                 templates=templates,
             )
         except np.linalg.LinAlgError as error:
-            flags["per_detector"] = f"The joint fit failed ({error}): every detector keeps its own background."
+            flags["per_detector"] = (
+                f"The joint fit failed ({error}): every detector keeps its own background."
+            )
     return _assembled(visits[0], records, solved, apart, flags)
 
 
@@ -235,15 +255,19 @@ def _assembled(
     apart: Mapping[int, tuple[str, str]],
     flags: dict[str, str],
 ) -> VisitBackground:
-    from skysub.background.layered import LayeredBackground
-
     detector_flags: dict[int, dict[str, str]] = {record.detector: {} for record in records}
-    own = {record.detector: LayeredBackground(record.background) for record in records}
+    own = {record.detector: record.background for record in records}
     for number, (name, why) in apart.items():
         detector_flags[number][name] = f"{why} It keeps its own background."
     if solved is None:
         return VisitBackground(
-            visit, "per_detector", own, own, joint=(), flags=flags, detector_flags=detector_flags
+            visit=visit,
+            mode="per_detector",
+            backgrounds=own,
+            detection=own,
+            joint=(),
+            flags=flags,
+            detector_flags=detector_flags,
         )
     if apart:
         flags["detectors_apart"] = (
@@ -260,7 +284,7 @@ def _assembled(
         joint=tuple(sorted(solved.backgrounds)),
         spline=solved.spline,
         coefficients=solved.coefficients,
-        covariance=solved.covariance,
+        covariance=solved.covariance.astype(np.float32),
         offsets=solved.offsets,
         choice=solved.choice,
         votes=solved.votes,

@@ -11,6 +11,7 @@ import numpy as np
 
 from skysub.background.config import BackgroundConfig
 from skysub.background.faint_light import FaintLight
+from skysub.background.layered import LayeredBackground
 from skysub.background.model import Background, BackgroundList
 from skysub.background.superpixels import SuperpixelGrid, SuperpixelStatistics
 
@@ -56,6 +57,7 @@ def described(layer: Background) -> dict[str, Any]:
         "reduced": layer.reduced,
         "config": dataclasses.asdict(layer.config),
         **({} if layer.faint_light is None else {"faint_light": dataclasses.asdict(layer.faint_light)}),
+        **({"parts": _parts(layer)} if isinstance(layer, LayeredBackground) else {}),
     }
 
 
@@ -68,7 +70,7 @@ def from_arrays(description: Mapping[str, Any], arrays: Mapping[str, NDArray[Any
         name: np.ascontiguousarray(array[..., :gy, :gx]) for name, array in arrays.items() if array.ndim == 2
     }
     chi2 = description["chi2_per_freedom"]
-    return Background(
+    background = Background(
         grid=SuperpixelGrid.of_counts((ny, nx), gy=gy, gx=gx),
         statistics=SuperpixelStatistics(mean=cut["mean"], error=cut["error"], count=cut["count"]),
         coefficients=np.ascontiguousarray(arrays["coefficients"][:terms]),
@@ -80,6 +82,23 @@ def from_arrays(description: Mapping[str, Any], arrays: Mapping[str, NDArray[Any
         reduced=description["reduced"],
         faint_light=FaintLight(**description["faint_light"]) if "faint_light" in description else None,
     )
+    if "parts" not in description:
+        return background
+    parts = {name: unpacked(array) for name, array in description["parts"].items()}
+    own = {each.name: getattr(background, each.name) for each in dataclasses.fields(Background)}
+    boxes = tuple((int(a), int(b), int(c), int(d)) for a, b, c, d in parts.pop("boxes", ()))
+    return LayeredBackground(**own, boxes=boxes, **parts)
+
+
+def _parts(layer: LayeredBackground) -> dict[str, Any]:
+    """Return what a polynomial cannot follow, as text; few layers have it, and its shapes vary."""
+    parts: dict[str, NDArray[Any] | None] = {
+        "boxes": np.array(layer.boxes, np.int32).reshape(-1, 4) if layer.boxes else None,
+        "steps": layer.steps,
+        "cells": layer.cells,
+        "deviation": layer.deviation,
+    }
+    return {name: packed(array) for name, array in parts.items() if array is not None}
 
 
 def inline(layers: BackgroundList) -> list[dict[str, Any]]:

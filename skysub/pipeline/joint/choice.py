@@ -24,7 +24,8 @@ _PER_AXIS = 4
 _FOLDS = 4
 _LEARNING_STEPS = 3
 _SURE = 3.0
-"""Standard errors by which a term must be better: on visits without it none was by more than 2.1, on visits with it
+"""Standard errors by which a term must be better: on visits without it none was by more than 2.1, on visits
+with it
 none by less than 6.4."""
 _CAPPED = 9.0
 """Square of a pull that counts at most: what light leaves must not decide."""
@@ -40,7 +41,8 @@ class Choice:
     scores: tuple[tuple[str, float], ...] = ()
     """Of each candidate, simplest first: its terms and its mean square of pulls on hidden superpixels."""
     steps: tuple[tuple[str, str, float], ...] = ()
-    """Of each comparison: the richer candidate, the simpler one, and by how many standard errors it is better."""
+    """Of each comparison: the richer candidate, the simpler one, and by how many standard errors it is
+    better."""
 
     @property
     def why(self) -> str:
@@ -68,7 +70,8 @@ def choose(
     Parameters
     ----------
     fit
-        With all terms; its errors and weights judge every candidate. Superpixels that are not trusted neither fit
+        With all terms; its errors and weights judge every candidate. Superpixels that are not trusted
+        neither fit
         nor score.
     candidates
         Terms, simplest first; each is one more than the one before.
@@ -107,9 +110,11 @@ def _mean(score: Sequence[NDArray[np.float64]]) -> float:
 
 
 def _better(worse: Sequence[NDArray[np.float64]], better: Sequence[NDArray[np.float64]]) -> float:
-    """Difference of mean scores in standard errors: as blocks or as whole detectors scatter, whichever is more.
+    """Difference of mean scores in standard errors: as blocks or as whole detectors scatter, whichever is
+    more.
 
-    What a single detector alone asks for, a galaxy that fills it for instance, is no more than one standard error.
+    What a single detector alone asks for, a galaxy that fills it for instance, is no more than one standard
+    error.
     """
     differences = [a - b for a, b in zip(worse, better, strict=True)]
     blocks = np.concatenate(differences)

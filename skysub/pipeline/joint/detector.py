@@ -11,7 +11,6 @@ import numpy as np
 
 from skysub.background.chebyshev import degrees, design_matrix
 from skysub.background.layered import LayeredBackground
-from skysub.background.model import Background
 from skysub.pipeline.joint.focal_plane import positions
 from skysub.pipeline.joint.structure import finer_cells
 
@@ -28,7 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["LevelTerms", "detector_background", "with_finer_cells"]
 
 ORDER = 8
-"""Total degree of the polynomial that the spline is written as, detector by detector: with knots at half its width
+"""Total degree of the polynomial that the spline is written as, detector by detector: with knots at half its
+width
 or farther they differ by a few 10^-4 of what the sky varies by."""
 _NODES = 12
 _CELLS = 2
@@ -55,7 +55,8 @@ def detector_background(
     faint_light: FaintLight | None,
     frames: NDArray[np.float32] | None,
 ) -> tuple[LayeredBackground, tuple[float, float]]:
-    """Background of the detector in place ``number`` of the system, and its offset with its standard deviation."""
+    """Background of the detector in place ``number`` of the system, and its offset with its standard
+    deviation."""
     rows, local, spline = system.detectors[number], fit.solution.local[number], system.spline
     m, k = len(rows.basis.members), system.templates
     covariance = local.covariance * (fit.inflation * scale.unit**2)
@@ -73,7 +74,7 @@ def detector_background(
     spread = np.einsum("ik,jk->ij", np.einsum("ij,jk->ik", projected, covariance), projected)
     spread[0, 0] += level.variance
     background = record.background
-    polynomial = Background(
+    whole = LayeredBackground(
         grid=background.grid,
         statistics=background.statistics,
         coefficients=np.einsum("ik,k->i", project, smooth),
@@ -84,18 +85,18 @@ def detector_background(
         config=dataclasses.replace(background.config, order=ORDER),
         faint_light=faint_light,
     )
-    steps = boxes = cells = deviation = None
+    steps = cells = None
     amplifiers = rows.groups == 1
     if amplifiers.any() and fit.solution.widths.amplifier > 0:
-        boxes, steps = record.amplifiers, local.terms[amplifiers] * scale.unit
+        steps = local.terms[amplifiers] * scale.unit
+        whole = dataclasses.replace(whole, boxes=record.amplifiers, steps=steps)
     if frames is not None:
         scales = fit.solution.coefficients[spline.size :]
         cells = np.einsum("k,kyx->yx", scales, frames.astype(np.float64)).astype(np.float32)
+        whole = dataclasses.replace(whole, cells=cells)
     if steps is not None or cells is not None:
         deviation = _deviation(rows.basis, rows.local, covariance, level.variance, background.grid.shape)
-    whole = LayeredBackground(
-        smooth=polynomial, boxes=boxes or (), steps=steps, cells=cells, deviation=deviation
-    )
+        whole = dataclasses.replace(whole, deviation=deviation)
     own = covariance[np.ix_(offset_at, offset_at)]
     return whole, (offset, float(np.sqrt(np.sum(own))))
 
@@ -134,7 +135,9 @@ def _nodes(
     """
     ny, nx = shape
     node = np.cos(np.pi * (np.arange(_NODES) + 0.5) / _NODES)
-    y, x = (c.ravel() for c in np.meshgrid((node + 1) / 2 * ny - 0.5, (node + 1) / 2 * nx - 0.5, indexing="ij"))
+    y, x = (
+        c.ravel() for c in np.meshgrid((node + 1) / 2 * ny - 0.5, (node + 1) / 2 * nx - 0.5, indexing="ij")
+    )
     terms = design_matrix(x, y, shape=shape, order=ORDER)
     norm = np.array([(1 if p == 0 else 0.5) * (1 if q == 0 else 0.5) for p, q in degrees(ORDER)])
     return x, y, np.ascontiguousarray(terms.T / (norm * _NODES**2)[:, None])

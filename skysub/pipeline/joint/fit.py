@@ -104,7 +104,10 @@ def fit_system(
         Let the data set the widths of priors.
     """
     used = [one.used for one in observed]
-    base = [np.where(u, o.trust / np.where(u, o.error, 1.0) ** 2, 0.0) for o, u in zip(observed, used, strict=True)]
+    base = [
+        np.where(u, o.trust / np.where(u, o.error, 1.0) ** 2, 0.0)
+        for o, u in zip(observed, used, strict=True)
+    ]
     believed = [u.astype(np.float64) for u in used]
     if start is not None:
         believed = [np.where(u, k, 0.0) for u, k in zip(used, start, strict=True)]
@@ -127,7 +130,9 @@ def fit_system(
     def judged(judge: weighting.Judge, off: list[NDArray[np.float64]]) -> float:
         nonlocal believed
         before = believed
-        believed = [np.where(u, judge.weights(p, n), 0.0) for n, (p, u) in enumerate(zip(off, used, strict=True))]
+        believed = [
+            np.where(u, judge.weights(p, n), 0.0) for n, (p, u) in enumerate(zip(off, used, strict=True))
+        ]
         return max(float(np.max(np.abs(a - b), initial=0.0)) for a, b in zip(before, believed, strict=True))
 
     steps = _LEARNING_STEPS if learn else 0

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from skysub.pipeline.joint.record import DetectorRecord
 
-__all__ = ["positions", "place_detectors"]
+__all__ = ["directions_of", "extent", "place_detectors", "positions"]
 
 _SAMPLES = 3
 """Points along each axis of a detector by which its world coordinates are made affine."""
@@ -34,12 +34,7 @@ def place_detectors(records: Sequence[DetectorRecord]) -> dict[int, NDArray[np.f
     stated = {record.detector: record.place for record in records if record.place is not None}
     if stated:
         return stated
-    points = {}
-    for record in records:
-        if record.wcs is not None:
-            directions = _directions(record.wcs, record.shape)
-            if directions is not None:
-                points[record.detector] = directions
+    points = {record.detector: record.directions for record in records if record.directions is not None}
     if not points:
         return {}
     middles = {number: _unit(directions.sum(axis=0)) for number, directions in points.items()}
@@ -72,8 +67,8 @@ def positions(
     )
 
 
-def _directions(wcs: Any, shape: tuple[int, int]) -> NDArray[np.float64] | None:
-    """(n, 3) unit vectors of points of a detector; None where its world coordinates are no use."""
+def directions_of(wcs: Any, shape: tuple[int, int]) -> NDArray[np.float64] | None:
+    """(9, 3) unit vectors of 3 x 3 points of a detector; None where its world coordinates are no use."""
     x, y = _points(shape)
     try:
         longitude, latitude = np.radians(np.asarray(wcs.all_pix2world(x, y, 0), np.float64))

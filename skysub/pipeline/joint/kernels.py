@@ -11,7 +11,9 @@ _compiled = njit(nogil=True, cache=True)
 
 
 @_compiled
-def add_normal(index_y, index_x, basis_y, basis_x, local, columns, weights, values, ab, b, right_a, right_b, a):
+def add_normal(
+    index_y, index_x, basis_y, basis_x, local, columns, weights, values, ab, b, right_a, right_b, a
+):
     """Add one detector's weighted products to its normal equations, superpixel by superpixel.
 
     A superpixel has 4 x 4 values of the spline's basis, the first of which is the coefficient (index_y,

@@ -31,7 +31,8 @@ _REACH = 2
 _CLUMP = 4
 """Superpixels that such a region has at least."""
 _LEAST_TRUSTED = 0.25
-"""Share of a detector's usable superpixels that stay trusted however large its objects are: those with the most
+"""Share of a detector's usable superpixels that stay trusted however large its objects are: those with the
+most
 pixels left."""
 
 
@@ -118,9 +119,7 @@ def observed_of(record: DetectorRecord, scale: Scale, *, reach: int = _REACH) ->
     return Observed(error=error.ravel(), trust=trust.ravel(), grid=record.background.grid.shape)
 
 
-def trusted(
-    record: DetectorRecord, usable: NDArray[np.bool_], *, reach: int = _REACH
-) -> NDArray[np.float64]:
+def trusted(record: DetectorRecord, usable: NDArray[np.bool_], *, reach: int = _REACH) -> NDArray[np.float64]:
     """(gy, gx) 1 for usable superpixels, 0 in and within ``reach`` of large or bright objects.
 
     Those are regions where the source mask left less than half of what it typically leaves.
@@ -158,7 +157,8 @@ def amplifier_shares(grid: SuperpixelGrid, boxes: Sequence[Box]) -> NDArray[np.f
 
 
 def displaced(boxes: Sequence[Box], shape: tuple[int, int]) -> list[Box]:
-    """Boxes moved by half their size along the axis that has more of them; what leaves the detector is cut off."""
+    """Boxes moved by half their size along the axis that has more of them; what leaves the detector is cut
+    off."""
     rows, columns = len({box[0] for box in boxes}), len({box[2] for box in boxes})
     moved = []
     for y0, y1, x0, x1 in boxes:

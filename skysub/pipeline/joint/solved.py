@@ -43,7 +43,8 @@ _FAR = 2
 _WORTH_SAYING = 0.3
 """Structure, in typical errors of a superpixel, that is flagged; less is in the uncertainty all the same."""
 _VAGUE = 0.1
-"""Share of the light of undetected sources by which it is not defined: sources at the limit are masked in part."""
+"""Share of the light of undetected sources by which it is not defined: sources at the limit are masked in
+part."""
 _MOST_SUSPECT = 0.5
 """Share of the detectors beyond which suspects are heard when terms are chosen: there are no others."""
 
@@ -121,15 +122,17 @@ def solve_visit(
     offsets = "offset" in choice.terms or bool(priors)
     votes = cast_votes(records, system, free, suspect, offsets=offsets, priors=priors, scale=scale)
     system = known.system(available, templates=count, offsets=stated_offsets(votes, priors, scale))
+    # a mask takes the higher of two amplifiers for an object, so what lies near one is needed
+    seen = judged if "amplifier" in choice.terms else observed
     fit = fit_system(
         system,
-        _unheard(observed, records, votes.lost),
+        _unheard(seen, records, votes.lost),
         robust,
         free.solution.widths.only(choice.terms),
         light=light,
         start=free.weights,
     )
-    return _finished(known, system, fit, observed, choice, votes, flags, detection=detection)
+    return _finished(known, system, fit, seen, choice, votes, flags, detection=detection)
 
 
 class _Known:
@@ -143,7 +146,13 @@ class _Known:
         scale: Scale,
         frames: Mapping[int, tuple[NDArray[np.float32], NDArray[np.float64]]],
     ) -> None:
-        self.records, self.places, self.spline, self.scale, self.frames = records, places, spline, scale, frames
+        self.records, self.places, self.spline, self.scale, self.frames = (
+            records,
+            places,
+            spline,
+            scale,
+            frames,
+        )
 
     def system(
         self,
@@ -302,9 +311,7 @@ def _removed(system: System, fit: Fit, number: int) -> float:
     return float(np.std(taken)) if len(taken) else 0.0
 
 
-def _said(
-    detector: int, votes: Votes, structure: float, unknown: float, scale: Scale
-) -> dict[str, str]:
+def _said(detector: int, votes: Votes, structure: float, unknown: float, scale: Scale) -> dict[str, str]:
     said = {}
     if detector in votes.lost:
         said["no_vote"] = (
@@ -317,7 +324,9 @@ def _said(
             f"includes +-{unknown:.2g}."
         )
     if detector in votes.apart:
-        said["detector_offset"] = "It stands out among detectors without offsets, and has an offset of its own."
+        said["detector_offset"] = (
+            "It stands out among detectors without offsets, and has an offset of its own."
+        )
     if structure > _WORTH_SAYING * scale.unit:
         said["sky_structure"] = (
             f"Its sky has structure of about {structure:.2g} that the default background does not follow."
@@ -328,7 +337,8 @@ def _said(
 def _pooled_faint_light(records: Sequence[DetectorRecord]) -> FaintLight | None:
     """Light of undetected sources of the visit: the median of its detectors'.
 
-    What all detectors assume alike is not known better for being assumed often: only their scatter averages out.
+    What all detectors assume alike is not known better for being assumed often: only their scatter averages
+    out.
     """
     lights = [record.background.faint_light for record in records]
     found = [light for light in lights if light is not None]

@@ -101,7 +101,8 @@ def difference_penalty(n: int) -> NDArray[np.float64]:
 
 
 def cubic(t: NDArray[np.float64], cells: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """First coefficient and the four values of uniform cubic B-splines at positions in units of the spacing."""
+    """First coefficient and the four values of uniform cubic B-splines at positions in units of the
+    spacing."""
     cell = np.clip(np.floor(t), 0, cells - 1).astype(np.int64)
     u = t - cell
     values = np.stack(

@@ -1,4 +1,5 @@
-"""Structure of the sky that the joint fit leaves: how much there is, and a finer model of it for detection."""
+"""Structure of the sky that the joint fit leaves: how much there is, and a finer model of it for
+detection."""
 
 from __future__ import annotations
 

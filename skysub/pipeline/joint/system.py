@@ -125,7 +125,8 @@ class System:
     ) -> None:
         """Set up the equations.
 
-        ``templates`` is the number of shared columns, and ``offsets`` holds the prior mean and standard deviation
+        ``templates`` is the number of shared columns, and ``offsets`` holds the prior mean and standard
+        deviation
         of the offsets that have one of their own, by detector number, in typical errors.
         """
         from skysub.pipeline.joint import kernels
@@ -187,9 +188,7 @@ class System:
         local = tuple(part.back(right[place], inverse, place) for place, part in parts)
         return Solution(right, inverse, local, widths)
 
-    def prior_of(
-        self, rows: DetectorRows, widths: Widths
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def prior_of(self, rows: DetectorRows, widths: Widths) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Prior mean and standard deviation of a detector's own terms."""
         deviation = widths.of_groups()[rows.groups]
         mean = np.zeros(len(deviation))

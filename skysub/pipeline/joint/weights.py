@@ -1,8 +1,11 @@
-"""How far each superpixel is believed: weights that lean away from light once the model is known to follow the sky.
+"""How far each superpixel is believed: weights that lean away from light once the model is known to follow
+the sky.
 
 The first weights are those of a convex loss, which has one minimum wherever it starts (Huber 1964); bisquare
-weights start from there, symmetric ones. Only where residuals lean upwards, as light leaves them, and the darker
-side shows no more than noise, is the upper cut narrowed: asymmetric weights on a model that underfits would drag
+weights start from there, symmetric ones. Only where residuals lean upwards, as light leaves them, and the
+darker
+side shows no more than noise, is the upper cut narrowed: asymmetric weights on a model that underfits would
+drag
 its level down.
 """
 
@@ -29,7 +32,8 @@ _HUBER = 1.345
 _NORMAL = 1.4826
 """Standard deviation of normal noise over the median of its absolute values."""
 _LIKE_OTHERS = 100.0
-"""A detector's own scatter counts as much as the visit's once it has this many superpixels below the model."""
+"""A detector's own scatter counts as much as the visit's once it has this many superpixels below the
+model."""
 _LEAN = (0.15, 0.45)
 """Share of the squares on one side between which residuals come to tell of light."""
 _FOLLOWED = (1.3, 2.0)
