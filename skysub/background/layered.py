@@ -37,12 +37,10 @@ class LayeredBackground(Background):
     """(n,) what is added in each, unit of the image."""
     cells: NDArray[np.float32] | None = None
     """(cy, cx) float32 at the centres of cells that divide the image evenly, interpolated linearly between
-    them and
-    constant beyond the outermost, unit of the image; None where there is no small structure."""
+    them and constant beyond the outermost, unit of the image; None where there is no small structure."""
     deviation: NDArray[np.float32] | None = None
     """(gy, gx) float32 standard deviation of the whole model at the centres of superpixels, unit of the
-    image; None
-    where that of the polynomial is all there is."""
+    image; None where that of the polynomial is all there is."""
 
     def __post_init__(self) -> None:
         count = 0 if self.steps is None else len(self.steps)
@@ -85,7 +83,7 @@ class LayeredBackground(Background):
     def uncertainty(
         self, *, y: slice = slice(None), x: slice = slice(None), faint_light: bool = True
     ) -> NDArray[np.float32]:
-        """Standard deviation of the model at each pixel of a window, (ny, nx) float32, unit of the image."""
+        """Return the standard deviation of the model, as `Background.uncertainty` does: (ny, nx) float32."""
         if not faint_light:
             return self.sky_alone().uncertainty(y=y, x=x)
         if self.deviation is None:
@@ -118,19 +116,18 @@ class LayeredBackground(Background):
                 out[rows, columns] += out.dtype.type(sign * step)
         if self.cells is not None:
             for start in range(0, ny, _STRIP):
-                rows = range(y0 + start, y0 + min(start + _STRIP, ny))
-                part = interpolated(self.cells, self.shape, rows, range(x0, x0 + nx))
+                stop = min(start + _STRIP, ny)
+                part = interpolated(self.cells, self.shape, range(y0 + start, y0 + stop), range(x0, x0 + nx))
                 if sign < 0:
-                    out[start : start + len(rows)] -= part
+                    out[start:stop] -= part
                 else:
-                    out[start : start + len(rows)] += part
+                    out[start:stop] += part
 
 
 def interpolated(
     cells: NDArray[np.float32], shape: tuple[int, int], rows: range, columns: range
 ) -> NDArray[np.float32]:
-    """Values of a grid of cells at pixels, linear between centres and constant beyond the outermost,
-    float32."""
+    """Values of a grid of cells at pixels: linear between centres, constant beyond the outermost; float32."""
     low_y, share_y = _between(rows, shape[0], cells.shape[0])
     low_x, share_x = _between(columns, shape[1], cells.shape[1])
     high_x = np.minimum(low_x + 1, cells.shape[1] - 1)

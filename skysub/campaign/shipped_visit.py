@@ -72,8 +72,8 @@ def _visit_background(given: Given, config: VisitBackgroundStep) -> StepResult:
     flags = dict(sky.flags)
     if own:
         flags["detectors_without_facts"] = (
-            f"{len(own)} detectors were calibrated by a flow that keeps no mask statistics; each keeps its own "
-            "background."
+            f"{len(own)} detectors were calibrated by a flow that keeps no mask statistics; each keeps its "
+            "own background."
         )
     for detector, said in sky.detector_flags.items():
         flags |= {f"{name}_{detector}": text for name, text in said.items()}

@@ -44,12 +44,10 @@ class VisitBackgroundConfig:
         ``"joint"``: one smooth sky over the focal plane. ``"per_detector"``: every detector keeps its own.
     knots
         Least distance between the knots of the sky, pixel. Finer ones follow the light round bright objects,
-        and
-        neither hidden blocks nor evidence notice.
+        and neither hidden blocks nor evidence notice.
     terms
-        ``"auto"``: offsets of detectors and steps of amplifiers where hidden superpixels ask for them. Or
-        the terms
-        themselves, of "offset" and "amplifier".
+        ``"auto"``: offsets of detectors and steps of amplifiers where hidden superpixels ask for them. Or the
+        terms themselves, of "offset" and "amplifier".
     least_detectors
         A visit of fewer detectors is not fit jointly.
     detection
@@ -71,7 +69,7 @@ class VisitBackgroundConfig:
         if not (math.isfinite(self.knots) and self.knots > 0):
             raise ConfigError(f"knots must be a positive number of pixels, not {self.knots!r}")
         if self.terms != "auto":
-            if isinstance(self.terms, str) or not set(self.terms) <= {"offset", "amplifier"}:
+            if not set(self.terms) <= {"offset", "amplifier"}:
                 raise ConfigError(f"terms must be auto, or some of offset and amplifier, not {self.terms!r}")
             object.__setattr__(self, "terms", tuple(self.terms))
         count = self.least_detectors
@@ -92,8 +90,8 @@ class VisitSky:
     coefficients: NDArray[np.float64] | None = None
     """(p + K,) of the spline over the focal plane, then scales of templates; unit of the image."""
     covariance: NDArray[np.float32] | None = None
-    """(p + K, p + K) float32; right where one detector, or the penalty, has two coefficients in common, else
-    0."""
+    """(p + K, p + K) float32; right where one detector, or the penalty, has two coefficients in common,
+    else 0."""
     offsets: Mapping[int, tuple[float, float]] = field(default_factory=dict)
     """By detector: offset and its standard deviation, unit of the image."""
     choice: Choice | None = None
@@ -166,8 +164,7 @@ def visit_background(
     -------
     sky
         The bits depend neither on the order of the records nor on who computes. A detector that cannot take
-        part
-        (no place, another unit, no usable superpixel) keeps its own background, and a flag says why.
+        part (no place, another unit, no usable superpixel) keeps its own background, and a flag says why.
 
     Raises
     ------
@@ -271,7 +268,8 @@ def _assembled(
         )
     if apart:
         flags["detectors_apart"] = (
-            f"{len(apart)} of {len(records)} detectors are not part of the joint fit: {_listed(sorted(apart))}."
+            f"{len(apart)} of {len(records)} detectors are not part of the joint fit: "
+            f"{_listed(sorted(apart))}."
         )
     flags |= solved.flags
     for number, said in solved.detector_flags.items():

@@ -84,7 +84,7 @@ def from_arrays(description: Mapping[str, Any], arrays: Mapping[str, NDArray[Any
     )
     if "parts" not in description:
         return background
-    parts = {name: unpacked(array) for name, array in description["parts"].items()}
+    parts: dict[str, Any] = {name: unpacked(array) for name, array in description["parts"].items()}
     own = {each.name: getattr(background, each.name) for each in dataclasses.fields(Background)}
     boxes = tuple((int(a), int(b), int(c), int(d)) for a, b, c, d in parts.pop("boxes", ()))
     return LayeredBackground(**own, boxes=boxes, **parts)

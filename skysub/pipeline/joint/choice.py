@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from skysub.pipeline.joint.fit import Fit, Observed
     from skysub.pipeline.joint.system import System
 
-__all__ = ["Choice", "choose", "hidden_score"]
+__all__ = ["Choice", "choose"]
 
 _BLOCK, _LEAST_BLOCK = 8, 2
 _PER_AXIS = 4
@@ -24,9 +24,8 @@ _PER_AXIS = 4
 _FOLDS = 4
 _LEARNING_STEPS = 3
 _SURE = 3.0
-"""Standard errors by which a term must be better: on visits without it none was by more than 2.1, on visits
-with it
-none by less than 6.4."""
+"""Standard errors by which a term must be better: on visits without it none was by more than 2.1, on
+visits with it none by less than 6.4."""
 _CAPPED = 9.0
 """Square of a pull that counts at most: what light leaves must not decide."""
 _FEW_DETECTORS = 4
@@ -52,8 +51,8 @@ class Choice:
         scores = "; ".join(f"{name} {score:.4g}" for name, score in self.scores)
         steps = "; ".join(f"{a} beats {b} by {t:.1f} standard errors" for a, b, t in self.steps)
         return (
-            f"Mean square of pulls on hidden superpixels: {scores}. {steps}. A term is taken when it is better by "
-            f"more than {_SURE:g} standard errors: {_name(self.terms)}."
+            f"Mean square of pulls on hidden superpixels: {scores}. {steps}. A term is taken when it is "
+            f"better by more than {_SURE:g} standard errors: {_name(self.terms)}."
         )
 
 
@@ -70,16 +69,15 @@ def choose(
     Parameters
     ----------
     fit
-        With all terms; its errors and weights judge every candidate. Superpixels that are not trusted
-        neither fit
-        nor score.
+        With all terms; its errors and weights judge every candidate. Superpixels that are not trusted neither
+        fit nor score.
     candidates
         Terms, simplest first; each is one more than the one before.
     placebo
         The same equations with amplifiers where there are none. Structure of the sky that is smaller than the
         detector looks like steps at any boundaries, and real ones must be better than these.
     """
-    judged = _Judged(system, fit, observed)
+    judged = _Judged(fit, observed)
     scores = [judged.score(system, terms) for terms in candidates]
     means = [_mean(score) for score in scores]
     names = [_name(terms) for terms in candidates]
@@ -110,11 +108,10 @@ def _mean(score: Sequence[NDArray[np.float64]]) -> float:
 
 
 def _better(worse: Sequence[NDArray[np.float64]], better: Sequence[NDArray[np.float64]]) -> float:
-    """Difference of mean scores in standard errors: as blocks or as whole detectors scatter, whichever is
-    more.
+    """Difference of mean scores in standard errors.
 
-    What a single detector alone asks for, a galaxy that fills it for instance, is no more than one standard
-    error.
+    Those are as blocks or as whole detectors scatter, whichever is more: what a single detector alone asks
+    for, a galaxy that fills it for instance, is no more than one standard error.
     """
     differences = [a - b for a, b in zip(worse, better, strict=True)]
     blocks = np.concatenate(differences)
@@ -128,7 +125,7 @@ def _better(worse: Sequence[NDArray[np.float64]], better: Sequence[NDArray[np.fl
 class _Judged:
     """Hidden blocks of a visit's superpixels, and how well they are foretold."""
 
-    def __init__(self, system: System, fit: Fit, observed: Sequence[Observed]) -> None:
+    def __init__(self, fit: Fit, observed: Sequence[Observed]) -> None:
         self.fit, self.observed = fit, observed
         self.folds = [_folds(one.grid) for one in observed]
         self.weights = []

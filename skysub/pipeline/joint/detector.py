@@ -27,9 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["LevelTerms", "detector_background", "with_finer_cells"]
 
 ORDER = 8
-"""Total degree of the polynomial that the spline is written as, detector by detector: with knots at half its
-width
-or farther they differ by a few 10^-4 of what the sky varies by."""
+"""Total degree of the polynomial that the spline is written as, detector by detector: with knots at half
+its width or farther they differ by a few 10^-4 of what the sky varies by."""
 _NODES = 12
 _CELLS = 2
 """Cells per superpixel and axis of the finer model."""
@@ -55,8 +54,7 @@ def detector_background(
     faint_light: FaintLight | None,
     frames: NDArray[np.float32] | None,
 ) -> tuple[LayeredBackground, tuple[float, float]]:
-    """Background of the detector in place ``number`` of the system, and its offset with its standard
-    deviation."""
+    """Return the background of one detector of a system, and its offset with its standard deviation."""
     rows, local, spline = system.detectors[number], fit.solution.local[number], system.spline
     m, k = len(rows.basis.members), system.templates
     covariance = local.covariance * (fit.inflation * scale.unit**2)
@@ -129,7 +127,7 @@ def _resampled(cells: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np
 def _nodes(
     shape: tuple[int, int],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """x and y of Chebyshev nodes on a detector, and the matrix that makes values there a polynomial.
+    """Return x and y of Chebyshev nodes on a detector, and what makes values there a polynomial.
 
     The terms are orthogonal on the nodes, so that least squares are sums.
     """

@@ -162,7 +162,7 @@ def fit_system(
     w = [b * k / s**2 for b, k, s in zip(base, believed, judge.spread, strict=True)]
     solution = system.solve(system.summed(w), widths)
     off = pulls(solution)
-    chi2, shared = _scatter(system, solution, observed, off, believed, judge)
+    chi2, shared = _scatter(system, solution, observed, off=off, believed=believed, judge=judge)
     shift = weighting.centre_of(judge.above, judge.below) * _typical(observed, believed, judge)
     return Fit(
         solution=solution,
@@ -191,6 +191,7 @@ def _scatter(
     system: System,
     solution: Solution,
     observed: Sequence[Observed],
+    *,
     off: Sequence[NDArray[np.float64]],
     believed: Sequence[NDArray[np.float64]],
     judge: weighting.Judge,

@@ -103,12 +103,13 @@ def _affine(
     x, y = _points(shape)
     size = float(max(shape))
     terms = np.stack([np.ones_like(x), x / size, y / size], axis=1)
-    found = least_squares(terms, projected).T
-    return found / np.array([1.0, size, size])
+    found: NDArray[np.float64] = least_squares(terms, projected).T / np.array([1.0, size, size])
+    return found
 
 
 def _unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:
-    return vector / max(float(np.linalg.norm(vector)), 1e-300)
+    unit: NDArray[np.float64] = vector / max(float(np.linalg.norm(vector)), 1e-300)
+    return unit
 
 
 def extent(

@@ -48,9 +48,8 @@ class SkyFacts:
     place: NDArray[np.float64] | None = None
     """(2, 3): focal-plane position, pixel, is place @ (1, x, y); rows are x and y. None where unknown."""
     directions: NDArray[np.float64] | None = None
-    """(9, 3) unit vectors on the sky of 3 x 3 points of the detector (`directions_of`), to derive the place
-    from; None
-    where there are no world coordinates."""
+    """(9, 3) unit vectors on the sky of 3 x 3 points of the detector (`directions_of`), to derive the
+    place from; None where there are no world coordinates."""
     unit: str = "electron"
     band: str = ""
     camera: str = ""
@@ -67,9 +66,8 @@ class DetectorRecord(SkyFacts):
     """
 
     background: Background
-    """The detector's own background, level corrections included: grid, statistics and fit. Its model is what
-    a
-    visit falls back on."""
+    """The detector's own background, level corrections included: grid, statistics and fit. Its model is
+    what a visit falls back on."""
 
     def __post_init__(self) -> None:
         who = f"visit {self.visit} detector {self.detector}"
@@ -146,8 +144,7 @@ def facts_of(
     place: NDArray[np.float64] | None = None,
     camera: str = "",
 ) -> SkyFacts | None:
-    """Return what a calibrated image keeps for `record_of`; None for the flow of LSST, which has no such
-    record."""
+    """Return what a calibrated image keeps for `record_of`; None for the flow of LSST, which has none."""
     image, sky = result.preliminary_visit_image, result.sky
     if sky is None:
         return None

@@ -32,8 +32,7 @@ _CLUMP = 4
 """Superpixels that such a region has at least."""
 _LEAST_TRUSTED = 0.25
 """Share of a detector's usable superpixels that stay trusted however large its objects are: those with the
-most
-pixels left."""
+most pixels left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +156,7 @@ def amplifier_shares(grid: SuperpixelGrid, boxes: Sequence[Box]) -> NDArray[np.f
 
 
 def displaced(boxes: Sequence[Box], shape: tuple[int, int]) -> list[Box]:
-    """Boxes moved by half their size along the axis that has more of them; what leaves the detector is cut
-    off."""
+    """Return boxes moved by half their size along the axis that has more of them, within the detector."""
     rows, columns = len({box[0] for box in boxes}), len({box[2] for box in boxes})
     moved = []
     for y0, y1, x0, x1 in boxes:
@@ -175,7 +173,7 @@ def displaced(boxes: Sequence[Box], shape: tuple[int, int]) -> list[Box]:
 def _grown(region: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
     n = 2 * reach + 1
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(region, reach), (n, n))
-    grown: NDArray[np.bool_] = windows.any(axis=(2, 3))
+    grown: NDArray[np.bool_] = np.any(windows, axis=(2, 3))
     return grown
 
 

@@ -132,7 +132,7 @@ def solve_visit(
         light=light,
         start=free.weights,
     )
-    return _finished(known, system, fit, seen, choice, votes, flags, detection=detection)
+    return _finished(known, system, fit, seen, choice=choice, votes=votes, flags=flags, detection=detection)
 
 
 class _Known:
@@ -220,10 +220,10 @@ def _finished(
     system: System,
     fit: Fit,
     observed: Sequence[Observed],
+    *,
     choice: Choice,
     votes: Votes,
     flags: dict[str, str],
-    *,
     detection: bool,
 ) -> JointSky:
     records, scale = known.records, known.scale
@@ -271,8 +271,8 @@ def _finished(
     rms = math.sqrt(float(np.mean(np.square(list(structure.values())))))
     if rms > _WORTH_SAYING * scale.unit:
         flags["sky_structure"] = (
-            f"The sky has structure of about {rms:.2g} that the default background does not follow; it is in its "
-            "uncertainty, and the background for detection follows what of it is larger than some 400 pixels."
+            f"The sky has structure of about {rms:.2g} that the default background does not follow; it is in "
+            "its uncertainty, and the background for detection follows what is larger than some 400 pixels."
         )
     if votes.lost:
         flags["votes_lost"] = (
@@ -315,13 +315,13 @@ def _said(detector: int, votes: Votes, structure: float, unknown: float, scale: 
     said = {}
     if detector in votes.lost:
         said["no_vote"] = (
-            "An object fills the detector and its level lies above what is expected of it: its sky was taken from "
-            f"the others, with an offset known to +-{votes.width * scale.unit:.2g}."
+            "An object fills the detector and its level lies above what is expected of it: its sky was taken "
+            f"from the others, and its level is known to +-{unknown:.2g}."
         )
     elif detector in votes.suspect and unknown:
         said["level_uncertain"] = (
-            "Little sky was seen in the detector, and nothing else tells its offset: the uncertainty of its level "
-            f"includes +-{unknown:.2g}."
+            "Little sky was seen in the detector, and nothing else tells its offset: the uncertainty of its "
+            f"level includes +-{unknown:.2g}."
         )
     if detector in votes.apart:
         said["detector_offset"] = (

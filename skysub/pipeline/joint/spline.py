@@ -97,12 +97,12 @@ class Spline:
 def difference_penalty(n: int) -> NDArray[np.float64]:
     """(n, n): sum of squared second differences of n numbers."""
     differences = np.diff(np.eye(n), n=2, axis=0)
-    return np.einsum("ki,kj->ij", differences, differences)
+    penalty: NDArray[np.float64] = np.einsum("ki,kj->ij", differences, differences)
+    return penalty
 
 
 def cubic(t: NDArray[np.float64], cells: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """First coefficient and the four values of uniform cubic B-splines at positions in units of the
-    spacing."""
+    """First coefficient and four values of uniform cubic B-splines, at positions in units of the spacing."""
     cell = np.clip(np.floor(t), 0, cells - 1).astype(np.int64)
     u = t - cell
     values = np.stack(

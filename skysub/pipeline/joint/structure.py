@@ -1,5 +1,4 @@
-"""Structure of the sky that the joint fit leaves: how much there is, and a finer model of it for
-detection."""
+"""Structure of the sky that the joint fit leaves: how much there is, and a finer model for detection."""
 
 from __future__ import annotations
 
@@ -81,7 +80,7 @@ def finer_cells(
     if seen.sum() < 16:
         return None
     gy, gx = seen.shape
-    along_y, along_x = _basis(np.arange(gy) + 0.5, gy), _basis(np.arange(gx) + 0.5, gx)
+    along_y, along_x = (_basis(np.arange(n, dtype=np.float64) + 0.5, n) for n in (gy, gx))
     my, mx = along_y.shape[1], along_x.shape[1]
     error = error * _small_scatter(residual, error, seen)
     weight = np.where(seen, 1 / np.where(seen, error, 1.0) ** 2, 0.0)
@@ -112,7 +111,8 @@ def finer_cells(
     fine_x = _basis((np.arange(gx * upsampled) + 0.5) / upsampled, gx)
     table = chosen.reshape(my, mx)
     cells = np.einsum("ya,ab->yb", fine_y, table)
-    return np.einsum("yb,xb->yx", cells, fine_x).astype(np.float32)
+    finer: NDArray[np.float32] = np.einsum("yb,xb->yx", cells, fine_x).astype(np.float32)
+    return finer
 
 
 def _small_scatter(

@@ -63,7 +63,8 @@ class Widths:
 
     def of_groups(self) -> NDArray[np.float64]:
         """(2,) by group of own terms."""
-        return np.maximum(np.array([self.offset, self.amplifier]), _SMALLEST_WIDTH)
+        widths: NDArray[np.float64] = np.maximum([self.offset, self.amplifier], _SMALLEST_WIDTH)
+        return widths
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,8 +127,7 @@ class System:
         """Set up the equations.
 
         ``templates`` is the number of shared columns, and ``offsets`` holds the prior mean and standard
-        deviation
-        of the offsets that have one of their own, by detector number, in typical errors.
+        deviation of the offsets that have one of their own, by detector number, in typical errors.
         """
         from skysub.pipeline.joint import kernels
 
@@ -271,7 +271,7 @@ def _eliminated(
         return _Eliminated(shared, right, None, None, None)
     mean, deviation = prior
     precision = 1 / deviation**2
-    own = np.linalg.inv(b[k:, k:] + np.diag(precision))
+    own = np.asarray(np.linalg.inv(b[k:, k:] + np.diag(precision)), np.float64)
     own_right = sums.own_right[k:] + precision * mean
     cross = np.concatenate([ab[:, k:], b[:k, k:]])
     gain = _product(cross, own)

@@ -1,9 +1,8 @@
-"""Which detectors have no vote on their own level: an object fills them, and its light would become their
-sky.
+"""Which detectors have no vote on their own level, because an object fills them.
 
 A detector is suspect when it is starved of sky or its own fit is extrapolated. A suspect loses its vote when
-its
-level lies above what is expected of it, by other visits or by the other detectors: light only ever adds.
+its level lies above what is expected of it, by other visits or by the other detectors: light only ever adds.
+Without that rule the light of such an object would become the detector's sky.
 """
 
 from __future__ import annotations
@@ -31,13 +30,11 @@ _STARVED = 0.3
 _EXTRAPOLATED = 0.01
 """the same where the sky of its own fit is extrapolated."""
 _DISAGREES, _DISAGREES_STARVED = 3.0, 6.0
-"""Standard deviations above its prior at which a suspect loses its vote: one whose sky is extrapolated, and
-one that
-is starved but has seen sky all round."""
+"""Standard deviations above its prior at which a suspect loses its vote: one whose sky is extrapolated,
+and one that is starved but has seen sky all round."""
 _STANDS_OUT = 5.0
 """Standard deviations by which a detector that has seen its sky must be off to have an offset of its own
-where the
-others have none, and at least so many times the typical error of a superpixel,"""
+where the others have none, and at least so many times the typical error of a superpixel,"""
 _WORTH_WHILE = 3.0
 _FEWEST = 3
 """Detectors of which a scatter can be known."""
@@ -151,8 +148,7 @@ def cast_votes(
 def stated_offsets(
     votes: Votes, priors: Mapping[int, OffsetPrior], scale: Scale
 ) -> dict[int, tuple[float, float]]:
-    """Offsets that have a prior of their own in the last fit, mean and standard deviation in typical
-    errors."""
+    """Return prior mean and standard deviation, in typical errors, of offsets that have their own prior."""
     stated = dict.fromkeys(votes.apart, (0.0, _WIDEST))
     stated |= {n: (prior.mean / scale.unit, prior.deviation / scale.unit) for n, prior in priors.items()}
     return stated

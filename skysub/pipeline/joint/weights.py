@@ -1,12 +1,9 @@
-"""How far each superpixel is believed: weights that lean away from light once the model is known to follow
-the sky.
+"""How far each superpixel is believed: weights that lean away from light once the model follows the sky.
 
 The first weights are those of a convex loss, which has one minimum wherever it starts (Huber 1964); bisquare
 weights start from there, symmetric ones. Only where residuals lean upwards, as light leaves them, and the
-darker
-side shows no more than noise, is the upper cut narrowed: asymmetric weights on a model that underfits would
-drag
-its level down.
+darker side shows no more than noise, is the upper cut narrowed: asymmetric weights on a model that underfits
+would drag its level down.
 """
 
 from __future__ import annotations
