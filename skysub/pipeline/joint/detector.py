@@ -146,13 +146,14 @@ def _dense(basis: Basis, within: Basis) -> NDArray[np.float64]:
 
     Coefficients outside that rectangle are those of points beyond all superpixels; they belong to none.
     """
-    place = {int(member): column for column, member in enumerate(within.members)}
     out = np.zeros((len(basis.index_y), len(within.members)))
     every = np.arange(len(out))
+    columns = np.searchsorted(within.members, basis.members)
+    columns[columns == len(within.members)] = 0
+    columns = np.where(within.members[columns] == basis.members, columns, -1)
     for q in range(4):
         for p in range(4):
-            member = basis.members[(basis.index_y + q) * basis.columns + basis.index_x + p]
-            column = np.array([place.get(int(one), -1) for one in member])
+            column = columns[(basis.index_y + q) * basis.columns + basis.index_x + p]
             inside = column >= 0
             value = basis.basis_y[:, q] * basis.basis_x[:, p]
             np.add.at(out, (every[inside], column[inside]), value[inside])

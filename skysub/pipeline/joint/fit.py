@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Fit", "Observed", "fit_system", "start_widths"]
 
-_CONVEX_PASSES, _SYMMETRIC_PASSES, _PASSES = 5, 3, 5
-_LEARNING_STEPS = 2
+_CONVEX_PASSES, _SYMMETRIC_PASSES, _PASSES = 6, 3, 5
+_LEARNING_STEPS = 1
 """Steps of the widths of priors for each new set of weights."""
 _SETTLED = 0.01
 _BLOCK = 4

@@ -132,6 +132,55 @@ def selected_inverse(lower, first, out):
 
 
 @_compiled
+def eliminate(shared, cross, own, right, own_right, templates, mean, precision, place, matrix, total):
+    """Take one detector's own terms out of its equations, and add what is left to those of the visit.
+
+    ``shared``, ``cross``, ``own`` and the right sides are as `add_normal` made them: ``cross`` and ``own`` hold
+    ``templates`` shared columns first. ``place`` are the rows of the coefficients and templates in ``matrix``.
+    Returns the covariance of the own terms when the shared ones are known, their right side, and the cross terms
+    times that covariance.
+    """
+    m, k = shared.shape[0], templates
+    q = own.shape[0] - k
+    lower = np.zeros((q, q))
+    first = np.zeros(q, np.int64)
+    side = np.empty(q)
+    for i in range(q):
+        for j in range(i + 1):
+            lower[i, j] = own[k + i, k + j]
+        lower[i, i] += precision[i]
+        side[i] = own_right[k + i] + precision[i] * mean[i]
+    factor(lower, first)
+    inverse = np.zeros((q, q))
+    for i in range(q):
+        inverse[i, i] = 1.0
+        solve(lower, first, inverse[i])
+    gain = np.zeros((m + k, q))
+    for i in range(m + k):
+        for j in range(q):
+            value = cross[i, k + j] if i < m else own[i - m, k + j]
+            if value != 0.0:
+                for t in range(q):
+                    gain[i, t] += value * inverse[j, t]
+    for i in range(m + k):
+        for j in range(i + 1):
+            if i < m:
+                value = shared[i, j]
+            elif j < m:
+                value = cross[j, i - m]
+            else:
+                value = own[i - m, j - m]
+            for t in range(q):
+                value -= gain[i, t] * (cross[j, k + t] if j < m else own[j - m, k + t])
+            matrix[place[i], place[j]] += value
+        value = right[i] if i < m else own_right[i - m]
+        for t in range(q):
+            value -= gain[i, t] * side[t]
+        total[place[i]] += value
+    return inverse, side, gain
+
+
+@_compiled
 def product(a, b, out):
     """``a @ b`` with sums in order."""
     for i in range(a.shape[0]):

@@ -243,6 +243,7 @@ def _finished(
         lost = detector in votes.lost
         removed = _removed(system, fit, number) * scale.unit
         structure[detector] = math.sqrt(max(0.0, record.structure**2 - removed**2))
+        followed = 0.0
         if not lost:
             followed = structure_of(residual, error, seen, light=fit.lean < 1)
             structure[detector] = max(structure[detector], followed)
@@ -265,7 +266,7 @@ def _finished(
         )
         backgrounds[detector] = made
         finer[detector] = made
-        if detection and not lost:
+        if detection and followed > 0:
             far = trusted(record, usable_superpixels(record), reach=_FAR) > 0
             finer[detector] = with_finer_cells(made, residual, error, far)
     rms = math.sqrt(float(np.mean(np.square(list(structure.values())))))

@@ -20,7 +20,7 @@ _CLIPPED = 30.0
 """Pull beyond which a residual counts no more: a defect is not structure."""
 _FINER = 3
 """Superpixels between the knots of the finer model."""
-_WIDTHS = 10.0 ** np.arange(-3.0, 5.0)
+_WIDTHS = 10.0 ** np.arange(-2.0, 4.0)
 """Precisions of second differences that are tried."""
 _WHITE = 0.1
 """Precision that holds coefficients that nothing was seen of near zero, over that of one superpixel."""

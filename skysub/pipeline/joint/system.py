@@ -141,6 +141,9 @@ class System:
             members = rows.basis.members
             first[members] = np.minimum(first[members], members[0])
         self.first = np.concatenate([first, np.zeros(templates, np.int64)])
+        self.places = [
+            np.concatenate([rows.basis.members, np.arange(size, size + templates)]) for rows in self.detectors
+        ]
 
     def summed(self, weights: Sequence[NDArray[np.float64]]) -> tuple[Sums, ...]:
         """Weighted products of every detector's rows, which all priors share.
@@ -171,12 +174,15 @@ class System:
         matrix[:p, :p] = widths.penalty * self.penalty
         right = np.zeros(total)
         parts = []
-        for rows, known in zip(self.detectors, sums, strict=True):
-            part = _eliminated(known, self.prior_of(rows, widths), self.templates)
-            place = np.concatenate([rows.basis.members, np.arange(p, total)])
-            matrix[np.ix_(place, place)] += part.matrix
-            right[place] += part.right
-            parts.append((place, part))
+        # places ascend, so that the lower half alone is filled
+        for rows, known, place in zip(self.detectors, sums, self.places, strict=True):
+            mean, deviation = self.prior_of(rows, widths)
+            parts.append(
+                kernels.eliminate(
+                    known.shared, known.cross, known.own, known.right, known.own_right, self.templates,
+                    mean, 1 / deviation**2, place, matrix, right,
+                )
+            )  # fmt: skip
         matrix.flat[:: total + 1] += _BARELY * max(1e-30, float(matrix.diagonal().max()))
         if not kernels.factor(matrix, self.first):
             raise np.linalg.LinAlgError("the normal equations of the visit are not positive definite")
@@ -185,7 +191,10 @@ class System:
         if covariance:
             inverse = np.zeros((total, total))
             kernels.selected_inverse(matrix, self.first, inverse)
-        local = tuple(part.back(right[place], inverse, place) for place, part in parts)
+        local = tuple(
+            _back(*part, right[place], inverse, place)
+            for place, part in zip(self.places, parts, strict=True)
+        )
         return Solution(right, inverse, local, widths)
 
     def prior_of(self, rows: DetectorRows, widths: Widths) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -258,56 +267,26 @@ class System:
         return sums
 
 
-def _eliminated(
-    sums: Sums, prior: tuple[NDArray[np.float64], NDArray[np.float64]], templates: int
-) -> _Eliminated:
-    k = templates
-    # only the lower half was summed
-    a = sums.shared + np.tril(sums.shared, -1).T
-    ab, b = sums.cross, sums.own
-    shared = np.block([[a, ab[:, :k]], [ab[:, :k].T, b[:k, :k]]])
-    right = np.concatenate([sums.right, sums.own_right[:k]])
-    if b.shape[0] == k:
-        return _Eliminated(shared, right, None, None, None)
-    mean, deviation = prior
-    precision = 1 / deviation**2
-    own = np.asarray(np.linalg.inv(b[k:, k:] + np.diag(precision)), np.float64)
-    own_right = sums.own_right[k:] + precision * mean
-    cross = np.concatenate([ab[:, k:], b[:k, k:]])
-    gain = _product(cross, own)
-    return _Eliminated(
-        shared - _product(gain, cross.T), right - np.einsum("ij,j->i", gain, own_right), own, own_right, gain
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class _Eliminated:
-    """Equations of the shared coefficients that one detector's own terms have been taken out of."""
-
-    matrix: NDArray[np.float64]
-    right: NDArray[np.float64]
-    own: NDArray[np.float64] | None
-    """(q, q) covariance of the own terms when the shared coefficients are known."""
-    own_right: NDArray[np.float64] | None
-    gain: NDArray[np.float64] | None
-    """(m + K, q) cross terms times ``own``."""
-
-    def back(
-        self,
-        shared: NDArray[np.float64],
-        inverse: NDArray[np.float64] | None,
-        place: NDArray[np.int64],
-    ) -> LocalSolution:
-        """Own terms, and the covariance of all, once the shared coefficients are known."""
-        block = np.zeros((0, 0)) if inverse is None else inverse[np.ix_(place, place)]
-        if self.own is None or self.own_right is None or self.gain is None:
-            return LocalSolution(np.zeros(0), block)
-        terms = np.einsum("ij,j->i", self.own, self.own_right) - np.einsum("ij,i->j", self.gain, shared)
-        if inverse is None:
-            return LocalSolution(terms, block)
-        across = -_product(block, self.gain)
-        among = self.own - _product(np.ascontiguousarray(self.gain.T), across)
-        return LocalSolution(terms, np.block([[block, across], [across.T, among]]))
+def _back(
+    own: NDArray[np.float64],
+    side: NDArray[np.float64],
+    gain: NDArray[np.float64],
+    shared: NDArray[np.float64],
+    inverse: NDArray[np.float64] | None,
+    place: NDArray[np.int64],
+) -> LocalSolution:
+    """Own terms of a detector, and the covariance of all, once the shared coefficients are known."""
+    terms = np.einsum("ij,j->i", own, side) - np.einsum("ij,i->j", gain, shared)
+    if inverse is None:
+        return LocalSolution(terms, np.zeros((0, 0)))
+    block = inverse[place[:, None], place]
+    across = -_product(block, gain)
+    among = own - _product(gain.T, across)
+    count = len(block)
+    covariance = np.empty((count + len(terms), count + len(terms)))
+    covariance[:count, :count], covariance[count:, count:] = block, among
+    covariance[:count, count:], covariance[count:, :count] = across, across.T
+    return LocalSolution(terms, covariance)
 
 
 def _product(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -333,5 +312,8 @@ def _run_kernels() -> None:
     kernels.factor(square, index)
     kernels.solve(square, index, one.copy())
     kernels.selected_inverse(square, index, np.zeros((1, 1)))
+    kernels.eliminate(
+        square, square, square, one, one, 0, one, one, index, square.copy(), one.copy()
+    )
     kernels.product(square, square, np.empty((1, 1)))
     kernels.quadratic(square, square, one.copy())
