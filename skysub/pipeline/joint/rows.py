@@ -96,7 +96,7 @@ def rows_of(
     if "amplifier" in terms and len(record.amplifiers) > 1:
         boxes = displaced(record.amplifiers, record.shape) if placebo else record.amplifiers
         columns.append(amplifier_shares(grid, boxes))
-        groups.append(np.ones(len(record.amplifiers), np.int64))
+        groups.append(np.ones(len(boxes), np.int64))
     shared = [] if templates is None else [templates]
     local = np.concatenate([*shared, *columns], axis=1) if shared or columns else np.zeros((len(x), 0))
     usable = usable_superpixels(record).ravel()
@@ -156,18 +156,25 @@ def amplifier_shares(grid: SuperpixelGrid, boxes: Sequence[Box]) -> NDArray[np.f
 
 
 def displaced(boxes: Sequence[Box], shape: tuple[int, int]) -> list[Box]:
-    """Return boxes moved by half their size along the axis that has more of them, within the detector."""
+    """Return boxes moved by half their size along the axis that has more of them, with one more at the end.
+
+    There are never fewer of them than of the true ones, so that they explain structure of the sky as well.
+    """
+    ny, nx = shape
     rows, columns = len({box[0] for box in boxes}), len({box[2] for box in boxes})
     moved = []
     for y0, y1, x0, x1 in boxes:
         if columns >= rows:
-            # the first one keeps its edge, so that there are as many boundaries as there were
             half = (x1 - x0) // 2
-            moved.append((y0, y1, x0 - half if x0 else 0, max(1, x1 - half) if x1 < shape[1] else x1))
+            moved.append((y0, y1, max(0, x0 - half), x1 - half))
+            if x1 == nx:
+                moved.append((y0, y1, x1 - half, x1))
         else:
             half = (y1 - y0) // 2
-            moved.append((y0 - half if y0 else 0, max(1, y1 - half) if y1 < shape[0] else y1, x0, x1))
-    return moved
+            moved.append((max(0, y0 - half), y1 - half, x0, x1))
+            if y1 == ny:
+                moved.append((y1 - half, y1, x0, x1))
+    return [box for box in moved if box[1] > box[0] and box[3] > box[2]]
 
 
 def _grown(region: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:

@@ -183,14 +183,19 @@ class System:
                     mean, 1 / deviation**2, place, matrix, right,
                 )
             )  # fmt: skip
-        matrix.flat[:: total + 1] += _BARELY * max(1e-30, float(matrix.diagonal().max()))
-        if not kernels.factor(matrix, self.first):
-            raise np.linalg.LinAlgError("the normal equations of the visit are not positive definite")
-        kernels.solve(matrix, self.first, right)
+        largest = max(1e-30, float(matrix.diagonal().max()))
+        lower = matrix.copy()
+        if not kernels.factor(lower, self.first):
+            # rounding has the upper hand of what neither data nor prior determine
+            lower = matrix
+            lower.flat[:: total + 1] += _BARELY * largest
+            if not kernels.factor(lower, self.first):
+                raise np.linalg.LinAlgError("the normal equations of the visit are not positive definite")
+        kernels.solve(lower, self.first, right)
         inverse = None
         if covariance:
             inverse = np.zeros((total, total))
-            kernels.selected_inverse(matrix, self.first, inverse)
+            kernels.selected_inverse(lower, self.first, inverse)
         local = tuple(
             _back(*part, right[place], inverse, place)
             for place, part in zip(self.places, parts, strict=True)
