@@ -273,12 +273,12 @@ def dask_cost(data: Path, scratch: Path) -> None:
     """Units per second through one scheduler, cost per unit, two workers against one."""
     from skysub.campaign.run import run_campaign
     from skysub.campaign.window import Window
-    from skysub.cluster import connected, load_profile
+    from skysub.cluster import Demand, connected, load_profile
 
     for count in (2000, 5000):
-        with connected(load_profile({"profile": "local", "workers": 2}), need=2**28, units=10) as workers:
+        with connected(load_profile({"profile": "local", "workers": 2}), Demand(2**28, 10)) as workers:
             numbers = iter(range(count))
-            window = Window(workers.client, size=4 * workers.slots + 4)
+            window = Window(workers, size=lambda slots: 4 * slots + 4)
             list(window.run(_jobs(iter(range(50))), stopping=lambda: False))
             clock = time.perf_counter()
             list(window.run(_jobs(numbers), stopping=lambda: False))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from skysub._version import __version__
 
 if TYPE_CHECKING:
+    from skysub.background.amplifiers import Amplifier, AmplifierBackground
     from skysub.background.blocks import LazyBackground, align_chunks
     from skysub.background.config import BackgroundConfig
     from skysub.background.estimate import fit_background, subtract_background
@@ -20,11 +21,14 @@ if TYPE_CHECKING:
     from skysub.background.model import Background, BackgroundList
     from skysub.campaign.campaign import Campaign, open_campaign
     from skysub.campaign.run import Outcome, run_campaign
+    from skysub.desk.restore import Restored, restore
+    from skysub.desk.subtract import SubtractConfig, Subtracted, subtract
     from skysub.pipeline.calibrate_image import CalibrateImageResult, calibrate_image
     from skysub.pipeline.config import CalibrateImageConfig
     from skysub.pipeline.joint.record import DetectorRecord, record_of
     from skysub.pipeline.visit_background import VisitBackground, VisitBackgroundConfig, visit_background
     from skysub.pipeline.zero_points import read_reference
+    from skysub.report.dashboard.server import Dashboard, start_dashboard
     from skysub.visit.fits.background import read_background, write_background
     from skysub.visit.fits.read import read_visit_header, read_visit_headers, read_visit_image
     from skysub.visit.fits.write import write_visit_image
@@ -33,12 +37,15 @@ if TYPE_CHECKING:
     from skysub.visit.planes import MaskPlanes
 
 __all__ = [
+    "Amplifier",
+    "AmplifierBackground",
     "Background",
     "BackgroundConfig",
     "BackgroundList",
     "CalibrateImageConfig",
     "CalibrateImageResult",
     "Campaign",
+    "Dashboard",
     "DetectorRecord",
     "FaintLight",
     "IngestMap",
@@ -46,6 +53,9 @@ __all__ = [
     "LazyBackground",
     "MaskPlanes",
     "Outcome",
+    "Restored",
+    "SubtractConfig",
+    "Subtracted",
     "VisitBackground",
     "VisitBackgroundConfig",
     "VisitImage",
@@ -60,7 +70,10 @@ __all__ = [
     "read_visit_headers",
     "read_visit_image",
     "record_of",
+    "restore",
     "run_campaign",
+    "start_dashboard",
+    "subtract",
     "subtract_background",
     "visit_background",
     "write_background",
@@ -68,6 +81,8 @@ __all__ = [
 ]
 
 _HOME = {
+    "Amplifier": "skysub.background.amplifiers",
+    "AmplifierBackground": "skysub.background.amplifiers",
     "Background": "skysub.background.model",
     "BackgroundConfig": "skysub.background.config",
     "BackgroundList": "skysub.background.model",
@@ -93,6 +108,13 @@ _HOME = {
     "read_visit_image": "skysub.visit.fits.read",
     "write_background": "skysub.visit.fits.background",
     "write_visit_image": "skysub.visit.fits.write",
+    "Dashboard": "skysub.report.dashboard.server",
+    "start_dashboard": "skysub.report.dashboard.server",
+    "Restored": "skysub.desk.restore",
+    "restore": "skysub.desk.restore",
+    "SubtractConfig": "skysub.desk.subtract",
+    "Subtracted": "skysub.desk.subtract",
+    "subtract": "skysub.desk.subtract",
     "Campaign": "skysub.campaign.campaign",
     "open_campaign": "skysub.campaign.campaign",
     "Outcome": "skysub.campaign.run",

@@ -5,12 +5,17 @@ from __future__ import annotations
 from skysub.text import printable
 
 __all__ = [
+    "AmbiguousImageError",
+    "CalibrationError",
     "CampaignNotFoundError",
+    "ChecksumError",
     "ClusterError",
     "ConfigError",
+    "DamagedError",
     "InputChangedError",
     "InputsError",
     "InvalidImageError",
+    "InvalidPsfError",
     "LayoutError",
     "MaskPlaneError",
     "MissingPackageError",
@@ -22,12 +27,17 @@ __all__ = [
     "OutputInUseError",
     "RecipeError",
     "ReferenceCatalogueError",
+    "SkyIsGoneError",
     "SkysubError",
+    "SourceIdError",
     "StoreVersionError",
     "TruthError",
     "UndersampledError",
+    "UnknownEntryError",
+    "UpstreamFailureError",
     "VisitFileError",
     "VisitFileNotFoundError",
+    "VisitSummaryError",
     "how_to_install",
 ]
 
@@ -37,6 +47,10 @@ class SkysubError(Exception):
 
     def __str__(self) -> str:
         return printable(super().__str__())
+
+
+class CalibrationError(SkysubError, ValueError):
+    """A calibration that no detector has: a field with zeros, of the wrong size, or not finite."""
 
 
 class CampaignNotFoundError(SkysubError, FileNotFoundError):
@@ -51,6 +65,10 @@ class ConfigError(SkysubError, ValueError):
     """A setting is unknown, out of range, or contradicts another."""
 
 
+class DamagedError(SkysubError, ValueError):
+    """A file of a campaign's output is not as it was written, or is gone; the message says what heals it."""
+
+
 class InputChangedError(SkysubError, OSError):
     """An input file is not the one that was planned: it changed, or it is gone."""
 
@@ -63,8 +81,32 @@ class InvalidImageError(SkysubError, ValueError):
     """An image or mask has a shape or type that cannot be worked on."""
 
 
+class InvalidPsfError(SkysubError, ValueError):
+    """A point-spread function that sources cannot be measured with: none, or undefined everywhere."""
+
+
 class LayoutError(SkysubError, ValueError):
     """A FITS file is sound, but does not hold what its layout needs; the message says what to do."""
+
+
+class AmbiguousImageError(LayoutError):
+    """A FITS file holds several images, and nothing says which one is meant."""
+
+    def __init__(self, message: str, extensions: tuple[int, ...] = ()) -> None:
+        super().__init__(message)
+        self.extensions = extensions
+        """Numbers of the HDUs that may be meant."""
+
+
+class UnknownEntryError(LayoutError):
+    """A header does not say, or not in a way that is understood, what a visit image needs."""
+
+    def __init__(self, message: str, entry: str = "", stated: str = "") -> None:
+        super().__init__(message)
+        self.entry = entry
+        """Name of the entry of `skysub.IngestMap` that would say it."""
+        self.stated = stated
+        """What the header has there; empty where it has nothing."""
 
 
 class MaskPlaneError(SkysubError, KeyError):
@@ -111,6 +153,14 @@ class ReferenceCatalogueError(SkysubError, ValueError):
     """A reference catalogue cannot be read or lacks a column."""
 
 
+class SkyIsGoneError(SkysubError, ValueError):
+    """An image's header says that its sky has been subtracted already."""
+
+
+class SourceIdError(SkysubError, OverflowError):
+    """A release, visit, detector or number of sources does not fit into the ids of sources."""
+
+
 class StoreVersionError(SkysubError, RuntimeError):
     """A store was written by a newer skysub, in a layout that this one does not know."""
 
@@ -123,12 +173,39 @@ class UndersampledError(SkysubError, ValueError):
     """Too few superpixels for the order asked for, and the configuration says to raise."""
 
 
+class UpstreamFailureError(SkysubError, LookupError):
+    """A detector lacks what earlier work should have found for it; the message names each thing.
+
+    Parameters
+    ----------
+    message
+        For people.
+    missing
+        Names of what is missing, as `skysub.visit.calibrations` has them.
+    """
+
+    def __init__(self, message: str, missing: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.missing = missing
+
+    def __reduce__(self) -> tuple[type[UpstreamFailureError], tuple[str, tuple[str, ...]]]:
+        return type(self), (self.args[0], self.missing)
+
+
 class VisitFileError(SkysubError, OSError):
     """A file cannot be read or written as FITS: truncated, damaged, of another kind, or locked away."""
 
 
+class ChecksumError(VisitFileError):
+    """The bytes of a file do not have the CHECKSUM or DATASUM that its header states."""
+
+
 class VisitFileNotFoundError(VisitFileError, FileNotFoundError):
     """There is no file at a path."""
+
+
+class VisitSummaryError(SkysubError, ValueError):
+    """A visit summary cannot be read, lacks a column, or has a detector twice."""
 
 
 def how_to_install(extra: str) -> str:

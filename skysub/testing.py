@@ -198,7 +198,7 @@ def assert_backgrounds_equal(
     rtol: float = 0.0,
     atol: float = 0.0,
 ) -> None:
-    """Assert that two backgrounds are the same: grids, statistics, order and coefficients of every layer.
+    """Assert that two backgrounds are the same: grids, statistics, coefficients and amplifiers of all layers.
 
     Parameters
     ----------
@@ -222,6 +222,12 @@ def assert_backgrounds_equal(
             values, expected_values = getattr(layer.statistics, name), getattr(other.statistics, name)
             _assert_arrays(f"{head}statistics.{name}", values, expected_values, rtol, atol)
         _assert_arrays(head + "coefficients", layer.coefficients, other.coefficients, rtol, atol)
+        added, expected_added = layer.amplifiers, other.amplifiers
+        _assert_same(head + "amplifiers", _presence(added), _presence(expected_added))
+        if added is not None and expected_added is not None:
+            _assert_same(head + "amplifiers", added.described(), expected_added.described())
+            arrays = added.as_array(), expected_added.as_array()
+            _assert_arrays(head + "steps and drift of amplifiers", *arrays, rtol, atol)
 
 
 def _layers(background: Any) -> list[Background]:

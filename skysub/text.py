@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from typing import Any
 
-__all__ = ["printable", "without_password"]
+__all__ = ["LogFormat", "printable", "without_password"]
 
 _PASSWORD = re.compile(r"(?<=://)[^/?#\s]*@")
 
@@ -31,3 +33,18 @@ def _shown(letter: str) -> str:
     if "\udc80" <= letter <= "\udcff":
         return f"\\x{ord(letter) - 0xDC00:02x}"
     return letter.encode("unicode_escape").decode("ascii")
+
+
+class LogFormat(logging.Formatter):
+    """Lines of a log: what a message quotes is made safe to print, the lines of a traceback stay lines."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Return the line of a record."""
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        """Return the traceback of a record."""
+        return "\n".join(printable(line) for line in super().formatException(ei).split("\n"))

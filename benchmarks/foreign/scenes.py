@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from foreign import detector, large, skies, sources
 from foreign.kinds import KINDS, Kind, kind_of, stream
+from skysub.background.amplifiers import Amplifier
 from skysub.visit.image import VisitImage
 from skysub.visit.planes import AFW_PLANES
 
@@ -66,6 +67,15 @@ class Scene:
         return self.mask != 0
 
     @property
+    def amplifiers(self) -> tuple[Amplifier, ...]:
+        """Their pixels."""
+        boxes = skies.amplifier_boxes(self.kind, (self.image.shape[0], self.image.shape[1]))
+        return tuple(
+            Amplifier(f"{k:02d}", y=(int(y.start), int(y.stop)), x=(int(x.start), int(x.stop)))
+            for k, (y, x) in enumerate(boxes)
+        )
+
+    @property
     def visit_image(self) -> VisitImage:
         """As `skysub.calibrate_image` takes it."""
         variance = np.maximum(self.sky + self.sources, 0) + np.float32(self.kind.read_noise**2)
@@ -82,6 +92,7 @@ class Scene:
             exposure_time=30.0,
             gain=self.kind.gain,
             read_noise=self.kind.read_noise,
+            amplifiers=self.amplifiers,
         )
 
 

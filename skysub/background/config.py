@@ -8,11 +8,15 @@ from typing import Literal, get_args
 
 from skysub.errors import ConfigError
 
-__all__ = ["BackgroundConfig", "GridRule", "Statistic", "Undersampled"]
+__all__ = ["BackgroundConfig", "GridRule", "Model", "Statistic", "Undersampled"]
 
 Statistic = Literal["meanclip", "mean", "median"]
 Undersampled = Literal["reduce", "raise", "refine"]
 GridRule = Literal["ceil", "floor_plus_one"]
+Model = Literal["chebyshev", "akima", "natural", "bicubic", "reflect"]
+
+_LEAST_NODES = {"akima": 5, "natural": 3, "bicubic": 2, "reflect": 1}
+"""Superpixels along an axis that a spline of a kind needs (LSST afw's rule for its two)."""
 
 MAX_ORDER = 20
 
@@ -41,6 +45,12 @@ class BackgroundConfig:
         Edge of a median filter over superpixel values (an odd number, LSST uses 3); 0 means none.
     min_good_pixels
         A superpixel with fewer good pixels is not used. LSST has no such limit: 0.
+    model
+        What is put through the superpixels. ``"chebyshev"``: a polynomial, fit to them (LSST's useApprox).
+        The others are splines that pass through each superpixel at its centre; ``order`` and ``weighting``
+        have no part in them. ``"akima"``, ``"natural"``: LSST afw's AKIMA_SPLINE and NATURAL_SPLINE;
+        ``"bicubic"``: natural, with the ends of SExtractor and sep; ``"reflect"``: photutils'. They differ
+        beyond the outermost centres, and Akima's also near jumps: see `skysub.background.spline`.
     grid_rule
         ``"ceil"``: ceil(n / superpixel) superpixels along an axis (LSST since 2025);
         ``"floor_plus_one"``: n // superpixel + 1 (LSST Data Preview 1).
@@ -61,6 +71,7 @@ class BackgroundConfig:
     superpixel_filter: int = 0
     min_good_pixels: int = 0
     grid_rule: GridRule = "ceil"
+    model: Model = "chebyshev"
 
     def __post_init__(self) -> None:
         size = self.superpixel
@@ -73,6 +84,7 @@ class BackgroundConfig:
         _choice("statistic", self.statistic, get_args(Statistic))
         _choice("undersampled", self.undersampled, get_args(Undersampled))
         _choice("grid_rule", self.grid_rule, get_args(GridRule))
+        _choice("model", self.model, get_args(Model))
         if not (math.isfinite(self.clip_sigma) and self.clip_sigma > 0):
             raise ConfigError(f"clip_sigma must be a positive number, not {self.clip_sigma!r}")
         _whole("clip_passes", self.clip_passes, low=1)
@@ -87,6 +99,11 @@ class BackgroundConfig:
         """Edges of a superpixel along x and y, pixel."""
         size = self.superpixel
         return size if isinstance(size, tuple) else (size, size)
+
+    @property
+    def needed_superpixels(self) -> int:
+        """Superpixels along an axis that the model needs."""
+        return self.order + 1 if self.model == "chebyshev" else _LEAST_NODES[self.model]
 
 
 def _whole(name: str, value: object, *, low: int, high: int | None = None) -> None:

@@ -124,8 +124,8 @@ def _count_good(tile):
 def _plain_mean(tile, n, sums):
     everything = _bounds(tile, 0.0, np.inf)
     # about a crude mean, for the variance's sake
-    crude = _sums_within(tile, everything[0], everything[1], 0.0, sums)[1] / n
-    kept, total, squares = _sums_within(tile, everything[0], everything[1], crude, sums)
+    crude = sums_within(tile, everything[0], everything[1], 0.0, sums)[1] / n
+    kept, total, squares = sums_within(tile, everything[0], everything[1], crude, sums)
     centre, variance = _moments(kept, total, squares, crude)
     return centre, math.sqrt(variance / kept)
 
@@ -148,7 +148,7 @@ def _clipped_mean(tile, n, sigma, passes, guess, marks, words, marked, windows, 
     if n_marked < 0 or not holds_rim(core, rim, middle, distance, reach):
         n_marked = mark_rim(tile, core, rim, marks, words, marked)
     n_rim = keep_rim(marked, n_marked, core, rim, windows[0])
-    core_n, core_total, core_squares = _sums_within(tile, core[0], core[1], median, sums)
+    core_n, core_total, core_squares = sums_within(tile, core[0], core[1], median, sums)
     centre = median
     kept = 0
     variance = np.nan
@@ -175,7 +175,7 @@ def _clipped_mean(tile, n, sigma, passes, guess, marks, words, marked, windows, 
                 squares += d * d
             centre, variance = _moments(kept, total, squares, median)
         else:
-            kept, total, squares = _sums_within(tile, clip[0], clip[1], centre, sums)
+            kept, total, squares = sums_within(tile, clip[0], clip[1], centre, sums)
             centre, variance = _moments(kept, total, squares, centre)
     return centre, math.sqrt(variance / kept) if kept else np.nan
 
@@ -215,7 +215,7 @@ def _bounds(tile, centre, half):
 
 
 @_inner
-def _sums_within(tile, low, high, centre, sums):
+def sums_within(tile, low, high, centre, sums):
     """Number of, sum of and sum of squares of v - centre over low <= v <= high."""
     n = np.int32(0)
     first = sums[0]

@@ -89,7 +89,10 @@ class LayeredBackground(Background):
         if self.deviation is None:
             return super().uncertainty(y=y, x=x)
         rows, columns = (range(*cut.indices(n)) for cut, n in zip((y, x), self.shape, strict=True))
-        return interpolated(self.deviation, self.shape, rows, columns)
+        deviation = interpolated(self.deviation, self.shape, rows, columns)
+        if self.amplifiers is not None:
+            np.hypot(deviation, self.amplifiers.uncertainty(y=y, x=x), out=deviation)
+        return deviation
 
     def subtract_from(
         self,

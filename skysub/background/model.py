@@ -22,10 +22,12 @@ from skysub.errors import InvalidImageError, NoUsableSuperpixelsError, Undersamp
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from skysub.background.amplifiers import AmplifierBackground
     from skysub.background.faint_light import FaintLight
+    from skysub.background.spline import SplineSurface
     from skysub.background.superpixels import SuperpixelGrid, SuperpixelStatistics
 
-__all__ = ["Background", "BackgroundList", "fit_statistics"]
+__all__ = ["Background", "BackgroundList", "fit_statistics", "median_filtered", "why_none"]
 
 _STRIP = 128
 
@@ -34,7 +36,8 @@ _STRIP = 128
 class Background:
     """One layer of background: the superpixel statistics of an image and the polynomial fit to them.
 
-    It holds no pixels, so it pickles to a few tens of kilobytes.
+    With a spline as ``config.model`` the superpixels themselves are the model; order is then 0, and the one
+    coefficient is their median. It holds no pixels, so it pickles to a few tens of kilobytes.
     """
 
     grid: SuperpixelGrid
@@ -55,6 +58,8 @@ class Background:
     """Why ``order`` is below the one asked for; empty where it is not."""
     faint_light: FaintLight | None = None
     """Light of undetected sources that the model holds; None where nobody has estimated it."""
+    amplifiers: AmplifierBackground | None = None
+    """What amplifiers add to the polynomial, a layer of its own; None where nothing was found."""
 
     def __repr__(self) -> str:
         return (
@@ -77,7 +82,23 @@ class Background:
         coefficients, covariance = self.coefficients.copy(), self.covariance.copy()
         coefficients[0] -= self.faint_light.value
         covariance[0, 0] += self.faint_light.uncertainty**2
-        return replace(self, coefficients=coefficients, covariance=covariance, faint_light=None)
+        statistics = self.statistics
+        if self.is_spline:
+            light, doubt = self.faint_light.value, self.faint_light.uncertainty
+            error = np.hypot(statistics.error, np.float32(doubt))
+            statistics = replace(statistics, mean=statistics.mean - np.float32(light), error=error)
+        return replace(
+            self, coefficients=coefficients, covariance=covariance, statistics=statistics, faint_light=None
+        )
+
+    @property
+    def is_spline(self) -> bool:
+        """Whether the model is a spline through the superpixels, not a polynomial."""
+        return self.config.model != "chebyshev"
+
+    def smooth(self) -> Background:
+        """The same background without what amplifiers add: the polynomial alone."""
+        return self if self.amplifiers is None else replace(self, amplifiers=None)
 
     def evaluate(
         self, *, y: slice = slice(None), x: slice = slice(None), faint_light: bool = True
@@ -88,6 +109,7 @@ class Background:
         ----------
         faint_light
             Keep the light of undetected sources in it; False for the sky alone, as `sky_alone` has it.
+            What amplifiers add is always in it; ``smooth()`` and ``amplifiers`` have the two apart.
 
         Returns
         -------
@@ -102,12 +124,19 @@ class Background:
         """
         if not faint_light:
             return self.sky_alone().evaluate(y=y, x=x)
-        return self._over_window("evaluate", self._power, y, x)
+        if self.is_spline:
+            return self._surface.evaluate(*_window(y, x, self.shape))
+        model = self._over_window("evaluate", self._power, y, x)
+        if self.amplifiers is not None:
+            model += self.amplifiers.evaluate(y=y, x=x)
+        return model
 
     def uncertainty(
         self, *, y: slice = slice(None), x: slice = slice(None), faint_light: bool = True
     ) -> NDArray[np.float32]:
         """Standard deviation of the model at each pixel of a window, from the fit's covariance.
+
+        What is not known of steps and drift of amplifiers is added in quadrature.
 
         Parameters
         ----------
@@ -121,8 +150,14 @@ class Background:
         """
         if not faint_light:
             return self.sky_alone().uncertainty(y=y, x=x)
+        if self.is_spline:
+            return self._surface.uncertainty(self.statistics.error, *_window(y, x, self.shape))
         # the variance is a polynomial of twice the order
-        return self._over_window("evaluate_deviation", _variance_power(self.covariance, self.order), y, x)
+        variance = _variance_power(self.covariance, self.order)
+        deviation = self._over_window("evaluate_deviation", variance, y, x)
+        if self.amplifiers is not None:
+            np.hypot(deviation, self.amplifiers.uncertainty(y=y, x=x), out=deviation)
+        return deviation
 
     def subtract_from(
         self,
@@ -133,7 +168,7 @@ class Background:
         threads: int = 1,
         out: NDArray[np.floating] | None = None,
     ) -> NDArray[np.floating]:
-        """``image - model`` over a window.
+        """``image - model`` over a window: what amplifiers add first, then the polynomial.
 
         Parameters
         ----------
@@ -162,6 +197,11 @@ class Background:
                 f"out must be C-contiguous of shape {image.shape} and type {image.dtype}, "
                 f"not {out.shape} and {out.dtype}"
             )
+        if self.is_spline:
+            return self._surface.subtract_from(image, (y0, y1), (x0, x1), threads=threads, out=out)
+        if self.amplifiers is not None:
+            self.amplifiers.subtract(image, out, y0=y0, x0=x0)
+            image = out
         power, in_place = self._power, out is image
 
         def strip(start: int, stop: int) -> None:
@@ -193,6 +233,12 @@ class Background:
         once(kernels, name, lambda: kernel(y0, x0, *self.shape, power, out[:0]))
         kernel(y0, x0, *self.shape, power, out)
         return out
+
+    @functools.cached_property
+    def _surface(self) -> SplineSurface:
+        from skysub.background.spline import surface_of
+
+        return surface_of(self)
 
     @functools.cached_property
     def _power(self) -> NDArray[np.float64]:
@@ -288,14 +334,18 @@ def fit_statistics(
     UndersampledError
         When the order would have to be reduced and ``config.undersampled`` is not "reduce".
     """
+    if config.model != "chebyshev":
+        from skysub.background.spline import spline_background
+
+        return spline_background(grid, statistics, config)
     values = statistics.mean.astype(np.float64)
     errors = statistics.error.astype(np.float64)
     weights = _weights(statistics.error) if config.weighting else np.ones_like(values)
     usable = np.isfinite(values) & np.isfinite(weights) & (statistics.count >= config.min_good_pixels)
     if not usable.any():
-        raise NoUsableSuperpixelsError(_why_none(grid, statistics, config))
+        raise NoUsableSuperpixelsError(why_none(grid, statistics, config))
     if config.superpixel_filter:
-        values = _median_filtered(values, config.superpixel_filter)
+        values = median_filtered(values, config.superpixel_filter)
     iy, ix = np.nonzero(usable)
     x, y, w = grid.x_centers[ix], grid.y_centers[iy], weights[usable]
     shape = grid.image_shape
@@ -330,7 +380,8 @@ def _weights(error: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.where(in_range, rounded, exact)
 
 
-def _why_none(grid: SuperpixelGrid, statistics: SuperpixelStatistics, config: BackgroundConfig) -> str:
+def why_none(grid: SuperpixelGrid, statistics: SuperpixelStatistics, config: BackgroundConfig) -> str:
+    """Why no superpixel can be used."""
     gy, gx = grid.shape
     count = statistics.count
     head = f"none of the {gy} x {gx} superpixels can be used: "
@@ -340,6 +391,8 @@ def _why_none(grid: SuperpixelGrid, statistics: SuperpixelStatistics, config: Ba
         return (
             head + f"none has the {config.min_good_pixels} good pixels asked for (the most is {count.max()})"
         )
+    if config.model != "chebyshev":
+        return head + "none has a finite value"
     if config.weighting and not (count > 1).any():
         return head + "they are too small: a single good pixel has no error to weight by; use weighting=False"
     return head + "their variance is zero (constant pixels), so they have no weight; use weighting=False"
@@ -355,7 +408,7 @@ def _why_reduced(
     return head + f"only {usable} of {gy * gx} superpixels are usable, and they do not determine a higher one"
 
 
-def _median_filtered(values: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+def median_filtered(values: NDArray[np.float64], size: int) -> NDArray[np.float64]:
     """Median over size x size superpixels, edges mirrored; NaN first replaced by the median of all."""
     filled = np.where(np.isfinite(values), values, np.nanmedian(values)).astype(np.float32)
     half = size // 2

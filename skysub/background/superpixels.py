@@ -86,8 +86,9 @@ def candidate_grids(shape: tuple[int, int], config: BackgroundConfig) -> list[Su
     grids = [grid]
     if config.undersampled == "refine":
         size = min(*config.superpixel_xy)
-        if min(grid.shape) <= config.order:
-            grids, size = [], 2 * (min(shape) // max(config.order, 1))
+        order = config.needed_superpixels - 1
+        if min(grid.shape) <= order:
+            grids, size = [], 2 * (min(shape) // max(order, 1))
         while size // 2 >= 4 or (not grids and size >= 2):
             size //= 2
             grids.append(

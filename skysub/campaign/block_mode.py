@@ -36,11 +36,16 @@ if TYPE_CHECKING:
 __all__ = ["process_units_in_blocks"]
 
 
-def process_units_in_blocks(folder: str, lines: Sequence[str], blocks: int) -> list[Receipt]:
-    """Do units one after the other, each by about ``blocks`` tasks at once that this one leads."""
+def process_units_in_blocks(
+    folder: str, lines: Sequence[str], blocks: int, workers: Sequence[str] | None
+) -> list[Receipt]:
+    """Do units one after the other, each by about ``blocks`` tasks at once that this one leads.
+
+    ``workers``: addresses of those that may be given such tasks; None: all.
+    """
 
     def work(run: Run, unit: WorkUnit) -> dict[str, float]:
-        return _process(run, unit, unit.to_json(), blocks)
+        return _process(run, unit, unit.to_json(), blocks, workers)
 
     receipts: list[Receipt] = []
     for line in lines:
@@ -49,7 +54,9 @@ def process_units_in_blocks(folder: str, lines: Sequence[str], blocks: int) -> l
     return receipts
 
 
-def _process(run: Run, unit: WorkUnit, line: str, blocks: int) -> dict[str, float]:
+def _process(
+    run: Run, unit: WorkUnit, line: str, blocks: int, workers: Sequence[str] | None
+) -> dict[str, float]:
     import dask.array as da
     from distributed import worker_client
 
@@ -77,7 +84,7 @@ def _process(run: Run, unit: WorkUnit, line: str, blocks: int) -> dict[str, floa
         _flag_rows, name=f"flag-rows-{attempt}", ignored=ignored, **(shared | {"dtype": np.bool_})
     )
     with worker_client() as client:
-        fit = client.compute(fit_blocks(image, flags, fit_config))
+        fit = client.compute(fit_blocks(image, flags, fit_config), workers=workers)
         layer: Background = fit.result()
         timings = {"background": time.perf_counter() - clock}
         clock = time.perf_counter()
@@ -86,7 +93,15 @@ def _process(run: Run, unit: WorkUnit, line: str, blocks: int) -> dict[str, floa
             names.remove("variance")
         tasks = [
             client.submit(
-                _write_plane, folder, line, name, fit, attempt, key=f"write-{name}-{attempt}", pure=False
+                _write_plane,
+                folder,
+                line,
+                name,
+                fit,
+                attempt,
+                key=f"write-{name}-{attempt}",
+                pure=False,
+                workers=workers,
             )
             for name in names
         ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,16 +11,17 @@ import numpy as np
 from skysub.campaign.context import chain_of
 from skysub.campaign.current import Current, chain_names
 from skysub.campaign.figures import figures_of, markers_of, step_of
-from skysub.campaign.lookup import closest
 from skysub.campaign.products.image import Image
 from skysub.campaign.products.table import Table, as_qtable
 from skysub.campaign.reading import Finished, entry_of
 from skysub.campaign.records import who
+from skysub.campaign.selection import Chosen
 from skysub.campaign.status import Looked, states_of, status_of, visit_status_of
 from skysub.campaign.steps import shipped_steps
 from skysub.campaign.store.address import place_at
 from skysub.campaign.store.runs import existing_runs
 from skysub.errors import NotDoneError
+from skysub.settings.lookup import closest
 
 if TYPE_CHECKING:
     import os
@@ -32,10 +35,13 @@ if TYPE_CHECKING:
     from skysub.campaign.current import VisitView
     from skysub.campaign.products.base import Entry, Product
     from skysub.campaign.records import Exposure, Marker
+    from skysub.campaign.selection import Where
     from skysub.campaign.status import Status, VisitStatus
     from skysub.campaign.steps import Step
     from skysub.campaign.store.place import Place
     from skysub.campaign.store.runs import Run
+    from skysub.report.dashboard.server import Dashboard
+    from skysub.report.notebook import Shown
     from skysub.visit.image import VisitImage
 
 __all__ = ["Campaign", "open_campaign"]
@@ -74,6 +80,28 @@ class Campaign:
     def __repr__(self) -> str:
         steps = " > ".join(chain_names(self._current.runs[-1]))
         return f"<Campaign {self.path}: {steps}, {len(self._current.visits)} visits, {len(self.runs)} runs>"
+
+    def _repr_html_(self) -> str:
+        return str(_shown_by("notebook").campaign_html(self))
+
+    def show(self, visit: int) -> Shown:
+        """Show the focal plane of a visit in a notebook: image, sky model, residual, mask and maps.
+
+        Raises
+        ------
+        NotDoneError
+            When there is no such visit.
+        """
+        shown: Shown = _shown_by("notebook").show_visit(self, visit)
+        return shown
+
+    def dashboard(self, *, port: int = 0) -> Dashboard:
+        """Serve the pages of this campaign on this machine, until ``close`` of what is returned.
+
+        In a notebook it is shown as a link. `skysub.start_dashboard` has more to choose from.
+        """
+        started: Dashboard = _shown_by("dashboard.server").start_dashboard(str(self.path), port=port)
+        return started
 
     @property
     def runs(self) -> tuple[str, ...]:
@@ -297,13 +325,21 @@ class Campaign:
         detector: int | None = None,
         *,
         columns: Collection[str] | None = None,
+        where: Where = None,
     ) -> QTable:
         """Return the rows of a table of all finished units, or of one visit or detector.
+
+        Detectors are read one after the other, and what is not wanted of one is let go before the next.
 
         Parameters
         ----------
         columns
             Those that are wanted; all by default.
+        where
+            Rows that are wanted: ``[("psfFlux", ">", 1000.0), ("extendedness", "==", 1)]`` holds where all of
+            its conditions do, a list of such lists where one of them does. Comparisons are ``==``, ``!=``,
+            ``<``, ``<=``, ``>``, ``>=``, ``in`` and ``not in``; numbers are in the columns' units. Or an
+            expression of pyarrow.compute.
 
         Returns
         -------
@@ -314,11 +350,13 @@ class Campaign:
         ------
         NotDoneError
             When no step makes such a table, or what is asked for is not done.
+        ConfigError
+            When there is no column of a name, or ``where`` is no condition.
         """
         step, product = self._declared(name)
         if not isinstance(product, Table):
             raise NotDoneError(f"{name} is no table, but {product.kind}: `product` returns it")
-        wanted = None if columns is None else list(dict.fromkeys(["visit", "detector", *columns]))
+        chosen = Chosen.of(columns, where)
         whole = step.of(product) == "visit"
         if visit is not None and (detector is not None or whole):
             found = [self._finished(visit, None if step.scope == "visit" else detector, step.name)]
@@ -335,7 +373,7 @@ class Campaign:
                 marker = each.run.markers(each.step).with_payload(each.marker)
                 entry = entry_of(each.run, each.plan, marker, name, number)
                 if entry is not None:
-                    parts.append(product.arrow(entry, wanted))
+                    parts.append(chosen.rows(functools.partial(product.arrow, entry), f"{name}: "))
         if not parts:
             from astropy.table import QTable
 
@@ -343,6 +381,25 @@ class Campaign:
         import pyarrow as pa
 
         return as_qtable(pa.concat_tables(parts, promote_options="default"))
+
+    def sources(
+        self,
+        visit: int | None = None,
+        detector: int | None = None,
+        *,
+        columns: Collection[str] | None = None,
+        where: Where = None,
+    ) -> QTable:
+        """Return rows of ``source``: as `table` of that name, which says what ``columns`` and ``where`` are.
+
+        Raises
+        ------
+        NotDoneError
+            When the campaign makes no table of sources, or what is asked for is not done.
+        ConfigError
+            When there is no column of a name, or ``where`` is no condition.
+        """
+        return self.table("source", visit, detector, columns=columns, where=where)
 
     def visit_image(self, visit: int, detector: int, product: str | None = None) -> VisitImage:
         """Return the pixels that a unit made, with mask, variance and what is known about them.
@@ -613,6 +670,11 @@ class Campaign:
         if state.startswith("waiting"):
             return f"{of} is {state}"
         return f"{of} is not done yet: `skysub run` continues"
+
+
+def _shown_by(module: str) -> Any:
+    # what shows campaigns stands above them, and is imported only when a person wants to look
+    return importlib.import_module(f"skysub.report.{module}")
 
 
 def _listed(numbers: list[int], most: int = 12) -> str:

@@ -7,11 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skysub.campaign.lookup import closest
 from skysub.campaign.recipe import short_hash
 from skysub.campaign.steps import RAW, find_step
 from skysub.campaign.store.local import checksum
 from skysub.errors import InputsError, RecipeError
+from skysub.settings.lookup import closest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -155,7 +155,8 @@ def linked(steps: Iterable[tuple[Step, Any]], tables: Mapping[str, Any]) -> Chai
     """Return the chain of steps with their configurations; else as `chained`."""
     links: list[Link] = []
     makers: dict[str, str] = {}
-    for step, config in steps:
+    for declared, config in steps:
+        step = declared.with_inputs(makers, tables)
         for table in step.tables:
             if table not in tables:
                 raise RecipeError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skysub.campaign.chain import Chain, chained, linked
@@ -14,7 +15,7 @@ from skysub.campaign.steps import loaded_step
 from skysub.campaign.store.address import place_at
 from skysub.campaign.store.local import checksum
 from skysub.campaign.store.runs import Run
-from skysub.errors import InputChangedError
+from skysub.errors import InputChangedError, OutputError
 from skysub.visit.ingest import IngestMap
 
 if TYPE_CHECKING:
@@ -24,12 +25,22 @@ if TYPE_CHECKING:
 
     from skysub.campaign.steps import Step
 
-__all__ = ["chain_of", "ingest_of", "run_at", "storing_of", "table_of", "working_chain_of"]
+__all__ = ["chain_of", "ingest_of", "path_of_table", "run_at", "storing_of", "table_of", "working_chain_of"]
 
 
 def run_at(folder: str) -> Run:
-    """Run in a folder; its record is read once, unless another run takes the folder's place."""
-    return _opened(folder, (place_at(folder) / "run.json").made())
+    """Run in a folder; its record is read once, unless another run takes the folder's place.
+
+    Raises
+    ------
+    OutputError
+        When it is gone.
+    """
+    place = place_at(folder) / "run.json"
+    try:
+        return _opened(folder, place.made())
+    except FileNotFoundError:
+        raise OutputError(f"{place} is gone: the output was removed while a run worked on it") from None
 
 
 def chain_of(run: Run) -> Chain:
@@ -70,6 +81,18 @@ def table_of(run: Run, name: str) -> QTable:
     return _table(entry["path"], entry["crc32c"]).copy()
 
 
+def path_of_table(run: Run, name: str) -> Path:
+    """Path of a table that the recipe named, once it is seen to be the one that was planned.
+
+    Raises
+    ------
+    InputChangedError
+        When the file is another one now.
+    """
+    entry = run.record.tables[name]
+    return _unchanged(entry["path"], entry["crc32c"])
+
+
 @functools.lru_cache(maxsize=4)
 def _opened(folder: str, _made: Hashable) -> Run:
     return Run(place_at(folder))
@@ -102,10 +125,13 @@ def _ingest(settings: str, source: int) -> IngestMap:
 
 @functools.lru_cache(maxsize=4)
 def _table(path: str, crc: str) -> QTable:
-    from pathlib import Path
-
     from astropy.table import QTable
 
+    return QTable.read(_unchanged(path, crc))
+
+
+@functools.lru_cache(maxsize=8)
+def _unchanged(path: str, crc: str) -> Path:
     try:
         same = checksum(Path(path)) == crc
     except OSError:
@@ -114,4 +140,4 @@ def _table(path: str, crc: str) -> QTable:
         raise InputChangedError(
             f"{path} changed since the campaign was planned: start the same command again"
         )
-    return QTable.read(path)
+    return Path(path)

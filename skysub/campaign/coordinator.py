@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from skysub.campaign.progress import Progress
     from skysub.campaign.store.place import Hold
     from skysub.campaign.store.runs import Run
+    from skysub.campaign.store.stop import StopRequest
     from skysub.campaign.window import Finished
     from skysub.cluster import Workers
 
@@ -48,18 +49,20 @@ class Coordinator:
         stop: threading.Event,
         hold: Hold,
         *,
+        asked_to_stop: StopRequest,
         in_blocks: bool,
     ) -> None:
         self.halted = ""
         self.widened = False
         """Whether a detector is done now that a finished unit of its visit did without."""
         self._in_blocks = in_blocks
-        self._slots = 1
+        self._workers: Workers | None = None
         self._run = run
         self._chain = plan.chain
         self._progress = progress
         self._stop = stop
         self._hold = hold
+        self._asked_to_stop = asked_to_stop
         self._flows: dict[int, VisitFlow] = {}
         self._ready: deque[tuple[Run, WorkUnit]] = deque()
         self._again: deque[Job] = deque()
@@ -69,19 +72,34 @@ class Coordinator:
 
     def work(self, workers: Workers) -> None:
         """Do all units that are left."""
-        self._slots = workers.slots
-        # a unit in blocks leaves its thread to others, so these are counted here
-        size = 1 if self._in_blocks else 4 * workers.slots + 4
-        window = Window(workers.client, size=size)
+        self._workers = workers
+        workers.say = self._say
+        window = Window(workers, size=self._in_flight)
         try:
             for finished in window.run(self._next, stopping=self._stopping):
                 self._task_over(finished)
         finally:
             window.close()
 
+    def _in_flight(self, slots: int) -> int:
+        """Tasks that keep so many units at once going."""
+        if not slots:
+            return 0
+        # a unit in blocks leaves its thread to others, so these are counted here
+        return 1 if self._in_blocks else 4 * slots + 4
+
+    def _say(self, message: str) -> None:
+        LOG.warning(message)
+        self._progress.say(message)
+
     def _stopping(self) -> bool:
+        if self._workers is not None:
+            self._workers.need(self._progress.remaining, self._progress.over)
         if self._hold.lost:
             self._halt(self._hold.lost)
+        if not self._stop.is_set() and self._asked_to_stop.is_made():
+            self._say("asked to stop by `skysub cancel`: finishing the units in flight")
+            self._stop.set()
         return self._stop.is_set() or bool(self.halted)
 
     def _visits(self, plan: Plan) -> Iterator[None]:
@@ -127,11 +145,12 @@ class Coordinator:
 
     def _job(self, run: Run, units: Sequence[WorkUnit]) -> Job:
         lines = [unit.to_json() for unit in units]
-        if self._in_blocks:
+        if self._in_blocks and self._workers is not None:
+            workers = self._workers
             return Job(
                 tuple(unit.name for unit in units),
                 process_units_in_blocks,
-                (str(run.folder), lines, self._slots),
+                (str(run.folder), lines, max(1, workers.slots), workers.addresses),
             )
         return Job(tuple(unit.name for unit in units), process_units, (str(run.folder), lines))
 

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skysub.campaign.context import chain_of
+from skysub.campaign.context import chain_of, storing_of
 from skysub.campaign.reading import entry_of
+from skysub.campaign.records import who
 from skysub.campaign.store.address import place_at
-from skysub.campaign.store.arrays import read_block
+from skysub.campaign.store.arrays import check_arrays, read_block
+from skysub.campaign.store.seals import damage
 from skysub.errors import MissingPackageError, NotDoneError, how_to_install
 
 if TYPE_CHECKING:
@@ -63,20 +65,31 @@ def open_dataset(run: Run, product: str) -> xarray.Dataset:
         When the run makes no such product, or it has no arrays.
     MissingPackageError
         When xarray is not installed.
+    DamagedError
+        When its metadata or coordinates are not as they were written, or a file of what is done is gone.
     """
     xr = _xarray()
+    # it imports xarray
+    from skysub.campaign.lazy_arrays import checked_variable
+
     chain = chain_of(run)
     if product not in chain.makers:
         raise NotDoneError(f"run {run.name} makes no {product!r}; it makes {' and '.join(chain.products)}")
     step = chain.makers[product]
+    store, declared = _store(run, product), chain.products[product]
+    names = declared.arrays(storing_of(run))
+    check_arrays(store, product, names)
     dataset = xr.open_zarr(
-        _store(run, product).zarr_store(),
+        store.zarr_store(),
         group=product,
         consolidated=False,
         zarr_format=3,
         chunks=None,
         mask_and_scale=False,
     )
+    for each in dataset.variables.values():
+        each.attrs.pop("crc32c", None)
+    dataset.attrs.pop("crc32c", None)
     visits, detectors = dataset["visit"].to_numpy(), dataset["detector"].to_numpy()
     detector_at = {int(detector): i for i, detector in enumerate(detectors)}
     done = np.zeros((len(visits), len(detectors)), bool)
@@ -95,6 +108,9 @@ def open_dataset(run: Run, product: str) -> xarray.Dataset:
             if detector in there or None in there:
                 done[plan.index, detector_at[detector]] = True
                 seen = seen or (plan.visit, detector)
+    for name in names:
+        _check_files(run, product, store / product / name, done, finished)
+        dataset[name] = checked_variable(dataset[name], store / product / name, visits, detectors)
     opened: xarray.Dataset = dataset.assign_coords(
         band=("visit", np.array(bands, dtype=str)),
         done=(("visit", "detector"), done),
@@ -102,6 +118,37 @@ def open_dataset(run: Run, product: str) -> xarray.Dataset:
     if "mask" in opened and seen is not None:
         opened["mask"].attrs |= _flags(run, product, *seen)
     return opened
+
+
+def _check_files(run: Run, product: str, array: Place, done: NDArray[np.bool_], finished: set[int]) -> None:
+    """Look whether a file is there for all that is done: what is not there would be read as the fill value.
+
+    Raises
+    ------
+    DamagedError
+        When one is gone.
+    """
+    chain = chain_of(run)
+    step = chain[chain.makers[product]].step
+    there = {name for name, size in array.sizes().items() if size}
+    image = chain.products[product].kind == "image"
+    for plan in run.plans():
+        if plan.index < 0 or (not image and plan.visit not in finished):
+            continue
+        for detector, place in plan.places.items():
+            last = f"{place}.0.0" if image else ""
+            begin = f"c.{plan.index}.{last}"
+            if not done[plan.index, place] or begin in there or (not image and _begins(there, begin)):
+                continue
+            whole = step.scope == "visit"
+            marker = run.markers(step.name).of_unit(plan.visit, None if whole else detector, payload=True)
+            entry = None if marker is None else entry_of(run, plan, marker, product, detector)
+            if entry is not None and (array.name in entry.record.get("shards", ()) if image else True):
+                raise damage(array / begin, "is gone or empty", who(plan.visit, detector))
+
+
+def _begins(names: set[str], begin: str) -> bool:
+    return any(name.startswith(begin) for name in names)
 
 
 def _xarray() -> Any:

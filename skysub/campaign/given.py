@@ -6,7 +6,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from skysub.campaign.context import chain_of, table_of
+from skysub.campaign.context import chain_of, path_of_table, table_of
 from skysub.campaign.reading import Finished, read_file
 from skysub.campaign.records import who
 from skysub.campaign.steps import RAW
@@ -14,6 +14,7 @@ from skysub.errors import NotDoneError, RecipeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from astropy.table import QTable
 
@@ -71,6 +72,11 @@ class Given:
             each.detector: each for each in self._unit.exposures if each.detector not in self._unit.missing
         }
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the step's inputs, of alternatives the one that there is."""
+        return chain_of(self._run)[self._unit.step].step.inputs
+
     def visit_image(self) -> VisitImage:
         """Read the detector's own file.
 
@@ -107,6 +113,12 @@ class Given:
         NotDoneError
             When the detector is missing.
         """
+        with self._timed():
+            of = self._unit.detector if detector is None else detector
+            return self._finished(name, detector).product(name, of)
+
+    def _finished(self, name: str, detector: int | None) -> Finished:
+        """The unit that made an input."""
         self._check(name)
         chain = chain_of(self._run)
         maker = chain[chain.makers[name]]
@@ -117,16 +129,40 @@ class Given:
             raise NotDoneError(
                 f"{who(self._unit.visit, by)} has no {name} here: {self._unit.missing.get(by or 0, '')}"
             )
+        run = self._run.other(held[by].run)
+        plan = run.plan_of(self._unit.visit)
+        marker = run.markers(maker.name).of_unit(self._unit.visit, by, payload=True)
+        if plan is None or marker is None:
+            raise NotDoneError(f"{who(self._unit.visit, by)}: {name} is gone; start the same command again")
+        return Finished(run, plan, maker.name, by, marker)
+
+    def without_pixels(self, name: str) -> VisitImage:
+        """Return an image of this detector without reading its pixels: mask, planes, wcs, psf, header.
+
+        Its ``image`` is NaN all over and takes no memory; it has no variance.
+
+        Raises
+        ------
+        RecipeError
+            When the step does not declare such an input, or it is no image.
+        NotDoneError
+            When the detector is missing.
+        """
         with self._timed():
-            place = held[by]
-            run = self._run.other(place.run)
-            plan = run.plan_of(self._unit.visit)
-            marker = run.markers(maker.name).of_unit(self._unit.visit, by, payload=True)
-            if plan is None or marker is None:
-                raise NotDoneError(
-                    f"{who(self._unit.visit, by)}: {name} is gone; start the same command again"
-                )
-            return Finished(run, plan, maker.name, by, marker).product(name, of)
+            return self._finished(name, None).without_pixels(name, self._unit.detector)
+
+    def table_path(self, name: str) -> Path:
+        """Path of a table that the recipe names, for a step that reads it in its own way.
+
+        Raises
+        ------
+        RecipeError
+            When the step does not declare "table:NAME" among its inputs.
+        InputChangedError
+            When the file is another one than planned.
+        """
+        self._check(f"table:{name}")
+        return path_of_table(self._run, name)
 
     def products(self, name: str) -> Iterator[tuple[int, Any]]:
         """Go through detector and product of all detectors of the visit that are not missing, in order."""
@@ -146,7 +182,7 @@ class Given:
             return table_of(self._run, name)
 
     def _check(self, name: str) -> None:
-        inputs = chain_of(self._run)[self._unit.step].step.inputs
+        inputs = self.inputs
         if name not in inputs:
             raise RecipeError(
                 f"{self._unit.step} asks for {name!r}, which is not among its inputs: {', '.join(inputs)}"

@@ -111,6 +111,9 @@ class History:
             planned = plan.exposures.get(each)
             if planned is None or (planned.size, planned.mtime_ns) != (exposure.size, exposure.mtime_ns):
                 return False
+            # the planned file may be gone while a copy is there, or its header be understood otherwise
+            if (planned.path, planned.shape) != (exposure.path, exposure.shape):
+                return False
         if step.keys[detector] != key or not self._serves(self._runs[self.last], link):
             return False
         return all(
@@ -181,8 +184,9 @@ class History:
         if place not in self._same:
             wanted, planned = self._exposures[detector], held.exposures[detector]
             stamped = (planned.size, planned.mtime_ns)
-            self._same[place] = stamped == (wanted.size, wanted.mtime_ns) or is_unchanged(
-                wanted.path, stamped, was=self._checksum(run, held, link, detector)
+            self._same[place] = planned.shape == wanted.shape and (
+                stamped == (wanted.size, wanted.mtime_ns)
+                or is_unchanged(wanted.path, stamped, was=self._checksum(run, held, link, detector))
             )
         return self._same[place]
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+import google_crc32c
+
 from skysub.campaign.records import Exposure
 from skysub.campaign.store.local import LocalPlace
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["InputIndex", "opened_index"]
 
-_VERSION = 1
+_VERSION = 2
 """Of what is kept of a file; an index of another version is made anew."""
 
 _COMMIT_EVERY = 20_000
@@ -72,7 +74,11 @@ class InputIndex:
             return None
         if row is None or (row[0], row[1]) != stamp:
             return None
-        return [Exposure.from_values(values) for values in json.loads(row[2])]
+        kept = row[2] if isinstance(row[2], str) else ""
+        crc, facts = kept[:8], kept[8:]
+        if crc != _crc(facts):
+            return None
+        return [Exposure.from_values(values) for values in json.loads(facts)]
 
     def add(self, path: str, mapping: str, stamp: tuple[int, int], exposures: Sequence[Exposure]) -> None:
         """Keep what a file's headers said."""
@@ -82,7 +88,7 @@ class InputIndex:
         try:
             self._database.execute(
                 "INSERT OR REPLACE INTO inputs VALUES (?, ?, ?, ?, ?)",
-                (os.fsencode(path), mapping, *stamp, facts),
+                (os.fsencode(path), mapping, *stamp, _crc(facts) + facts),
             )
             self._added += 1
             if not self._added % _COMMIT_EVERY:
@@ -117,6 +123,10 @@ class InputIndex:
             database.close()
             raise
         return database
+
+
+def _crc(text: str) -> str:
+    return f"{google_crc32c.value(text.encode()):08x}"
 
 
 @contextmanager

@@ -42,6 +42,11 @@ __all__ = [
 _AT_ONCE = 8
 """Files that are looked at at once: most of the time goes into waiting for a file system."""
 
+_LARGE = 256 * 2**20
+_HOLLOW = 50
+"""Bytes from which on a file is asked for holes, and how few of its bytes may be there: no file system
+compresses pixels with noise to that."""
+
 _BATCH = 512
 """Files that are gone through together."""
 
@@ -319,11 +324,23 @@ def _table(path: Path, kind: str) -> Iterator[dict[str, str]]:
         yield {name: str(row[name]) for name in table.colnames}
 
 
+def _hollow(path: str) -> str:
+    """What is wrong with a file that was made long and never written; empty where nothing is."""
+    found = os.stat(path)
+    # some network file systems do not say what is written; those that compress may say less than there is
+    there = 512 * found.st_blocks
+    if found.st_size < _LARGE or not there or _HOLLOW * there > found.st_size:
+        return ""
+    return f"of its {found.st_size} bytes {there} were ever written, so the pixels are not there"
+
+
 def _look(path: str, known: dict[str, Any], number: int, ingest: IngestMap) -> list[Exposure | Unreadable]:
     from skysub.visit.fits.read import read_visit_headers
 
     try:
         size, mtime_ns = stamp(path)
+        if hollow := _hollow(path):
+            return [Unreadable(path, hollow)]
         headers = read_visit_headers(path, known_ingest(ingest, known.items()))
     except InputChangedError:
         return [Unreadable(path, "there is no such file")]

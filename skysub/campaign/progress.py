@@ -6,10 +6,10 @@ import logging
 import time
 from collections import Counter
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from skysub.campaign.records import who
-from skysub.text import printable
+from skysub.text import LogFormat, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from skysub.campaign.unit import Receipt
 
-__all__ = ["LOG", "LogFormat", "Progress", "logged", "named", "span"]
+__all__ = ["LOG", "Progress", "logged", "named", "span"]
 
 LOG = logging.getLogger("skysub.campaign")
 
@@ -50,6 +50,16 @@ class Progress:
         self._began = time.monotonic()
         self._shown = 0.0
         self._width = 0
+
+    @property
+    def over(self) -> int:
+        """Units that are done, failed, or wait for one that failed."""
+        return self.done + self.failed_units + self.waiting
+
+    @property
+    def remaining(self) -> int:
+        """Units that are neither."""
+        return max(0, self._total - self.over)
 
     @property
     def elapsed(self) -> float:
@@ -103,7 +113,7 @@ class Progress:
         return ", ".join(f"{name} {100 * s / whole:.0f} %" for name, s in self.seconds_of.most_common(most))
 
     def _line(self) -> str:
-        over = self.done + self.failed_units + self.waiting
+        over = self.over
         parts = [f"{self._step}: {self.done} of {self._total} done"]
         if self.failed:
             parts.append(f"{self.failed} failed")
@@ -121,21 +131,6 @@ class Progress:
         if self._live and self._width and self._stream is not None:
             self._stream.write("\r" + " " * self._width + "\r")
             self._width = 0
-
-
-class LogFormat(logging.Formatter):
-    """Lines of a log: what a message quotes is made safe to print, the lines of a traceback stay lines."""
-
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        """Return the line of a record."""
-        return printable(super().formatMessage(record))
-
-    def formatException(self, ei: Any) -> str:
-        """Return the traceback of a record."""
-        return "\n".join(printable(line) for line in super().formatException(ei).split("\n"))
 
 
 class _PatientHandler(logging.FileHandler):

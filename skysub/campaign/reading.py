@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from skysub.campaign.context import chain_of, ingest_of
 from skysub.campaign.inputs import is_unchanged, known_ingest, stamp
 from skysub.campaign.products.base import Entry, Slot
-from skysub.errors import InputChangedError, NotDoneError
+from skysub.campaign.products.image import Image
+from skysub.errors import InputChangedError, NotDoneError, RecipeError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,6 +60,23 @@ class Finished:
                 if look == _LOOKS - 1:
                     raise
         return None
+
+    def without_pixels(self, name: str, detector: int | None = None) -> VisitImage:
+        """Return an image that the unit made, its pixels NaN and not read.
+
+        Raises
+        ------
+        RecipeError
+            When the product is no image.
+        NotDoneError
+            When the unit made none of that detector.
+        """
+        product = chain_of(self.run)[self.step].step.output(name)
+        marker = self.run.markers(self.step).with_payload(self.marker)
+        entry = entry_of(self.run, self.plan, marker, name, detector)
+        if not isinstance(product, Image) or entry is None:
+            raise RecipeError(f"{name} is no image, but {product.kind}")
+        return product.without_pixels(entry, self)
 
     def visit_image(self) -> VisitImage:
         """Return the unit's input, read anew."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from skysub.errors import StoreVersionError
 from skysub.text import printable
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ __all__ = [
     "who",
 ]
 
-FORMAT = 2
+FORMAT = 3
 """Version of the store's layout; a store of another one is refused."""
 
 
@@ -278,7 +279,11 @@ class VisitPlan:
     @classmethod
     def from_json(cls, text: str | bytes) -> VisitPlan:
         """Return the plan that `to_json` wrote."""
-        fields = json.loads(text)
+        return cls.from_values(json.loads(text))
+
+    @classmethod
+    def from_values(cls, fields: Mapping[str, Any]) -> VisitPlan:
+        """Return the plan of what `to_json` wrote, read as JSON."""
         count = fields["count"]
         columns = [_unfolded(column, count) for column in fields["exposures"]]
         exposures = [Exposure.from_values(values) for values in zip(*columns, strict=True)]
@@ -328,6 +333,11 @@ class VisitPlan:
         for name, plan in self.steps.items():
             for detector in plan.own:
                 yield name, detector
+
+
+def _is_folder_name(name: str) -> bool:
+    """Whether a name stays within the folder that it is put into."""
+    return bool(name) and not name.startswith(".") and not {"/", "\\", "\0"}.intersection(name)
 
 
 def _folded(column: list[Any]) -> Any:
@@ -382,6 +392,14 @@ class RunRecord:
         """Return the record that `as_json` wrote."""
         fields = dict(values)
         fields["steps"] = tuple(StepRecord(**each) for each in values["steps"])
+        for step in fields["steps"]:
+            products = [str(each["name"]) for each in step.description.get("outputs", ())]
+            for name in (step.name, *products):
+                if not _is_folder_name(name):
+                    raise StoreVersionError(
+                        f"a run names a step or product {name!r}, which is no name of a folder: "
+                        "skysub did not write it"
+                    )
         fields["ingests"] = tuple(values["ingests"])
         fields["detectors"] = tuple(values["detectors"])
         return cls(**fields)

@@ -5,21 +5,28 @@ from __future__ import annotations
 import json
 import signal
 import threading
+import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
 from skysub._version import __version__
 from skysub.campaign.coordinator import Coordinator
+from skysub.campaign.mend import mend_store
 from skysub.campaign.plan import make_plan
 from skysub.campaign.progress import LOG, Progress, logged
 from skysub.campaign.recipe import Recipe, load_recipe
 from skysub.campaign.records import who
+from skysub.campaign.status import REMOVED, removed_inputs
 from skysub.campaign.store.address import place_at
 from skysub.campaign.store.place import writing
-from skysub.campaign.store.runs import remove_unplanned
-from skysub.cluster import ALL_CORES, Workers, connected, expected_slots, load_profile
-from skysub.errors import ClusterError, NotEnoughMemoryError, OutputError, RecipeError
+from skysub.campaign.store.reach import reachable
+from skysub.campaign.store.runs import remove_partial, remove_unplanned
+from skysub.campaign.store.seals import sealed
+from skysub.campaign.store.stop import StopRequest
+from skysub.cluster import ALL_CORES, Demand, Workers, connected, expected_slots, load_profile
+from skysub.cluster.address import borrowed
+from skysub.errors import OutputError, RecipeError
 from skysub.text import printable
 
 if TYPE_CHECKING:
@@ -35,7 +42,7 @@ if TYPE_CHECKING:
     from skysub.campaign.store.place import Hold, Place
     from skysub.cluster import Profile
 
-__all__ = ["Outcome", "run_campaign"]
+__all__ = ["Outcome", "job_name", "run_campaign"]
 
 _ROUNDS = 3
 """How often a plan is made: what did without a detector wants it once it is there."""
@@ -97,7 +104,7 @@ def run_campaign(
         A Dask client whose workers do the work, and which stays open; by default workers are started, or
         connected to, as the recipe's ``cluster`` says.
     verify
-        Compare what finished units wrote with their checksums first, and redo those that differ.
+        Compare all files of the store with their checksums first; what is damaged is made again.
     stream
         Where progress is shown, such as ``sys.stderr``; None shows none.
 
@@ -124,11 +131,17 @@ def run_campaign(
     output = place_at(output).absolute()
     with output.locked() as hold:
         remove_unplanned(output)
+        remove_partial(output)
+        for mended in mend_store(output) if verify else ():
+            if stream is not None:
+                print(printable(f"mended: {mended}"), file=stream)
+        StopRequest(output).clear()
         outcomes: list[Outcome] = []
         for _ in range(_ROUNDS):
             plan = make_plan(recipe, output, verify=verify, steps=steps, visits=visits, keep_index=True)
             verify = False
             _note_unreadable(output, plan.unreadable)
+            _note_removed(output)
             if not outcomes:
                 _announce(plan, stream)
             counts = _Counts.of(plan)
@@ -139,7 +152,7 @@ def run_campaign(
                     Outcome("", 0, counts.earlier, 0, 0, counts.unreadable, interrupted=False, seconds=0)
                 )
                 break
-            work = _Work(recipe, profile, hold, stream, client)
+            work = _Work(output, recipe, profile, hold, stream, client)
             outcome, widened = work.done(plan, counts)
             del plan
             outcomes.append(outcome)
@@ -158,14 +171,18 @@ class _Counts:
     earlier: int
     unreadable: int
     memory: int
+    seconds: float = 0.0
+    """Expected time of the longest unit."""
 
     @classmethod
     def of(cls, plan: Plan) -> _Counts:
-        return cls(plan.left, plan.done, len(plan.unreadable), plan.memory)
+        longest = max((step.core_seconds / step.left for step in plan.steps if step.left), default=0.0)
+        return cls(plan.left, plan.done, len(plan.unreadable), plan.memory, longest)
 
 
 @dataclass(frozen=True)
 class _Work:
+    output: Place
     recipe: Recipe
     profile: Profile
     hold: Hold
@@ -181,6 +198,7 @@ class _Work:
             kept_log.appended() as log,
             logged(log),
             _interruptible(stream) as stop,
+            reachable(self.output) as store_check,
         ):
             LOG.info("skysub %s starts: %d units to do in run %s", __version__, counts.left, run.name)
             in_blocks = _in_blocks(self.recipe, plan.chain, self.profile, counts)
@@ -188,16 +206,25 @@ class _Work:
                 LOG.warning("input unreadable, left out: %s: %s", each.path, each.reason)
             # a detector in blocks keeps all workers busy, however few detectors there are
             at_once = ALL_CORES if in_blocks else counts.left
+            demand = Demand(
+                counts.memory, max(1, at_once), counts.seconds, log, job_name(self.output), store_check
+            )
             opened: AbstractContextManager[Workers] = (
-                connected(self.profile, need=counts.memory, units=at_once, log=log)
-                if self.client is None
-                else _borrowed(self.client, counts.memory)
+                connected(self.profile, demand) if self.client is None else borrowed(self.client, demand)
             )
             with opened as workers:
                 progress = Progress(" > ".join(plan.chain.names), counts.left, stream)
                 how = ", detectors cut into blocks" if in_blocks else ""
                 progress.say(f"run {run.name} on {workers.described}{how}; log: {kept_log}")
-                coordinator = Coordinator(run, plan, progress, stop, self.hold, in_blocks=in_blocks)
+                coordinator = Coordinator(
+                    run,
+                    plan,
+                    progress,
+                    stop,
+                    self.hold,
+                    asked_to_stop=StopRequest(self.output),
+                    in_blocks=in_blocks,
+                )
                 coordinator.work(workers)
                 progress.end()
             LOG.info("ends: %d done, %d failed, %d waiting", progress.done, progress.failed, progress.waiting)
@@ -208,7 +235,8 @@ class _Work:
             done=progress.done,
             earlier=counts.earlier,
             failed=progress.failed,
-            left=counts.left - progress.done - progress.failed_units - progress.waiting,
+            # a unit that was done elsewhere meanwhile is nobody's of these
+            left=max(0, counts.left - progress.done - progress.failed_units - progress.waiting),
             unreadable=counts.unreadable,
             interrupted=stop.is_set(),
             seconds=progress.elapsed,
@@ -217,6 +245,11 @@ class _Work:
             waiting=progress.waiting,
         )
         return outcome, coordinator.widened
+
+
+def job_name(output: Place) -> str:
+    """Name of this campaign among others in a queue."""
+    return f"skysub-{zlib.crc32(str(output).encode()):08x}"
 
 
 def _added(outcomes: list[Outcome]) -> Outcome:
@@ -237,33 +270,6 @@ def _added(outcomes: list[Outcome]) -> Outcome:
         log=last.log or first.log,
         waiting=last.waiting if last.run else first.waiting,
     )
-
-
-@contextmanager
-def _borrowed(client: Client, need: int) -> Iterator[Workers]:
-    """Workers of a client that somebody else opened.
-
-    Raises
-    ------
-    ClusterError
-        When it has no workers, or cannot be asked from here.
-    NotEnoughMemoryError
-        When a worker has less memory than a unit needs.
-    """
-    if client.asynchronous:
-        raise ClusterError("a campaign needs a Dask client that is not asynchronous")
-    known = client.scheduler_info(n_workers=-1)["workers"]
-    if not known:
-        raise ClusterError("the Dask client has no workers: start some first")
-    for address, worker in known.items():
-        limit, needs = worker["memory_limit"], need * worker["nthreads"]
-        if limit and limit < needs:
-            raise NotEnoughMemoryError(
-                f"worker {address} ({worker['nthreads']} threads) would have {limit / 2**30:.2f} GiB of "
-                f"memory, units need {needs / 2**30:.2f} GiB: use workers with fewer threads or more memory"
-            )
-    slots = sum(worker["nthreads"] for worker in known.values())
-    yield Workers(client, slots, f"{len(known)} workers of the given client")
 
 
 def _in_blocks(recipe: Recipe, chain: Chain, profile: Profile, counts: _Counts) -> bool:
@@ -294,7 +300,17 @@ def _note_unreadable(output: Place, unreadable: tuple[Unreadable, ...]) -> None:
         return
     rows = [{"path": each.path, "reason": each.reason} for each in unreadable]
     with writing(output):
-        noted.put(json.dumps(rows, indent=1).encode())
+        noted.put(sealed(json.dumps({"inputs": rows}, indent=1).encode()))
+
+
+def _note_removed(output: Place) -> None:
+    """Keep what cannot be done any more, as its input was taken away, beside the runs."""
+    noted, removed = output / REMOVED, removed_inputs(output)
+    if not removed:
+        noted.remove()
+        return
+    with writing(output):
+        noted.put(sealed(json.dumps({"inputs": removed}).encode()))
 
 
 def _announce(plan: Plan, stream: TextIO | None) -> None:

@@ -16,6 +16,7 @@ from skysub.background.superpixels import candidate_grids
 from skysub.campaign.products.background import Background, Layout
 from skysub.campaign.products.image import Image
 from skysub.campaign.products.small import Grid, Object
+from skysub.campaign.reprocess_step import REPROCESS_VISIT_IMAGE
 from skysub.campaign.shipped_visit import VISIT_BACKGROUND
 from skysub.campaign.steps import SingleFit, Step, StepResult
 from skysub.pipeline.config import CalibrateImageConfig
@@ -192,5 +193,6 @@ STEPS = {
         seconds_per_megapixel=0.1,
     ),
     "visit_background": VISIT_BACKGROUND,
+    "reprocess_visit_image": REPROCESS_VISIT_IMAGE,
 }
 """Steps by name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,12 +11,11 @@ from skysub.campaign.context import chain_of
 from skysub.campaign.current import Current
 from skysub.campaign.records import Failure, who
 from skysub.campaign.store.address import place_at
-from skysub.campaign.store.place import read_json
-from skysub.campaign.store.runs import existing_runs
+from skysub.campaign.store.runs import existing_runs, open_runs
+from skysub.campaign.store.seals import read_sealed
 from skysub.text import printable
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterator, Mapping
 
     from skysub.campaign.current import VisitView
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from skysub.campaign.store.runs import Run
 
 __all__ = [
+    "REMOVED",
     "Failure",
     "Looked",
     "Status",
@@ -30,10 +31,14 @@ __all__ = [
     "lines",
     "others",
     "read_status",
+    "removed_inputs",
     "states_of",
     "status_of",
     "visit_status_of",
 ]
+
+REMOVED = "removed.json"
+"""File beside the runs: what is not done as of the last start, and whose input was taken away."""
 
 _STATES = ("done", "failed", "waiting", "left")
 
@@ -93,6 +98,8 @@ def read_status(output: str | os.PathLike[str] | Place) -> Status:
         When there is no campaign.
     StoreVersionError
         When it was written by another version of skysub, whose layout is not known.
+    DamagedError
+        When a file that must be read is not as it was written.
     """
     output = place_at(output)
     return status_of(output, Current(existing_runs(output)))
@@ -122,13 +129,16 @@ class Looked:
 
 def status_of(output: Place, current: Current) -> Status:
     """Read how far a campaign is whose runs are open."""
-    unreadable = read_json(output / "unreadable.json") or []
+    unreadable = (read_sealed(output / "unreadable.json") or {}).get("inputs", [])
     failures = [Failure(path=each["path"], message=each["reason"]) for each in unreadable]
     looked = Looked()
+    removed: dict[int, set[int]] = {}
+    for visit, detector in (read_sealed(output / REMOVED) or {}).get("inputs", ()):
+        removed.setdefault(visit, set()).add(detector)
     totals: dict[str, Counter[str]] = {}
     rows = []
     for visit in current.visits:
-        row, counted, failed = _row(current, int(visit), looked)
+        row, counted, failed = _row(current, int(visit), looked, removed.get(int(visit), set()))
         rows.append(row)
         failures += failed
         for step, counts in counted.items():
@@ -239,8 +249,30 @@ def _waits(  # noqa: PLR0917 - all of one visit
     return ""
 
 
+def removed_inputs(output: Place) -> list[tuple[int, int]]:
+    """Visit and detector of what is planned and not done, and whose input is no longer there."""
+    current = Current(open_runs(output))
+    looked = Looked()
+    removed = []
+    for visit in current.visits:
+        row, _, _ = _row(current, int(visit), looked, set())
+        if not row["failed"] + row["waiting"] + row["left"]:
+            continue
+        view = current.view(int(visit))
+        assert view is not None
+        states, _ = states_of(view, looked)
+        open_ = {each for units in states.values() for each, state in units.items() if state != "done"}
+        whole = None in open_
+        removed += [
+            (int(visit), detector)
+            for detector, exposure in view.exposures.items()
+            if (whole or detector in open_) and not os.path.lexists(exposure.path)
+        ]
+    return removed
+
+
 def _row(
-    current: Current, visit: int, looked: Looked
+    current: Current, visit: int, looked: Looked, removed: set[int]
 ) -> tuple[dict[str, Any], dict[str, Counter[str]], list[Failure]]:
     naming = current.naming(visit)
     if len(naming) == 1:
@@ -255,6 +287,17 @@ def _row(
     view = current.view(visit)
     assert view is not None
     states, failures = states_of(view, looked)
+    # nobody can do what is not done of inputs that were taken away
+    gone: set[int | None] = {*removed, *([None] if removed >= view.exposures.keys() else [])}
+    states = {
+        step: {each: state for each, state in units.items() if state == "done" or each not in gone}
+        for step, units in states.items()
+    }
+    failures = [
+        each
+        for each in failures
+        if each.detector in states[each.step] or (each.detector is None and None not in gone)
+    ]
     counted = {
         step: Counter(units=len(units)) + Counter(state.partition(" ")[0] for state in units.values())
         for step, units in states.items()

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import importlib
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from skysub.campaign.lookup import closest, merged
 from skysub.campaign.recipe import built, plain
 from skysub.errors import RecipeError
+from skysub.settings.lookup import closest, merged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from skysub.background.config import BackgroundConfig
     from skysub.background.model import Background
@@ -87,7 +87,8 @@ class Step:
     inputs: tuple[str, ...] = (RAW,)
     """What it needs: "raw" (the detector's file), products of earlier steps by name, and tables that the
     recipe names, as "table:NAME". A product of detectors is, to a step over visits, that of all detectors of
-    the visit."""
+    the visit. "ONE|OTHER" is the first of some products that an earlier step of the recipe makes;
+    "table:NAME?" is left out where the recipe names no such table."""
     missing: int | Callable[[Any], int] = 0
     """How many detectors of a visit may be missing in its inputs, because they failed: a number, or a
     function of the configuration. For steps over visits."""
@@ -135,6 +136,18 @@ class Step:
     def upstream(self) -> tuple[str, ...]:
         """Names of the products that it needs."""
         return tuple(name for name in self.inputs if name != RAW and not name.startswith(_TABLE))
+
+    def with_inputs(self, made: Collection[str], tables: Collection[str]) -> Step:
+        """The step with settled inputs: of alternatives the one that is ``made``, of tables those given."""
+        settled = []
+        for name in self.inputs:
+            if name.startswith(_TABLE) and name.endswith("?"):
+                if name.removeprefix(_TABLE)[:-1] in tables:
+                    settled.append(name[:-1])
+                continue
+            ways = name.split("|")
+            settled.append(next((way for way in ways if way in made), ways[0]))
+        return self if tuple(settled) == self.inputs else replace(self, inputs=tuple(settled))
 
     def bears(self, config: Any) -> int:
         """How many detectors may be missing."""

@@ -108,6 +108,11 @@ def guarded(folder: str, line: str, work: Callable[[Run, WorkUnit], dict[str, fl
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _PASSING:
             raise
+        try:
+            # what is written into an output that is gone fails in many ways
+            run_at(folder)
+        except OutputError as gone:
+            return receipt("stopped", str(gone))
         message = unit.reason(_in_one_line(error))
         try:
             with writing(run.folder):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import queue
 import uuid
 from dataclasses import dataclass
@@ -13,15 +12,14 @@ from skysub.errors import ClusterError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from distributed import Client, Future
+    from distributed import Future
+
+    from skysub.cluster import Workers
 
 __all__ = ["Finished", "Job", "Window"]
 
 _NAMES = 512
-"""Names that jobs take turns to have."""
-
-_PATIENCE = 120
-"""Seconds without any worker after which the cluster counts as lost."""
+"""Names that jobs take turns to have, at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,29 +41,30 @@ class Finished:
 
 
 class Window:
-    """Jobs on a cluster, at most ``size`` of them handed over at any time.
+    """Jobs on a cluster, as many of them handed over at any time as its workers keep busy with.
 
     Parameters
     ----------
-    client
-        Of the cluster; only its public interface is used.
+    workers
+        Who does them; their number may change at any time, and be none.
     size
-        Jobs in flight.
+        Jobs in flight, as a function of the units that the workers do at once.
     retries
         How often Dask repeats a job that raised.
     """
 
-    def __init__(self, client: Client, *, size: int, retries: int = 2) -> None:
-        self._client = client
+    def __init__(self, workers: Workers, *, size: Callable[[int], int], retries: int = 2) -> None:
+        self._workers = workers
+        self._client = workers.client
         self._size = size
         self._retries = retries
         # several campaigns may share one scheduler
         self._token = uuid.uuid4().hex[:8]
         self._flying: dict[Any, tuple[Job, Future[Any]]] = {}
         self._landed: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._waited = 0
-        # Dask remembers the names of its last 100,000 tasks: few names, used again long after, keep it small
-        self._numbers = itertools.cycle(range(max(_NAMES, 16 * size)))
+        self._held: Job | None = None
+        """The next job, while there is no worker for it."""
+        self._number = 0
 
     def run(self, next_job: Callable[[], Job | None], *, stopping: Callable[[], bool]) -> Iterator[Finished]:
         """Make the calls that ``next_job`` names until it gives None and all are finished.
@@ -75,20 +74,27 @@ class Window:
 
         Raises
         ------
-        ClusterError
-            When the scheduler is gone, or has had no worker for two minutes.
+        ClusterError, NotEnoughMemoryError
+            When the scheduler is gone, or there is no worker and none is to be expected.
         """
         withdrawn = False
         while True:
+            came = self._workers.look()
             if stopping():
                 if not withdrawn:
-                    self._withdraw()
+                    self._take_back()
                     withdrawn = True
+                if not self._flying or not self._workers.slots:
+                    # what no worker has will not be finished by waiting
+                    return
             else:
-                while len(self._flying) < self._size and (job := next_job()) is not None:
-                    self._submit(job)
-            if not self._flying:
-                return
+                if came:
+                    # they may wait for workers that are gone, of which Dask does not think again
+                    for job in self._take_back():
+                        self._submit(job)
+                self._fill(next_job)
+                if not self._flying and self._held is None:
+                    return
             key = self._next_landed()
             if key is None or key not in self._flying:
                 continue
@@ -99,48 +105,56 @@ class Window:
         """Take everything back that is still in flight."""
         futures = [future for _, future in self._flying.values()]
         self._flying.clear()
-        if futures:
+        if futures and self._client.status not in {"closed", "closing"}:
             self._client.cancel(futures)
 
+    def _fill(self, next_job: Callable[[], Job | None]) -> None:
+        """Hand over as many jobs as the workers that are there now keep busy with."""
+        room = self._size(self._workers.slots)
+        while len(self._flying) < room:
+            job, self._held = self._held or next_job(), None
+            if job is None:
+                return
+            self._submit(job)
+        if not self._flying and self._held is None:
+            # whether there is anything to wait for
+            self._held = next_job()
+
     def _submit(self, job: Job) -> None:
-        key = next(key for number in self._numbers if (key := self._key(job, number)) not in self._flying)
-        future = self._client.submit(job.function, *job.arguments, key=key, pure=False, retries=self._retries)
+        # Dask remembers the names of its last 100,000 tasks: few names, used again long after, keep it small
+        names = max(_NAMES, 16 * len(self._flying))
+        while True:
+            self._number = (self._number + 1) % names
+            key = f"{job.function.__name__}-{self._token}", self._number
+            if key not in self._flying:
+                break
+        future = self._client.submit(
+            job.function,
+            *job.arguments,
+            key=key,
+            pure=False,
+            retries=self._retries,
+            resources=self._workers.resources or None,
+        )
         self._flying[key] = (job, future)
         landed = self._landed
         future.add_done_callback(lambda done: landed.put(done.key))
 
-    def _key(self, job: Job, number: int) -> tuple[str, int]:
-        return f"{job.function.__name__}-{self._token}", number
-
     def _next_landed(self) -> Any:
-        """Key of the next future that is over; None after a second, so that a signal is seen."""
+        """Key of the next future that is over; None after a second at most, so that a signal is seen."""
         try:
-            return self._landed.get(timeout=1)
+            return self._landed.get(timeout=1 if self._flying else 0.1)
         except queue.Empty:
-            self._check_cluster()
             return None
 
-    def _check_cluster(self) -> None:
-        if self._client.status in {"closed", "closing"}:
-            raise ClusterError(
-                "the Dask scheduler is gone. What is done is safe: start the same command again"
-            )
-        if self._client.nthreads():
-            self._waited = 0
-            return
-        self._waited += 1
-        if self._waited > _PATIENCE:
-            raise ClusterError(
-                f"the Dask cluster has had no worker for {_PATIENCE} s. What is done is safe: "
-                "start the same command again"
-            )
-
-    def _withdraw(self) -> None:
+    def _take_back(self) -> list[Job]:
+        """Take back the jobs that no worker has begun, or been given; return them."""
         begun = {key for keys in self._client.processing().values() for key in keys}
-        idle = [key for key in self._flying if key not in begun]
-        futures = [self._flying.pop(key)[1] for key in idle]
-        if futures:
-            self._client.cancel(futures)
+        idle = [key for key, (_, future) in self._flying.items() if key not in begun and not future.done()]
+        taken = [self._flying.pop(key) for key in idle]
+        if taken:
+            self._client.cancel([future for _, future in taken])
+        return [job for job, _ in taken]
 
     def _outcome(self, job: Job, future: Future[Any]) -> Finished:
         if future.status == "finished":

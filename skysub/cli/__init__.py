@@ -9,19 +9,24 @@ import sys
 from typing import TYPE_CHECKING
 
 from skysub._version import __version__
-from skysub.errors import SkysubError
+from skysub.errors import OutputInUseError, SkysubError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["main"]
+__all__ = ["IN_USE", "main"]
 
 _VERBS: dict[str, str] = {
+    "subtract": "Subtract the sky of images: no campaign, no recipe.",
+    "restore": "Put the sky back into an image that it was subtracted from.",
     "simulate": "Make visits whose sky is known.",
     "score": "Score models of the sky against a simulation's truth.",
     "run": "Do a campaign, or what is left of it.",
+    "submit": "Hand the coordinator of a campaign to a cluster, which keeps it running.",
+    "cancel": "Ask whoever works on a campaign to stop.",
     "plan": "Show what run would do, and what it would cost.",
     "status": "Show what is done, what failed and why, and what is left.",
+    "cluster": "Look whether the workers of a profile can do units.",
     "export": "Write products of a campaign as FITS, Parquet and JSON files.",
     "dashboard": "Show a campaign in the browser, also while it runs.",
     "report": "Write what a campaign made as one HTML file, to look at.",
@@ -29,11 +34,17 @@ _VERBS: dict[str, str] = {
 """Verb -> what it does, as ``skysub --help`` lists it. Module skysub.cli.VERB has add_arguments and run."""
 
 
+IN_USE = 75
+"""Exit code where another process works on the output."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code.
 
-    Our own errors are one line on standard error, and code 1. As shells have it, 130 stands for Ctrl-C, and
-    141 for a reader of the output that left (``skysub plan ... | head``).
+    Our own errors are one line on standard error, and code 1, or 75 where another process works on the
+    output: a schedule need not take that for a failure (EX_TEMPFAIL of sysexits.h: try again later). As
+    shells have it, 130 stands for Ctrl-C, and 141 for a reader of the output that left (``skysub plan ...
+    | head``).
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     verb = next((each for each in given if each in _VERBS), "")
@@ -42,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except SkysubError as error:
         print(f"skysub {verb}: {error}", file=sys.stderr)
-        return 1
+        return IN_USE if isinstance(error, OutputInUseError) else 1
     except KeyboardInterrupt:
         print(f"\nskysub {verb}: interrupted", file=sys.stderr)
         return 130

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from skysub.campaign.export import export_products
-
 if TYPE_CHECKING:
     import argparse
 
@@ -34,6 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the files and say how many; 1 when a unit that was asked for is not done."""
+    from skysub.campaign.export import export_products
+
     exported = export_products(
         options.output,
         options.to,

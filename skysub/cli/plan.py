@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from skysub.campaign.plan import make_plan
-from skysub.campaign.progress import span
-from skysub.campaign.recipe import load_recipe
-from skysub.cli.run import add_recipe_arguments
-from skysub.cluster import expected_slots, load_profile
+from skysub.cli.run import add_recipe_arguments, add_selection_arguments
 from skysub.text import printable
 
 if TYPE_CHECKING:
@@ -23,10 +19,15 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the verb takes."""
     add_recipe_arguments(parser)
+    add_selection_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the plan."""
+    from skysub.campaign.plan import make_plan
+    from skysub.campaign.recipe import load_recipe
+    from skysub.cluster import expected_slots, load_profile
+
     recipe = load_recipe(
         options.recipe, inputs=options.inputs, cluster=options.cluster, settings=options.settings
     )
@@ -56,6 +57,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _say_work(plan: Plan, profile: Profile, slots: int, output: str) -> None:
+    from skysub.campaign.progress import span
+
     print(f"run        {plan.run.name}, {'continued' if plan.resumes else 'new'}, in {output}")
     print(f"to do      {plan.left} units; {plan.done} are done already")
     if plan.changed:
@@ -73,6 +76,6 @@ def _say_work(plan: Plan, profile: Profile, slots: int, output: str) -> None:
             print(f"left out   {step.blocked} of {step.name}: what they need is neither done nor chosen")
     print(f"storage    {plan.storage / 1e9:.2f} GB to be written")
     print(f"memory     {plan.memory / 2**30:.2f} GiB for the largest unit")
-    where = f"{profile.kind}, {slots} at once" if slots else f"{profile.kind}, {profile.address}"
+    where = f"{profile.where}, {slots} at once" if slots else profile.where
     time = span(plan.core_seconds / max(1, slots))
     print(f"time       {time} expected on {where}, without the start of workers and first compilation")

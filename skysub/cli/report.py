@@ -5,9 +5,6 @@ from __future__ import annotations
 import webbrowser
 from typing import TYPE_CHECKING
 
-from skysub.cli.progress import Progress
-from skysub.report.write import write_report
-
 if TYPE_CHECKING:
     import argparse
 
@@ -29,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the report, and say where it is."""
+    from skysub.cli.progress import Progress
+    from skysub.report.write import write_report
+
     path = write_report(
         options.campaign, options.output, visits=options.visit, progress=Progress("looking at detectors")
     )

@@ -9,11 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from skysub.errors import ModelFileError
-from skysub.simulation.models import Model, find_models, read_model
-from skysub.simulation.pictures import draw_scene
-from skysub.simulation.report import score_table
-from skysub.simulation.score import score_visits
-from skysub.simulation.truth import read_truths
 
 if TYPE_CHECKING:
     import argparse
@@ -21,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from skysub.simulation.models import Model
     from skysub.simulation.truth import Truth
 
 __all__ = ["add_arguments", "run"]
@@ -52,6 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Score and print."""
+    from skysub.simulation.models import find_models
+    from skysub.simulation.pictures import draw_scene
+    from skysub.simulation.report import score_table
+    from skysub.simulation.score import score_visits
+    from skysub.simulation.truth import read_truths
+
     truths = read_truths(options.truth)
     paths: dict[tuple[int, int], Path] = {}
     for path in find_models(options.models):
@@ -88,6 +90,8 @@ def run(options: argparse.Namespace) -> int:
 
 @functools.lru_cache(maxsize=1)
 def _model(path: Path) -> Model:
+    from skysub.simulation.models import read_model
+
     return read_model(path)
 
 

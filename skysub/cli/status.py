@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from skysub.campaign.status import lines, read_status
-
 if TYPE_CHECKING:
     import argparse
+
+    from skysub.campaign.submission import Submitted
 
 __all__ = ["add_arguments", "run"]
 
@@ -22,10 +22,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the status; 0: all done, 1: something failed, 2: work is left."""
+    from skysub.campaign.status import lines, read_status
+    from skysub.campaign.submission import read_submission, who_holds
+
     status = read_status(options.output)
+    held_by, submitted = who_holds(options.output), read_submission(options.output)
+    job = "" if submitted is None else _state(submitted)
     if options.json:
-        print(json.dumps(status.as_json(), indent=1))
+        now = {"held_by": held_by, "job": None if submitted is None else submitted.job, "job_state": job}
+        print(json.dumps(status.as_json() | now, indent=1))
     else:
         for line in lines(status):
             print(line)
+        if submitted is not None and job:
+            print(f"job {submitted.job} of {submitted.kind}, handed in {submitted.when}: {job}")
+        if held_by:
+            print(f"{held_by} works on it")
     return status.exit_code
+
+
+def _state(submitted: Submitted) -> str:
+    """Say what the cluster says of a job, or why it cannot be asked; empty where the job is over."""
+    from skysub.errors import ClusterError, RecipeError
+
+    try:
+        return submitted.state()
+    except (ClusterError, RecipeError) as error:
+        return f"not known here ({error})"

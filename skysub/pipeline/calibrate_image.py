@@ -11,6 +11,7 @@ import numpy as np
 from skysub.background.model import BackgroundList
 from skysub.background.superpixels import SuperpixelGrid
 from skysub.errors import InvalidImageError, NoUsableSuperpixelsError
+from skysub.pipeline.amplifiers import Amplifiers
 from skysub.pipeline.config import CalibrateImageConfig
 from skysub.pipeline.lsst_sky import LSST_DETECTIONS, find_sky_as_lsst
 from skysub.pipeline.sky import Sky, find_sky, first_guess
@@ -34,6 +35,7 @@ from skysub.visit.image import VisitImage
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from skysub.background.amplifiers import AmplifierBackground
     from skysub.background.robust import RobustFit
     from skysub.pipeline.characterise import ApertureCorrection, Character
     from skysub.pipeline.zero_points import Reference, ZeroPoints
@@ -44,6 +46,8 @@ __all__ = ["CalibrateImageResult", "calibrate_image"]
 _VARIANCE_AGREES = 1.3
 """Ratio of measured to stated noise up to which they agree."""
 _SAMPLE_STEP = 7
+_AMPLIFIER_TURNS = 3
+"""How often the sky is found at most, because steps or drift of amplifiers were found beside it."""
 _LEAST_LIT = 0.05
 """Share of pixels that must be left for vignetted ones to be left out."""
 
@@ -61,6 +65,9 @@ class CalibrateImageResult:
     off."""
     sky: Sky | None
     """Fit, mask statistics and noise behind the background; None for the flow of LSST."""
+    amplifiers: AmplifierBackground | None = None
+    """Steps and row drift of amplifiers that the background holds, a layer of its own there; None where the
+    image gives no evidence of any. The amplifiers' pixels are in ``preliminary_visit_image.amplifiers``."""
     psf: MoffatPsf | None = None
     aperture_correction: ApertureCorrection | None = None
     zero_points: ZeroPoints | None = None
@@ -129,6 +136,7 @@ def calibrate_image(
         config = replace(config, sky=config.sky.for_shape(visit_image.shape))
     work = _Work(visit_image, config, background_to_photometric_ratio, overwrite=overwrite, threads=threads)
     try:
+        work.find_rough_steps()
         work.find_cosmic_rays()
         work.find_sky()
     except NoUsableSuperpixelsError as error:
@@ -148,6 +156,7 @@ def calibrate_image(
         preliminary_visit_image=preliminary,
         preliminary_visit_image_background=work.layers,
         sky=work.sky,
+        amplifiers=None if work.sky is None else work.sky.background.amplifiers,
         psf=psf,
         aperture_correction=correction,
         zero_points=zero_points,
@@ -184,6 +193,9 @@ class _Work:
                     f"{self.image.shape}"
                 )
             self.image = self.image * ratio.astype(np.float32, copy=False)
+        self.whole = self.image
+        """The image as it came, where ``image`` is without what amplifiers add."""
+        self.amplifiers = Amplifiers(visit_image.amplifiers, visit_image.shape)
         self.grid = SuperpixelGrid.over(visit_image.shape, config.sky.background)
         compile_once(visit_image.mask.dtype)
         with self.stopwatch("flags"):
@@ -221,7 +233,7 @@ class _Work:
 
         sky = self.guess.background
         with self.stopwatch("cosmic rays"):
-            self.image = find_cosmic_rays(
+            image = find_cosmic_rays(
                 self.image,
                 sky,
                 self.flags,
@@ -229,6 +241,23 @@ class _Work:
                 noise=float(np.nanmedian(self.noise)),
                 fwhm=self.config.fwhm,
             )
+        if self.whole is self.image:
+            self.whole = image
+        elif image is not self.image and self.amplifiers.layer is not None:
+            hit = (self.flags & COSMIC_RAY) != 0
+            self.whole = np.where(hit, image + self.amplifiers.layer.evaluate(), self.whole)
+        self.image = image
+
+    def find_rough_steps(self) -> None:
+        """Take off steps between amplifiers that are there to be seen before sources are masked."""
+        config = self.config
+        if config.flow != "default" or not config.sky.amplifiers or not np.isfinite(self.noise).any():
+            return
+        guess = self.guess.background
+        with self.stopwatch("amplifiers"):
+            if self.amplifiers.look_roughly(self.image, self.flags, guess, float(np.nanmedian(self.noise))):
+                self.image = self.amplifiers.taken_off(self.whole)
+                del self.guess
 
     def find_sky(self) -> None:
         """Layers of background by the configured flow; marks sources in the flags."""
@@ -251,26 +280,46 @@ class _Work:
                     f"The background is simpler than asked for: {reduced}."
                 )
             return
-        self.sky = find_sky(
-            self.image,
-            self.flags,
-            config.sky,
-            noise=self.noise,
-            guess=self.guess,
-            fwhm=config.fwhm,
-            gain=1.0 if visit_image.unit == "electron" else visit_image.gain,
-            stopwatch=self.stopwatch,
-            threads=self.threads,
-        )
-        self.noise = self.sky.noise
-        self.layers = BackgroundList([self.sky.background])
-        self.said |= self.sky.flags
+        sky = self._sky_beside_amplifiers()
+        layer = self.amplifiers.layer
+        if layer is not None:
+            sky = replace(sky, background=replace(sky.background, amplifiers=layer))
+            self.said["amplifiers"] = self.amplifiers.said
+        self.sky, self.noise = sky, sky.noise
+        self.layers = BackgroundList([sky.background])
+        self.said |= sky.flags
+
+    def _sky_beside_amplifiers(self) -> Sky:
+        """Sky and mask; found again when steps or drift of amplifiers show beside them."""
+        visit_image, config = self.visit_image, self.config
+        turn = 1
+        while True:
+            sky = find_sky(
+                self.image,
+                self.flags,
+                config.sky,
+                noise=self.noise,
+                guess=self.guess,
+                fwhm=config.fwhm,
+                gain=1.0 if visit_image.unit == "electron" else visit_image.gain,
+                stopwatch=self.stopwatch,
+                threads=self.threads,
+            )
+            if not config.sky.amplifiers or turn == _AMPLIFIER_TURNS or not np.isfinite(sky.noise).any():
+                return sky
+            with self.stopwatch("amplifiers"):
+                level = float(np.nanmedian(sky.noise))
+                if not self.amplifiers.look(self.image, self.flags, sky.fit.background, level):
+                    return sky
+                self.image = self.amplifiers.taken_off(self.whole)
+                del self.guess
+            turn += 1
 
     def subtracted(self) -> VisitImage:
         """The image without its background, with the planes that were found."""
         with self.stopwatch("subtract"):
             # what is not the caller's own array may be used up
-            image, ours = self.image, self.overwrite or self.image is not self.visit_image.image
+            image, ours = self.whole, self.overwrite or self.whole is not self.visit_image.image
             for layer in self.layers:
                 out = image if ours and image.flags.writeable and image.flags.c_contiguous else None
                 image = np.asarray(layer.subtract_from(image, threads=self.threads, out=out), np.float32)

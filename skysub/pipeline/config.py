@@ -88,6 +88,9 @@ class SkyConfig:
         Of the level.
     structure
         Add structure of the sky that the model does not follow to its uncertainty.
+    amplifiers
+        Look for steps between amplifiers and for drift of their rows; what there is evidence of is a layer
+        of its own in the background (`skysub.background.amplifiers.AmplifierBackground`).
     passes
         Turns of mask and background at most.
     tolerance
@@ -99,6 +102,7 @@ class SkyConfig:
     mask: SourceMaskConfig = field(default_factory=SourceMaskConfig)
     corrections: CorrectionsConfig = field(default_factory=CorrectionsConfig)
     structure: bool = True
+    amplifiers: bool = True
     passes: int = 5
     tolerance: float = 0.5
 
@@ -159,6 +163,12 @@ class CalibrateImageConfig:
             raise ConfigError(f"flow must be default or lsst, not {self.flow!r}")
         if not (math.isfinite(self.fwhm) and self.fwhm > 0):
             raise ConfigError(f"fwhm must be a positive number of pixels, not {self.fwhm!r}")
+        if self.flow == "default" and self.sky.background.model != "chebyshev":
+            raise ConfigError(
+                f"sky.background.model is {self.sky.background.model!r}: the default flow tells sources from "
+                "sky by a polynomial; a spline goes with flow 'lsst', or is put through the sky once "
+                "sources are masked (`final` of skysub.subtract)"
+            )
         check_plane_names("ignored_planes", self.ignored_planes)
         check_plane_names("saturated_planes", self.saturated_planes)
 

@@ -16,6 +16,7 @@ from skysub.pipeline.corrections import Corrections, corrected, find_corrections
 from skysub.pipeline.sky_fit import (
     at_centres,
     chi2_per_freedom,
+    filled_where_dry,
     finer_fit,
     fit_masked,
     fit_with_compact_masked,
@@ -47,9 +48,8 @@ _LEAST_ROWS = 16
 """but at no fewer than these in a superpixel."""
 _FREE_OF_SOURCES = 0.04
 """Share of the pixels that noise alone makes a mask take at most."""
-_SMOOTH, _SHARP = 3.0, 1.0
-"""Mean square of pulls that a finer fit leaves of a smooth sky at most; and how sure of light it makes one
-when it leaves more."""
+_SHARP = 1.0
+"""How sure of light residuals to one side make one."""
 _EXPLAINED = 1.6
 """Mean square of its pulls up to which a finer fit follows all of the sky's structure."""
 _SUSPECT = 0.02
@@ -147,6 +147,8 @@ def find_sky(
     def measured(model: RobustFit) -> RobustFit:
         with stopwatch("statistics"):
             statistics = statistics_about(model.background, image, flags, grid, background, threads=threads)
+            if inclusive is not None and light <= TRACE:
+                statistics = filled_where_dry(statistics, finer or inclusive, least=least)
         with stopwatch("fit"):
             return fit_masked(grid, statistics, background, config.robust, light=light)
 
@@ -168,6 +170,20 @@ def find_sky(
                 light=light > TRACE,
                 structure=np.hypot(scatter, unfollowed_structure(finer or fit)),
                 rung=rung,
+                threads=threads,
+            )
+
+    def with_compact_masked(model: RobustFit) -> RobustFit:
+        with stopwatch("statistics"):
+            return fit_with_compact_masked(
+                image,
+                flags,
+                model,
+                mask,
+                grid=grid,
+                background=background,
+                config=config,
+                noise=level,
                 threads=threads,
             )
 
@@ -193,34 +209,30 @@ def find_sky(
     level = float(np.nanmedian(noise)) if np.isfinite(noise).any() else np.nan
     sources = config.mask
     before, fit = guess, guess
+    inclusive: RobustFit | None = None
+    finer: RobustFit | None = None
     light = guess.one_sided
     mask = masked(guess, 0)
     seen = measured_fwhm(mask.footprints, level)
     if not 1 / _SAME_WIDTH < seen / fwhm < _SAME_WIDTH and np.isfinite(seen):
         width = min(max(seen, _WIDTHS[0]), _WIDTHS[1])
         mask = masked(guess, 0)
-    if light > 0 and mask.rung < DARKEST:
-        with stopwatch("statistics"):
-            inclusive = fit_with_compact_masked(
-                image,
-                flags,
-                guess,
-                mask,
-                grid=grid,
-                background=background,
-                config=config,
-                noise=level,
-                threads=threads,
-            )
+    if (light > 0 or mask.masked > _FREE_OF_SOURCES) and mask.rung < DARKEST:
+        inclusive = with_compact_masked(guess)
         finer = finer_fit(inclusive, background, config.robust)
-        smooth = inclusive.balanced and chi2_per_freedom(finer or inclusive) < _SMOOTH
-        light = TRACE if smooth else max(inclusive.one_sided, _SHARP)
+        # structure that no fit follows is sky all the same where as much of it lies below as above
+        smooth = inclusive.balanced
+        light = TRACE if smooth else _SHARP
         if smooth:
             off = float(np.max(np.abs(at_centres(inclusive.background) - at_centres(guess.background))))
             suspect = float(np.mean((flags[::_SAMPLE] & EXTENDED) != 0)) > _SUSPECT
         if smooth and (finer is not None or suspect or off > _FAR * level):
             # the guess may have taken some of a sky that it cannot follow for light
             mask = masked(inclusive, 0)
+            again = with_compact_masked(inclusive) if off > _FAR * level and mask.rung < DARKEST else inclusive
+            if again is not inclusive and again.balanced:
+                inclusive, finer = again, finer_fit(again, background, config.robust)
+                mask = masked(again, 0)
     if light == 0 and mask.masked > _FREE_OF_SOURCES:
         light = TRACE
     turns, moved, ran_away = 1, np.inf, False

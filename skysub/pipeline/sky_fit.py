@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "at_centres",
     "chi2_per_freedom",
+    "filled_where_dry",
     "finer_fit",
     "fit_masked",
     "fit_with_compact_masked",
@@ -39,6 +40,8 @@ _CLEAR_OF_NOISE = 12.0
 """beyond this many times the variance that noise alone would show."""
 _CHANCE = 3.0
 """Errors of a superpixel by which it lies off the model by chance."""
+_FEWEST_COMPARED = 20
+"""Superpixels that must be seen with both masks to tell what they differ by."""
 _FEW_BRIGHT = 0.01
 """Share of the superpixels that may be full of light without there being light at large."""
 _UNDERFIT, _BETTER = 1.3, 0.7
@@ -103,6 +106,41 @@ def fit_with_compact_masked(
     mean = statistics.mean.copy()
     mean.flat[brightest] = np.nan
     return fit_robust(grid, dataclasses.replace(statistics, mean=mean), background, config.robust)
+
+
+def filled_where_dry(
+    statistics: SuperpixelStatistics, inclusive: RobustFit, *, least: int
+) -> SuperpixelStatistics:
+    """Statistics with superpixels that a mask has left dry filled from those with compact sources masked alone.
+
+    Where it is known that there is no light at large, that is better than to extrapolate. What the two kinds
+    differ by on the average is taken off, and how much they scatter about it is part of the error. Superpixels
+    that lie off what a fit makes of their like hold a large source and stay dry.
+
+    Parameters
+    ----------
+    inclusive
+        From `fit_with_compact_masked`.
+    least
+        Pixels of sky that a superpixel must have.
+    """
+    wide = inclusive.background.statistics
+    off = wide.mean - at_centres(inclusive.background)
+    seen = (statistics.count >= least) & np.isfinite(statistics.mean)
+    known = (wide.count >= least) & np.isfinite(wide.mean)
+    both = seen & known
+    if both.sum() < _FEWEST_COMPARED:
+        return statistics
+    apart = (wide.mean - statistics.mean)[both].astype(np.float64)
+    level = float(np.median(apart))
+    scatter = float(np.percentile(apart - level, 84)) - min(0.0, float(np.percentile(apart - level, 16)))
+    error = np.hypot(wide.error, scatter / 2)
+    dry = known & ~seen & (np.abs(off) < _CHANCE * error)
+    return SuperpixelStatistics(
+        mean=np.where(dry, wide.mean - level, statistics.mean).astype(np.float32),
+        error=np.where(dry, error, statistics.error).astype(np.float32),
+        count=np.where(dry, wide.count, statistics.count).astype(statistics.count.dtype),
+    )
 
 
 def statistics_about(

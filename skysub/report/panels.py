@@ -113,14 +113,14 @@ def common_scales(views: Sequence[View]) -> CommonScales:
 def visit_cards(
     rows: Sequence[Row], views: Sequence[View], failures: Sequence[Failure], scales: CommonScales
 ) -> Iterator[VisitCard]:
-    """Go through the visits that have views, in their order; pictures are made one visit at a time."""
+    """Go through the visits that have views, the latest first; pictures are made one visit at a time."""
     row_at = {(row.visit, row.detector): row for row in rows}
     failed: dict[int, dict[int, str]] = {}
     for failure in failures:
         if failure.visit is not None and failure.detector is not None:
             failed.setdefault(failure.visit, {})[failure.detector] = failure.message
     sky = _Sky(rows, views)
-    for visit in dict.fromkeys(view.visit for view in views):
+    for visit in sorted({view.visit for view in views}, reverse=True):
         own = [view for view in views if view.visit == visit]
         yield _card([row_at[visit, view.detector] for view in own], own, failed.get(visit, {}), sky, scales)
 
@@ -188,18 +188,24 @@ def _card(
         if plane.width is None
         else (f"{plane.width:.2f}° wide" if plane.width >= 1 else f"{plane.width * 60:.1f}′ wide")
     )
-    words = [count, *([f"{len(failed)} failed"] if failed else []), *_sky_words(rows), where]
+    seen = next((row.observed for row in rows if row.observed), ())
+    words = [count, *([f"{len(failed)} failed"] if failed else []), *_sky_words(rows), where, *seen]
+    band_of = {row.detector: row.band for row in rows}
+    bands = list(dict.fromkeys(band_of.values()))
+    groups: dict[tuple[str, str], list[View]] = {}
+    for view in drawn:
+        groups.setdefault((view.unit, band_of[view.detector]), []).append(view)
     return VisitCard(
         number=visit,
-        band=rows[0].band,
+        band=", ".join(bands),
         words=" · ".join(words),
         aspect=f"{plane.aspect:.5f}",
         north=plane.north,
         east=plane.east,
         panels=tuple(
             panel
-            for unit in dict.fromkeys(view.unit for view in drawn)
-            for panel in _panels([view for view in drawn if view.unit == unit], unit, styles, scales)
+            for (unit, band), alike in groups.items()
+            for panel in _panels(alike, unit, styles, scales, band if len(bands) > 1 else "")
         ),
         absences=tuple(
             Absence(why, styles[number], "#failures" if number in failed else f"#d-{visit}-{number}")
@@ -212,10 +218,16 @@ def _card(
     )
 
 
-def _panels(views: list[View], unit: str, styles: dict[int, str], scales: CommonScales) -> Iterator[Panel]:
+def _panels(
+    views: list[View], unit: str, styles: dict[int, str], scales: CommonScales, band: str
+) -> Iterator[Panel]:
+    """Panels of detectors of one unit and band; ``band`` stands in titles, where a visit has several."""
     image, share = image_scale(views, unit), share_scale()
     modelled = all("model" in view.pictures for view in views)
     swatches = mask_swatches()
+
+    def titled(title: str) -> str:
+        return f"{title}, {band}" if band else title
 
     def tiles(urls: list[str]) -> tuple[Tile, ...]:
         return tuple(
@@ -225,7 +237,7 @@ def _panels(views: list[View], unit: str, styles: dict[int, str], scales: Common
 
     def scaled(title: str, name: str, scale: Scale, rendering: str = "cells", *, main: bool = True) -> Panel:
         urls = [scale.url(view.pictures[name]) for view in views]
-        return Panel(title, unit, tiles(urls), rendering, scale, main)
+        return Panel(titled(title), unit, tiles(urls), rendering, scale, main)
 
     yield scaled("Image", "image", image)
     if modelled:
@@ -234,17 +246,19 @@ def _panels(views: list[View], unit: str, styles: dict[int, str], scales: Common
     yield scaled("Residual", "residual", scales.residual[unit])
     masks = [mask_url(view.pictures["sources"], view.pictures["defects"]) for view in views]
     legend = (("sky", swatches["clean"]), ("sources", swatches["sources"]), ("defects", swatches["defects"]))
-    yield Panel("Mask", "share of a cell that is covered", tiles(masks), "cells", main=True, legend=legend)
+    yield Panel(
+        titled("Mask"), "share of a cell that is covered", tiles(masks), "cells", main=True, legend=legend
+    )
     if modelled:
         yield scaled("Superpixel means", "superpixels", sky, main=False)
         used = [share.url(100 * view.pictures["used"]) for view in views]
-        yield Panel("Pixels used", "%", tiles(used), "cells", share)
+        yield Panel(titled("Pixels used"), "%", tiles(used), "cells", share)
     for name in dict.fromkeys(name for view in views for name in view.maps):
         title = MAPS.get(name, (name.replace("_", " "), ""))[0]
         scale = scales.maps[unit, name]
         nothing = np.full((1, 1), np.nan, np.float32)
         urls = [scale.url(view.maps.get(name, nothing)) for view in views]
-        yield Panel(title, scale.unit, tiles(urls), "cells", scale)
+        yield Panel(titled(title), scale.unit, tiles(urls), "cells", scale)
 
 
 def _sky_words(rows: list[Row]) -> list[str]:

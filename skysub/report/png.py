@@ -14,7 +14,7 @@ from skysub.report.colour import LEVELS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["data_url", "indexed", "png"]
+__all__ = ["data_url", "indexed", "png", "true_colour_png"]
 
 NOTHING = LEVELS
 """Place in the palette of what is transparent."""
@@ -51,6 +51,19 @@ def png(places: NDArray[np.uint8], palette: NDArray[np.uint8]) -> bytes:
     ]
     if len(palette) <= NOTHING:
         chunks.insert(2, (b"tRNS", b"\xff" * NOTHING + b"\x00"))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, content) for kind, content in chunks)
+
+
+def true_colour_png(pixels: NDArray[np.uint8]) -> bytes:
+    """Encode a picture of (ny, nx, 3) uint8 sRGB; row 0 is drawn at the bottom."""
+    ny, nx, _ = pixels.shape
+    rows = np.zeros((ny, 3 * nx + 1), np.uint8)
+    rows[:, 1:] = pixels[::-1].reshape(ny, 3 * nx)
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", nx, ny, 8, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows.tobytes(), 6)),
+        (b"IEND", b""),
+    ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, content) for kind, content in chunks)
 
 

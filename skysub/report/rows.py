@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skysub.campaign.store.backgrounds import unpacked
+from skysub.campaign.store.records import header_of
+from skysub.report.observed import derived_figures, observed
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -22,6 +24,8 @@ FIGURES: dict[str, tuple[str, str]] = {
     "noise": ("Noise of a pixel", "{unit}"),
     "residual": ("Residual, rms of cells", "{unit}"),
     "chi2_per_freedom": ("χ² per degree of freedom", ""),
+    "seeing": ("Seeing, FWHM", "arcsec"),
+    "skyBrightness": ("Sky brightness", "mag/arcsec²"),
     "psfSigma": ("PSF σ", "pixel"),
     "zeroPoint": ("Zero point", "mag"),
     "magLim": ("Limiting magnitude", "mag"),
@@ -56,6 +60,8 @@ class Row:
     flags: Mapping[str, str]
     timings: Mapping[str, float]
     """Seconds by stage."""
+    observed: tuple[str, ...] = ()
+    """When and under which sky its visit was taken, in words; of the first detector of a visit alone."""
     figures: dict[str, float | str] = field(default_factory=dict)
     """Summary statistics, with "seconds" and, where the step maps it, "noise"; NaN where unknown."""
 
@@ -67,6 +73,7 @@ class Row:
 
 def rows_of(campaign: Campaign, visits: Collection[int] | None = None) -> Iterator[Row]:
     """Go through the finished detectors of a campaign, or of some visits, visit by visit."""
+    last: int | None = None
     for visit, detector, marker in campaign.markers(visits=visits):
         exposure = campaign.exposure(visit, detector)
         figures: dict[str, float | str] = {
@@ -78,12 +85,15 @@ def rows_of(campaign: Campaign, visits: Collection[int] | None = None) -> Iterat
         noise = _noise(marker)
         if noise is not None:
             figures["noise"] = noise
+        unit = _unit(marker) or exposure.unit
+        figures |= derived_figures(figures, unit)
         figures["seconds"] = sum(marker["timings"].values())
         yield Row(
             visit=visit,
             detector=detector,
             band=exposure.band,
-            unit=_unit(marker) or exposure.unit,
+            unit=unit,
+            observed=_observed(marker) if visit != last else (),
             shape=exposure.shape,
             path=exposure.path,
             host=marker["host"],
@@ -92,6 +102,7 @@ def rows_of(campaign: Campaign, visits: Collection[int] | None = None) -> Iterat
             timings=marker["timings"],
             figures=figures,
         )
+        last = visit
 
 
 def label_of(name: str, unit: str = "") -> tuple[str, str]:
@@ -104,6 +115,14 @@ def _unit(marker: Mapping[str, Any]) -> str:
     """Unit of the pixels that the step made; empty where it made none."""
     units = [record["unit"] for record in marker["products"].values() if record and "planes" in record]
     return units[-1] if units else ""
+
+
+def _observed(marker: Mapping[str, Any]) -> tuple[str, ...]:
+    for name, record in marker["products"].items():
+        if record and "planes" in record:
+            header = header_of(marker["payload"][name])
+            return () if header is None else observed(header)
+    return ()
 
 
 def _noise(marker: Mapping[str, Any]) -> float | None:

@@ -158,7 +158,8 @@ def preview_view_of(campaign: Campaign, visit: int, detector: int) -> View:
     shape = campaign.exposure(visit, detector).shape
     pictures = dict(preview)
     if layers:
-        pictures |= _of_background(preview["image"], layers, cells(shape, PREVIEW_EDGE), PREVIEW_EDGE)
+        grid = cells(shape, PREVIEW_EDGE)
+        pictures |= _of_background(preview["image"], layers, grid, grid, PREVIEW_EDGE)
     return View(
         visit=visit,
         detector=detector,
@@ -202,21 +203,26 @@ def pictures_of(
     }
     if not layers:
         return pictures
-    return pictures | _of_background(seen, layers, fine, edge)
+    smooth = cells(layers[-1].shape, min(edge, GRID_EDGE))
+    return pictures | _of_background(seen, layers, fine, smooth, edge)
 
 
 def _of_background(
-    seen: NDArray[np.float32], layers: BackgroundList, fine: SuperpixelGrid, edge: int
+    seen: NDArray[np.float32], layers: BackgroundList, fine: SuperpixelGrid, smooth: SuperpixelGrid, edge: int
 ) -> dict[str, NDArray[np.float32]]:
-    """Pictures that need the background: "image" with it again, and those of model and superpixels."""
+    """Pictures that need the background.
+
+    "image" has it again, in cells of ``fine``; "model" is in cells of ``smooth``.
+    """
+    there = _at(layers, fine)
     last = layers[-1]
     means = np.where(last.usable, _as_float(last.statistics.mean), np.float32(np.nan))
     if len(layers) > 1:
         means += _at(layers[:-1], last.grid)
     size = np.diff(last.grid.y_edges)[:, None] * np.diff(last.grid.x_edges)[None]
     return {
-        "image": seen + _at(layers, fine),
-        "model": _at(layers, cells(last.shape, min(edge, GRID_EDGE))),
+        "image": seen + there,
+        "model": there if smooth is fine else _at(layers, smooth),
         "superpixels": _shrunk(means, min(edge, GRID_EDGE)),
         "used": _shrunk(_as_float(last.statistics.count / size), min(edge, GRID_EDGE)),
     }

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from skysub.background.amplifiers import Amplifier
 from skysub.simulation import kernels
 from skysub.simulation.observation import observe
 from skysub.simulation.seeds import random_stream
@@ -118,8 +119,19 @@ def simulate_detector(
             exposure_time=seen.exposure_time,
             gain=1.0,
             read_noise=seen.read_noise,
+            amplifiers=_amplifiers(seen.shape),
         ),
         truth,
+    )
+
+
+def _amplifiers(shape: tuple[int, int]) -> tuple[Amplifier, ...]:
+    """The 2 x 8 amplifiers, by the names that LSST gives them."""
+    y, x = amplifier_edges(shape)
+    return tuple(
+        Amplifier(f"C{1 - j}{i}", y=(int(y[j]), int(y[j + 1])), x=(int(x[i]), int(x[i + 1])))
+        for j in range(2)
+        for i in range(8)
     )
 
 

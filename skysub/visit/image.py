@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from astropy.wcs import WCS
     from numpy.typing import NDArray
 
+    from skysub.background.amplifiers import Amplifier
     from skysub.visit.planes import MaskPlanes
 
 __all__ = ["VisitImage"]
@@ -62,6 +63,9 @@ class VisitImage:
     """Electrons; None where unknown."""
     xy0: tuple[int, int] = (0, 0)
     """(x, y) of ``image[0, 0]`` in the coordinates of the whole detector, pixel."""
+    amplifiers: tuple[Amplifier, ...] = ()
+    """Which pixels which amplifier read, in the image's own pixels (`skysub.Amplifier`: rows y before columns
+    x); together they tile the image. Empty where unknown: the detector then counts as one."""
     header: Header | None = field(default=None, repr=False)
     """Header of the exposure as the file has it, for what has no field here."""
     path: str = ""
@@ -87,11 +91,24 @@ class VisitImage:
                     f"{self._who()}: {name} must be {names} in native byte order, not {array.dtype!r}"
                 )
 
+        if self.amplifiers:
+            from skysub.background.amplifiers import do_tile
+
+            if not do_tile(self.amplifiers, self.shape):
+                boxes = ", ".join(f"{each.name} {each.section}" for each in self.amplifiers)
+                raise InvalidImageError(
+                    f"{self._who()}: the amplifiers {boxes} do not tile an image of {self.shape[0]} rows and "
+                    f"{self.shape[1]} columns: each pixel must belong to one, and each have its own name; "
+                    "leave them out where unknown"
+                )
+
     def __repr__(self) -> str:
         parts = [f"visit={self.visit}", f"detector={self.detector}", f"band={self.band!r}"]
         parts += [f"shape={self.shape}", f"unit={self.unit!r}", f"planes={' '.join(self.planes.names)}"]
         known = [n for n in ("variance", "wcs", "psf", "photo_calib") if getattr(self, n) is not None]
         parts.append(f"known={' '.join(known) or 'pixels alone'}")
+        if self.amplifiers:
+            parts.append(f"amplifiers={len(self.amplifiers)}")
         if self.path:
             parts.append(f"path={self.path!r}")
         if self.notes:

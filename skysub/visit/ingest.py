@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from skysub.errors import ConfigError
+from skysub.visit.amplifiers import check_amplifiers
 from skysub.visit.planes import MaskPlanes
 
 if TYPE_CHECKING:
@@ -46,6 +47,10 @@ class IngestMap:
         A header keyword, or the number itself (s, electron per adu, electron).
     unit
         Unit of the pixels, instead of BUNIT.
+    amplifiers
+        Which pixels which amplifier read, where neither the header nor
+        `skysub.visit.amplifiers.CAMERAS` says it: ``"2x8"``, rows and columns of amplifiers of equal size, or
+        sections of the detector by name in FITS's words, ``{"A": "[1:1024,1:4096]", ...}``.
     filename
         Regular expression that is searched in the file's name; its groups ``visit``, ``detector`` and
         ``band`` give those, e.g. ``r"v(?P<visit>\d+)_d(?P<detector>\d+)"``.
@@ -61,8 +66,8 @@ class IngestMap:
     Raises
     ------
     ConfigError
-        When entries contradict each other, a number is negative, ``bad_variance`` is no part of one, or
-        ``filename`` is no regular expression.
+        When entries contradict each other, a number is negative, ``bad_variance`` is no part of one,
+        ``amplifiers`` are no sections, or ``filename`` is no regular expression.
     """
 
     image: str | int | None = None
@@ -77,6 +82,7 @@ class IngestMap:
     gain: str | float | None = None
     read_noise: str | float | None = None
     unit: str | None = None
+    amplifiers: str | Mapping[str, str] | None = None
     filename: str | None = None
     add_sky: bool = False
     bad_variance: float = 0.1
@@ -90,6 +96,8 @@ class IngestMap:
         if isinstance(self.bad_variance, (bool, str)) or not 0 <= self.bad_variance <= 1:
             raise ConfigError(f"bad_variance must be a part from 0 to 1, not {self.bad_variance!r}")
         MaskPlanes(self.planes)
+        if self.amplifiers is not None:
+            check_amplifiers(self.amplifiers)
         for name in ("visit", "detector"):
             value = getattr(self, name)
             if isinstance(value, (bool, float)) or (isinstance(value, int) and value < 0):

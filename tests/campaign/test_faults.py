@@ -18,7 +18,7 @@ import pytest
 import skysub
 from skysub.campaign.recipe import load_recipe
 from skysub.campaign.run import run_campaign
-from skysub.campaign.store.local import locked
+from skysub.campaign.store.folder_lock import locked
 from skysub.errors import InputChangedError, OutputError, OutputInUseError, StoreVersionError
 
 WORKERS = 2
@@ -287,6 +287,8 @@ def test_a_store_from_a_newer_version(raw, tmp_path, start):
     start(raw, tmp_path / "out")
     path = tmp_path / "out/runs/0001/run.json"
     record = json.loads(path.read_text())
+    # another layout may say otherwise what its checksum is
+    del record["crc32c"]
     path.write_text(json.dumps(record | {"format": 99, "versions": {"skysub": "9.1"}}))
     for act in (lambda: start(raw, tmp_path / "out"), lambda: skysub.open_campaign(tmp_path / "out")):
         with pytest.raises(

@@ -4,7 +4,7 @@ import pytest
 
 from skysub.campaign.recipe import load_recipe
 from skysub.campaign.steps import find_step
-from skysub.cluster import connected, expected_slots, load_profile
+from skysub.cluster import Demand, connected, expected_slots, load_profile
 from skysub.errors import ClusterError, InputsError, NotEnoughMemoryError, RecipeError
 
 
@@ -143,17 +143,17 @@ def test_profiles(written):
 def test_memory_is_compared_before_anything_starts():
     profile = load_profile({"profile": "local", "workers": 2, "memory": "1 GiB"})
     words = r"each of 2 worker processes would have 1\.00 GiB .* need 3\.00"
-    with pytest.raises(NotEnoughMemoryError, match=words), connected(profile, need=3 * 2**30, units=5):
+    with pytest.raises(NotEnoughMemoryError, match=words), connected(profile, Demand(3 * 2**30, 5)):
         pass
     huge = 2**50
     with (
         pytest.raises(NotEnoughMemoryError),
-        connected(load_profile({"profile": "local"}), need=huge, units=5),
+        connected(load_profile({"profile": "local"}), Demand(huge, 5)),
     ):
         pass
     with (
         pytest.raises(NotEnoughMemoryError),
-        connected(load_profile({"profile": "threads"}), need=huge, units=5),
+        connected(load_profile({"profile": "threads"}), Demand(huge, 5)),
     ):
         pass
     with pytest.raises(RecipeError, match=r"cluster\.memory"):
@@ -163,7 +163,7 @@ def test_memory_is_compared_before_anything_starts():
 
 def test_no_scheduler_at_an_address():
     profile = load_profile({"profile": "address", "address": "tcp://127.0.0.1:1", "patience": 1})
-    with pytest.raises(ClusterError, match="no Dask cluster to work on"), connected(profile, need=1, units=1):
+    with pytest.raises(ClusterError, match="no Dask cluster to work on"), connected(profile, Demand(1, 1)):
         pass
 
 

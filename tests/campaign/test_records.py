@@ -16,7 +16,7 @@ from skysub.campaign.records import Exposure, Marker, Place3, StepPlan, VisitPla
 from skysub.campaign.store.address import place_at
 from skysub.campaign.store.container import column, packed_visit, read_header, read_marker
 from skysub.campaign.store.markers import Markers
-from skysub.errors import RecipeError, StoreVersionError
+from skysub.errors import DamagedError, RecipeError, StoreVersionError
 
 
 def exposure(detector, **changes):
@@ -116,13 +116,20 @@ def test_long_headers_are_read_whole(tmp_path):
     assert read_marker(place, 2, payload=True) == made[2]
 
 
-@pytest.mark.parametrize("length", [0, 5, 30, 200])
+def test_a_visits_marker_that_is_empty_is_none(tmp_path):
+    markers = Markers(place_at(tmp_path))
+    markers.visit_path(3).put(b"")
+    assert markers.header(3) is None
+    assert markers.of_unit(3, 0) is None
+
+
+@pytest.mark.parametrize("length", [5, 30, 200, -1])
 def test_a_visits_marker_that_is_not_whole(tmp_path, length):
     markers = Markers(place_at(tmp_path))
     data = packed_visit([marker(0)])
     markers.visit_path(3).put(data[:length])
-    assert markers.header(3) is None
-    assert markers.of_unit(3, 0) is None
+    with pytest.raises(DamagedError, match=r"3\.visit is damaged \(visit 3.*--verify"):
+        markers.of_unit(3, 0, payload=True)
 
 
 def test_a_finished_visit_can_lose_one_of_its_units(tmp_path):
@@ -167,7 +174,7 @@ def test_a_store_of_an_older_layout_is_refused_with_what_to_do(raw, tmp_path, st
     path = tmp_path / "out/runs/0001/run.json"
     path.write_text(json.dumps({"format": 1, "step": "background", "versions": {"skysub": "0.1"}}))
     words = (
-        r"layout 1, written by skysub 0\.1.*layout 2: read it with skysub 0\.1, or run the recipe again into"
+        r"layout 1, written by skysub 0\.1.*layout 3: read it with skysub 0\.1, or run the recipe again into"
     )
     for act in (lambda: start(raw, tmp_path / "out"), lambda: skysub.open_campaign(tmp_path / "out")):
         with pytest.raises(StoreVersionError, match=words):

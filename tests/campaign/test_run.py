@@ -134,7 +134,8 @@ def test_durable_results_are_on_the_disk_before_they_count(raw, tmp_path, start,
     start(raw, tmp_path / "fast")
     run = tmp_path / "fast/runs/0001"
     assert set(synced) <= {
-        path.stat().st_ino for path in (run, run / "run.json", run / "units.jsonl", run / "visits.json")
+        path.stat().st_ino
+        for path in (run, *(run / name for name in ("run.json", "units.jsonl", "visits.json", "plan.copy")))
     }
     synced.clear()
     start(raw, tmp_path / "safe", "products.durable=true")

@@ -120,8 +120,17 @@ def test_tables_sort_by_click(page, name, numeric):
     assert run(page, state, index) == "descending"
 
 
+def test_the_latest_visit_comes_first(page):
+    visits = run(page, "return [...document.querySelectorAll('article.visit')].map(each => each.id)")
+    assert visits == ["v-14", "v-13", "v-12", "v-11"]
+
+
+def test_the_verdict_leads(page):
+    assert run(page, "return document.querySelector('.verdict').textContent").startswith("1 unit failed.")
+
+
 def test_a_picture_opens_full_size(page):
-    run(page, "document.querySelectorAll('.panel')[2].querySelectorAll('.tile')[1].click()")
+    run(page, "document.querySelectorAll('#v-11 .panel')[2].querySelectorAll('.tile')[1].click()")
     until(page, "return document.getElementById('viewer').open")
     assert run(page, "return document.getElementById('viewer-title').textContent") == "Visit 11 · detector 1"
     assert "Residual" in run(page, "return document.querySelector('#viewer figcaption').textContent")
@@ -135,7 +144,7 @@ def test_a_picture_opens_full_size(page):
 def test_arrows_step_through_detectors_and_escape_closes(page):
     from selenium.webdriver.common.keys import Keys
 
-    run(page, "document.querySelector('.tile').click()")
+    run(page, "document.querySelector('#v-11 .tile').click()")
     title = "return document.getElementById('viewer-title').textContent === arguments[0]"
     until(page, title, "Visit 11 · detector 0")
     page.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -5,8 +7,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import skysub
+from skysub.background.amplifiers import Amplifier, AmplifierBackground
 from skysub.background.config import BackgroundConfig
 from skysub.background.estimate import fit_background
+from skysub.background.faint_light import FaintLight
 from skysub.background.model import BackgroundList
 from skysub.errors import LayoutError, NoUsableSuperpixelsError
 from skysub.visit.fits.background import read_background, write_background
@@ -137,3 +141,81 @@ def test_wrong_cards(tmp_path, index, keyword, value, message):
 def test_public_names():
     assert skysub.read_background is read_background
     assert skysub.write_background is write_background
+
+
+def with_amplifiers(*, drift):
+    """A layer of 200 x 260 pixels whose amplifiers have 250 and 10 columns."""
+    amplifiers = (Amplifier("A", y=(0, 200), x=(0, 250)), Amplifier("O'B", y=(0, 200), x=(250, 260)))
+    rng = np.random.default_rng(2)
+    bins = -(-200 // 8)
+    return AmplifierBackground(
+        shape=(200, 260),
+        amplifiers=amplifiers,
+        steps=np.array([0.7, -1.3]),
+        step_errors=np.array([0.1, 0.25]),
+        rows_per_bin=8 if drift else 0,
+        drift=tuple(rng.normal(0, 1, (2, bins))) if drift else (),
+        drift_errors=tuple(rng.random((2, bins))) if drift else (),
+    )
+
+
+@pytest.mark.parametrize("drift", [False, True])
+def test_what_amplifiers_add_is_a_layer_of_constants(tmp_path, drift):
+    given = layers(2)
+    added = with_amplifiers(drift=drift)
+    given = BackgroundList([given[0], dataclasses.replace(given[1], amplifiers=added)])
+    write_background(given, tmp_path / "b.fits", xy0=(3, 5))
+    read = read_background(tmp_path / "b.fits")
+    assert len(read) == 2
+    assert read[0].amplifiers is None
+    assert read[1].amplifiers.amplifiers == added.amplifiers
+    assert_same_bits(read.evaluate(), given.evaluate())
+    assert_same_bits(read[1].amplifiers.evaluate(), added.evaluate())
+    assert_same_bits(read[1].amplifiers.uncertainty(), added.uncertainty())
+    with fits.open(tmp_path / "b.fits") as hdus:
+        assert len(hdus) == 9
+        # steps need a column for every 10 pixels and one row; 200 rows in bins of 8 need 25
+        assert hdus[6].data.shape == (25 if drift else 1, 26)
+        cards = {name: hdus[6].header[name] for name in ("INTERPSTYLE", "APPROXSTYLE", "BKGD_X0", "BKGD_Y0")}
+        assert cards == {"INTERPSTYLE": 0, "APPROXSTYLE": -1, "BKGD_X0": 3, "BKGD_Y0": 5}
+        assert not hdus[7].data.any()
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "words"),
+    [
+        ("AMPSEC02", "[251:261,1:200]", "do not tile"),
+        ("AMPSEC02", 7, "AMPSEC02"),
+        ("AMPROWS", -8, "AMPROWS"),
+        ("BKGD_WIDTH", "wide", "BKGD_WIDTH"),
+        ("BKGD_WIDTH", 5, "do not fit"),
+    ],
+)
+def test_layers_of_amplifiers_that_contradict_themselves_are_refused(tmp_path, keyword, value, words):
+    given = dataclasses.replace(layers(1)[0], amplifiers=with_amplifiers(drift=True))
+    write_background(given, tmp_path / "b.fits")
+    with fits.open(tmp_path / "b.fits") as hdus:
+        hdus[3].header[keyword] = value
+        rewrite(hdus, tmp_path / "bad.fits")
+    with pytest.raises(LayoutError, match=words):
+        read_background(tmp_path / "bad.fits")
+
+
+def test_amplifiers_need_a_layer_before_them(tmp_path):
+    write_background(
+        dataclasses.replace(layers(1)[0], amplifiers=with_amplifiers(drift=False)), tmp_path / "b.fits"
+    )
+    with fits.open(tmp_path / "b.fits") as hdus:
+        first = fits.PrimaryHDU(hdus[3].data, hdus[3].header)
+        rewrite(fits.HDUList([first, *hdus[4:]]), tmp_path / "alone.fits")
+    with pytest.raises(LayoutError, match="must follow a layer"):
+        read_background(tmp_path / "alone.fits")
+
+
+def test_a_long_provenance_of_faint_light_is_kept(tmp_path):
+    said = (
+        "2.2 magnitudes' worth of the light per magnitude of sources at 14 times a point source's  limit, so "
+    )
+    light = FaintLight(0.7, 0.3, said)
+    write_background(dataclasses.replace(layers(1)[0], faint_light=light), tmp_path / "b.fits")
+    assert read_background(tmp_path / "b.fits")[0].faint_light == light

@@ -34,7 +34,7 @@ def test_layout_is_lsst_s(tmp_path):
             assert hdu.header["CTYPE1"] == "RA---TAN"
         assert hdus["IMAGE"].header["BUNIT"] == "electron"
         assert hdus["VARIANCE"].header["BUNIT"] == "electron2"
-        assert hdus["VARIANCE"].header["UTYPE"] == "characterization.error.variance"
+        assert hdus["VARIANCE"].header["UTYPE"] == "VarianceUncertainty"
         assert "BUNIT" not in hdus["MASK"].header
         mask = hdus["MASK"].header
         assert (mask["MP_SAT"], mask["MSKN0001"], mask["MSKM0001"]) == (1, "SATURATED", 2)

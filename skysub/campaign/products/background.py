@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from skysub.background.model import BackgroundList
 from skysub.campaign.products.base import Entry, Product, Slot, Storing
+from skysub.campaign.records import who
 from skysub.campaign.store.arrays import background_rows, create_backgrounds, write_background_rows
 from skysub.campaign.store.backgrounds import FIELDS, as_arrays, from_arrays, inline, outline
+from skysub.errors import DamagedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -60,10 +62,10 @@ class Background(Product):
         *,
         visits: Sequence[int],
         detectors: Sequence[int],
-    ) -> None:
+    ) -> list[Place]:
         del storing
         gy, gx = room["grid"]
-        create_backgrounds(
+        return create_backgrounds(
             run.backgrounds,
             self.name,
             visits=visits,
@@ -92,7 +94,10 @@ class Background(Product):
         del again
         if all("arrays" in layer for layer in entry.payload):
             return outline(entry.payload)
-        rows = background_rows(entry.slot.run.backgrounds, self.name, *entry.slot.index)
+        slot = entry.slot
+        rows = background_rows(
+            slot.run.backgrounds, self.name, *slot.index, of=who(slot.visit, slot.detector)
+        )
         return BackgroundList(
             [
                 from_arrays(layer, {name: rows[name][number] for name in FIELDS})
@@ -113,6 +118,7 @@ class Background(Product):
             },
             # the markers that hold them otherwise go right after
             durable=storing.durable,
+            scratch=first.scratch,
         )
         if not complete:
             return dict(entries)
@@ -122,6 +128,17 @@ class Background(Product):
             else Entry(entry.slot, entry.record, [_bare(layer) for layer in entry.payload])
             for detector, entry in entries.items()
         }
+
+    def is_sound(self, entry: Entry) -> bool:
+        try:
+            self.read(entry)
+        except DamagedError:
+            return False
+        return True
+
+    def arrays(self, storing: Storing) -> tuple[str, ...]:
+        del storing
+        return tuple(FIELDS)
 
     def store(self, run: Run) -> Place | None:
         return run.backgrounds

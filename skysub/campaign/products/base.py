@@ -105,16 +105,20 @@ class Product(ABC):
         """What its arrays must have room for: from the shapes of detectors and the units of their pixels."""
         return {}
 
-    def create(  # noqa: B027 - most kinds need nothing
+    def create(
         self,
-        run: Run,
-        room: Mapping[str, Any],
-        storing: Storing,
+        run: Run,  # noqa: ARG002
+        room: Mapping[str, Any],  # noqa: ARG002
+        storing: Storing,  # noqa: ARG002
         *,
-        visits: Sequence[int],
-        detectors: Sequence[int],
-    ) -> None:
-        """Make what must be there before work starts, at full length; nothing by default."""
+        visits: Sequence[int],  # noqa: ARG002
+        detectors: Sequence[int],  # noqa: ARG002
+    ) -> list[Place]:
+        """Make what must be there before work starts, at full length; nothing by default.
+
+        What is there already and sound stays; returns the files that were written.
+        """
+        return []
 
     @abstractmethod
     def weight(self, shape: tuple[int, int] | None, config: Any, storing: Storing) -> float:
@@ -150,6 +154,10 @@ class Product(ABC):
     def store(self, run: Run) -> Place | None:  # noqa: ARG002
         """Zarr store whose group of the product's name has its arrays; None where there are none."""
         return None
+
+    def arrays(self, storing: Storing) -> tuple[str, ...]:  # noqa: ARG002
+        """Names of its arrays in that group, coordinates left out."""
+        return ()
 
     @abstractmethod
     def exporter(self, value: Any, options: Mapping[str, Any]) -> Callable[[Path], object]:

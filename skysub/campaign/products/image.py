@@ -6,12 +6,14 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from skysub.campaign.products.base import Entry, Product, Slot, Storing
 from skysub.campaign.records import who
 from skysub.campaign.store.arrays import create_images, read_plane, shard_place, write_plane
 from skysub.campaign.store.place import writing
 from skysub.campaign.store.previews import packed_preview, unpacked_preview
-from skysub.campaign.store.records import described, narrow_mask, pixels_checksum, visit_image_fields
+from skysub.campaign.store.records import described, narrow_mask, pixels_checksum, visit_image_fields, wcs_of
 from skysub.errors import InvalidImageError, NotDoneError
 from skysub.pipeline.preview import preview_of
 from skysub.visit.image import VisitImage
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
-    import numpy as np
     from astropy.wcs import WCS
     from numpy.typing import NDArray
 
@@ -67,12 +68,12 @@ class Image(Product):
         *,
         visits: Sequence[int],
         detectors: Sequence[int],
-    ) -> None:
+    ) -> list[Place]:
         ny, nx = room["shape"]
-        create_images(
+        return create_images(
             run.images,
             self.name,
-            planes=("image", "mask", "variance") if storing.pixels == "stored" else ("mask",),
+            planes=self.arrays(storing),
             visits=visits,
             detectors=detectors,
             shape=(ny, nx),
@@ -149,7 +150,16 @@ class Image(Product):
             variance = self.plane(entry, "variance") if record["has_variance"] else None
         else:
             image, variance = self._made_again(record, again)
-        slot = entry.slot
+        return self._visit_image(entry, again, image, variance)
+
+    def without_pixels(self, entry: Entry, again: Again) -> VisitImage:
+        """Return the image with its mask and all that is known of it, its pixels NaN and not read."""
+        assert entry.slot.shape is not None
+        nothing = np.broadcast_to(np.float32(np.nan), entry.slot.shape)
+        return self._visit_image(entry, again, nothing, None)
+
+    def _visit_image(self, entry: Entry, again: Again, image: Any, variance: Any) -> VisitImage:
+        record, slot = entry.record, entry.slot
         assert slot.detector is not None
         return VisitImage(
             image=image,
@@ -165,12 +175,14 @@ class Image(Product):
         """Return one array (ny, nx) of a detector that is stored."""
         shape = entry.slot.shape
         assert shape is not None
-        return read_plane(entry.slot.run.images, self.name, name, entry.slot.index, shape)
+        slot = entry.slot
+        return read_plane(
+            slot.run.images, self.name, name, slot.index, shape, of=who(slot.visit, slot.detector)
+        )
 
     def wcs(self, entry: Entry) -> WCS | None:
         """World coordinates of an image; None where it has none."""
-        found: WCS | None = visit_image_fields({**entry.record, **entry.payload})["wcs"]
-        return found
+        return wcs_of({**entry.record, **entry.payload})
 
     def preview(self, entry: Entry) -> dict[str, NDArray[np.float32]]:
         """Small pictures of an image, as `skysub.pipeline.preview.preview_of` makes them."""
@@ -179,10 +191,12 @@ class Image(Product):
     def is_sound(self, entry: Entry) -> bool:
         for name, written in entry.record["shards"].items():
             shard = shard_place(entry.slot.run.images, self.name, name, entry.slot.index)
-            there = shard.exists()
-            if there != bool(written["bytes"]) or (there and shard.checksum() != written["crc32c"]):
+            if not shard.exists() or shard.checksum() != written["crc32c"]:
                 return False
         return True
+
+    def arrays(self, storing: Storing) -> tuple[str, ...]:
+        return ("image", "mask", "variance") if storing.pixels == "stored" else ("mask",)
 
     def serves(self, run: Run, storing: Storing) -> bool:
         return storing.pixels == "on_demand" or run.record.pixels == "stored"

@@ -14,12 +14,15 @@ import google_crc32c
 import numpy as np
 
 from skysub.campaign.products.base import Entry, Product, Slot, Storing
+from skysub.campaign.records import who
 from skysub.campaign.store.local import LocalPlace
 from skysub.campaign.store.place import writing
-from skysub.errors import MissingPackageError, NotDoneError, how_to_install
+from skysub.campaign.store.seals import damage
+from skysub.errors import MissingPackageError, how_to_install
+from skysub.visit.numbers import day_of_visit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Hashable, Mapping
     from pathlib import Path
 
     from astropy.table import QTable
@@ -42,6 +45,10 @@ class Table(Product):
 
     bytes_per_megapixel: float = _ROWS
     """What it weighs in a plan."""
+
+    by_day: bool = False
+    """Visits lie in folders of the day of observation that their numbers begin with, ``day_obs=20241124``;
+    those without one in ``day_obs=0``."""
 
     kind: ClassVar[str] = "table"
     suffix: ClassVar[str] = "parquet"
@@ -80,12 +87,17 @@ class Table(Product):
         """Return the table as Arrow's."""
         group = entry.record["group"]
         place = self._visit_file(entry.slot) if group is not None else self._detector_file(entry.slot)
-        opened = _opened(place)
-        if opened is None and group is None:
-            raise FileNotFoundError(str(place))
-        if opened is None:
-            raise NotDoneError(f"{place} is gone")
-        with opened:
+        of = who(entry.slot.visit, entry.slot.detector)
+        try:
+            sound = _is_sound(place, place.made(), entry.record["crc32c"])
+        except FileNotFoundError:
+            if group is None:
+                # its visit may be finished meanwhile
+                raise
+            raise damage(place, "is gone", of) from None
+        if not sound:
+            raise damage(place, "is damaged", of)
+        with _opened(place) as opened:
             return opened.read_row_group(group or 0, columns=columns)
 
     def gather(self, entries: Mapping[int, Entry], storing: Storing, *, complete: bool) -> dict[int, Entry]:
@@ -120,10 +132,13 @@ class Table(Product):
 
     def exporter(self, value: Any, options: Mapping[str, Any]) -> Callable[[Path], object]:
         del options
-        return functools.partial(_parquet().write_table, as_arrow(value, {}))
+        return functools.partial(_parquet().write_table, _explained(as_arrow(value, {}), value))
 
     def _visit_file(self, slot: Slot) -> Place:
-        return slot.run.folder / "tables" / self.name / f"visit={slot.visit}.parquet"
+        folder = slot.run.folder / "tables" / self.name
+        if self.by_day:
+            folder /= f"day_obs={day_of_visit(slot.visit) or 0}"
+        return folder / f"visit={slot.visit}.parquet"
 
     def _detector_file(self, slot: Slot) -> Place:
         return slot.scratch / f"{self.name}-{slot.detector}.parquet"
@@ -145,8 +160,10 @@ def as_arrow(value: Any, known: Mapping[str, Any]) -> Any:
         for name, column in columns.items():
             array = _arrow_column(pa, column)
             unit = getattr(column, "unit", None)
+            words = getattr(getattr(column, "info", None), "description", None)
+            said = {"unit": str(unit) if unit else "", "description": words or ""}
             arrays.append(array)
-            fields.append(pa.field(name, array.type, metadata={"unit": str(unit)} if unit else None))
+            fields.append(pa.field(name, array.type, metadata={k: v for k, v in said.items() if v} or None))
         value = pa.Table.from_arrays(arrays, schema=pa.schema(fields))
     there = [name for name, number in known.items() if number is not None and name not in value.column_names]
     for name in reversed(there):
@@ -177,7 +194,25 @@ def as_qtable(table: Any) -> QTable:
             )
         unit = (field.metadata or {}).get(b"unit")
         made[field.name] = values if unit is None else values * Unit(unit.decode())
-    return QTable(made)
+    made = QTable(made)
+    for field in table.schema:
+        words = (field.metadata or {}).get(b"description")
+        if words:
+            made[field.name].info.description = words.decode()
+    return made
+
+
+def _explained(table: Any, value: Any) -> Any:
+    """The Arrow table with units and descriptions where astropy looks for them in Parquet."""
+    from astropy.table import Table as AstropyTable
+    from astropy.table.meta import get_yaml_from_table
+
+    if not isinstance(value, AstropyTable):
+        return table
+    plain = AstropyTable(value, copy=False)[:0]
+    return table.replace_schema_metadata(
+        {**(table.schema.metadata or {}), "table_meta_yaml": "\n".join(get_yaml_from_table(plain))}
+    )
 
 
 def _nothing(array: Any) -> Any:
@@ -220,16 +255,21 @@ def _bytes(tables: list[Any]) -> bytes:
     return data
 
 
+@functools.lru_cache(maxsize=4096)
+def _is_sound(place: Place, _made: Hashable, crc: str) -> bool:
+    """Whether a file has the bytes that were written; each is looked at once, as it never changes."""
+    return place.checksum() == crc
+
+
 def _opened(place: Place) -> Any:
     import pyarrow as pa
 
-    try:
-        if isinstance(place, LocalPlace):
-            return _parquet().ParquetFile(place.path)
-        data = place.read()
-    except FileNotFoundError:
-        return None
-    return None if data is None else _parquet().ParquetFile(pa.BufferReader(data))
+    if isinstance(place, LocalPlace):
+        return _parquet().ParquetFile(place.path)
+    data = place.read()
+    if data is None:
+        raise FileNotFoundError(str(place))
+    return _parquet().ParquetFile(pa.BufferReader(data))
 
 
 def _columns(table: Any) -> str:

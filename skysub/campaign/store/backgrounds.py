@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from skysub.background.amplifiers import AmplifierBackground
 from skysub.background.config import BackgroundConfig
 from skysub.background.faint_light import FaintLight
 from skysub.background.layered import LayeredBackground
@@ -58,6 +59,7 @@ def described(layer: Background) -> dict[str, Any]:
         "config": dataclasses.asdict(layer.config),
         **({} if layer.faint_light is None else {"faint_light": dataclasses.asdict(layer.faint_light)}),
         **({"parts": _parts(layer)} if isinstance(layer, LayeredBackground) else {}),
+        **({} if layer.amplifiers is None else {"amplifiers": _of_amplifiers(layer.amplifiers)}),
     }
 
 
@@ -70,6 +72,7 @@ def from_arrays(description: Mapping[str, Any], arrays: Mapping[str, NDArray[Any
         name: np.ascontiguousarray(array[..., :gy, :gx]) for name, array in arrays.items() if array.ndim == 2
     }
     chi2 = description["chi2_per_freedom"]
+    added = description.get("amplifiers")
     background = Background(
         grid=SuperpixelGrid.of_counts((ny, nx), gy=gy, gx=gx),
         statistics=SuperpixelStatistics(mean=cut["mean"], error=cut["error"], count=cut["count"]),
@@ -81,6 +84,7 @@ def from_arrays(description: Mapping[str, Any], arrays: Mapping[str, NDArray[Any
         config=BackgroundConfig(**description["config"]),
         reduced=description["reduced"],
         faint_light=FaintLight(**description["faint_light"]) if "faint_light" in description else None,
+        amplifiers=None if added is None else AmplifierBackground.of_array(added, unpacked(added["values"])),
     )
     if "parts" not in description:
         return background
@@ -131,6 +135,11 @@ def unpacked(text: Mapping[str, Any]) -> NDArray[Any]:
     data = zlib.decompress(base64.b64decode(text["zlib"]))
     array = np.frombuffer(data, np.dtype(text["dtype"])).reshape(text["shape"])
     return array.astype(array.dtype.newbyteorder("="))
+
+
+def _of_amplifiers(layer: AmplifierBackground) -> dict[str, Any]:
+    """Steps and drift with their errors: few numbers, of which no two detectors have as many."""
+    return {**layer.described(), "values": packed(layer.as_array())}
 
 
 def _number(value: float) -> float | None:

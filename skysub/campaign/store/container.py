@@ -1,7 +1,8 @@
 """The marker of a finished visit: all of its units in one file, of which single columns can be read.
 
-First ten digits, the length of a header; then the header, JSON; then parts, which the header finds by offset
-and length behind it: one column of each figure, and of each unit its record and what is heavy in it.
+First ten digits, the length of a header, and eight, its CRC-32C; then the header, JSON; then parts, which
+the header finds by offset and length behind it, and whose CRC-32C it has: one column of each figure, and of
+each unit its record and what is heavy in it. All that is read is compared with its checksum.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import google_crc32c
 import numpy as np
 
-from skysub.campaign.records import FORMAT, Marker
+from skysub.campaign.records import FORMAT, Marker, who
+from skysub.campaign.store.seals import damage
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
@@ -25,7 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Header", "column", "packed_visit", "read_header", "read_marker", "read_payload"]
 
-_FIRST = 10
+_DIGITS = 10
+_FIRST = _DIGITS + 8
 _GUESS = 1 << 15
 """Bytes that are read at first, in the hope that the header is in them."""
 
@@ -38,13 +42,19 @@ class Header:
     """Where parts begin."""
     detectors: tuple[int | None, ...]
     columns: Mapping[str, Sequence[Any]]
-    """Type, offset and length of each column."""
+    """Type, offset, length and checksum of each column."""
     records: Sequence[Sequence[int]]
+    """Offset, length and checksum of each unit's record; payloads likewise."""
     payloads: Sequence[Sequence[int]]
     missing: tuple[int, ...]
     """Detectors that a visit's unit did without."""
     key: str
     """Of a visit's unit."""
+    visit: int
+
+    def whose(self, number: int) -> str:
+        """Name the unit of a place among the detectors, for people."""
+        return who(self.visit, self.detectors[number])
 
 
 def packed_visit(markers: Sequence[Marker]) -> bytes:
@@ -56,7 +66,7 @@ def packed_visit(markers: Sequence[Marker]) -> bytes:
         nonlocal length
         parts.append(data)
         length += len(data)
-        return [length - len(data), len(data)]
+        return [length - len(data), len(data), google_crc32c.value(data)]
 
     names = dict.fromkeys(name for marker in markers for name in marker.figures)
     columns: dict[str, list[Any]] = {}
@@ -85,7 +95,7 @@ def packed_visit(markers: Sequence[Marker]) -> bytes:
         "payloads": payloads,
     }
     text = json.dumps(header, separators=(",", ":")).encode()
-    return b"%010d" % len(text) + text + b"".join(parts)
+    return b"%010d%08x" % (len(text), google_crc32c.value(text)) + text + b"".join(parts)
 
 
 def read_header(place: Place) -> Header:
@@ -94,7 +104,9 @@ def read_header(place: Place) -> Header:
     Raises
     ------
     FileNotFoundError
-        When there is none, or it is not whole (as after a power failure).
+        When there is none, or it is empty (as after a power failure).
+    DamagedError
+        When it is not as it was written; every reader of a visit's marker raises that.
     """
     return _header(place, place.made())[0]
 
@@ -105,8 +117,8 @@ def column(place: Place, name: str) -> NDArray[Any] | list[Any] | None:
     where = header.columns.get(name)
     if where is None:
         return None
-    kind, offset, length = where
-    data = _part(place, header, head, offset, length)
+    kind, *where = where
+    data = _part(place, header, head, where, who(header.visit))
     if kind == "json":
         values: list[Any] = json.loads(data)
         return values
@@ -119,31 +131,35 @@ def read_marker(place: Place, number: int, *, payload: bool = False) -> Marker:
     ``payload``: with what its products keep in the marker itself.
     """
     header, head = _header(place, place.made())
-    values = _unzipped(_part(place, header, head, *header.records[number]))
-    heavy = _unzipped(_part(place, header, head, *header.payloads[number])) if payload else {}
+    whose = header.whose(number)
+    values = _unzipped(_part(place, header, head, header.records[number], whose))
+    heavy = _unzipped(_part(place, header, head, header.payloads[number], whose)) if payload else {}
     return Marker.from_values(values, heavy)
 
 
 def read_payload(place: Place, number: int) -> dict[str, Any]:
     """What the products of one unit keep in its marker."""
     header, head = _header(place, place.made())
-    return _unzipped(_part(place, header, head, *header.payloads[number]))
+    return _unzipped(_part(place, header, head, header.payloads[number], header.whose(number)))
 
 
 @functools.lru_cache(maxsize=8)
 def _header(place: Place, _made: Hashable) -> tuple[Header, bytes]:
     """Header, and the bytes behind it that came along."""
     head = place.read_part(0, _GUESS)
+    if not head:
+        raise FileNotFoundError(f"{place}: there is no such marker")
     try:
-        if head is None:
-            raise FileNotFoundError(f"{place}: there is no such marker")
-        length = int(head[:_FIRST])
-        start = _FIRST + length
-        if len(head) < start:
-            head = place.read_part(0, start) or b""
-        fields = json.loads(head[_FIRST:start])
+        start = _FIRST + int(head[:_DIGITS])
+        crc = int(head[_DIGITS:_FIRST], 16)
     except ValueError:
-        raise FileNotFoundError(f"{place}: the marker is not whole") from None
+        start, crc = _FIRST, -1
+    if len(head) < start:
+        head = place.read_part(0, start) or b""
+    text = head[_FIRST:start]
+    if google_crc32c.value(text) != crc:
+        raise damage(place, "is damaged", f"visit {place.name.partition('.')[0]}")
+    fields = json.loads(text)
     return Header(
         start=start,
         detectors=tuple(fields["detectors"]),
@@ -152,13 +168,19 @@ def _header(place: Place, _made: Hashable) -> tuple[Header, bytes]:
         payloads=fields["payloads"],
         missing=tuple(fields["missing"]),
         key=fields["key"],
+        visit=fields["visit"],
     ), head[start:]
 
 
-def _part(place: Place, header: Header, head: bytes, offset: int, length: int) -> bytes:
+def _part(place: Place, header: Header, head: bytes, where: Sequence[int], whose: str) -> bytes:
+    offset, length, crc = where
     if offset + length <= len(head):
-        return head[offset : offset + length]
-    return place.read_part(header.start + offset, length) or b""
+        data = head[offset : offset + length]
+    else:
+        data = place.read_part(header.start + offset, length) or b""
+    if google_crc32c.value(data) != crc:
+        raise damage(place, "is damaged", whose)
+    return data
 
 
 def _column_bytes(values: list[Any]) -> tuple[str, bytes]:

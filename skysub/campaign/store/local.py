@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 import uuid
@@ -13,13 +12,14 @@ from typing import TYPE_CHECKING
 
 import google_crc32c
 
-from skysub.campaign.store.place import Hold, Place, holder, writing
-from skysub.errors import OutputError, OutputInUseError
+from skysub.campaign.store.folder_lock import locked
+from skysub.campaign.store.place import Hold, Place
+from skysub.errors import OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["LocalPlace", "checksum", "locked", "put", "put_if_absent", "sync"]
+__all__ = ["LocalPlace", "checksum", "put", "put_if_absent", "sync"]
 
 
 class LocalPlace(Place):
@@ -171,9 +171,8 @@ class LocalPlace(Place):
 
     @contextmanager
     def locked(self) -> Iterator[Hold]:
-        # it dies with its process alone, so it is never lost
-        with locked(self.path):
-            yield Hold()
+        with locked(self.path) as hold:
+            yield hold
 
     @contextmanager
     def appended(self) -> Iterator[Path]:
@@ -233,42 +232,6 @@ def sync(path: Path) -> None:
             os.close(handle)
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a campaign's output for one coordinator; the lock dies with the process, however it dies.
-
-    Raises
-    ------
-    OutputInUseError
-        When another process holds it: which, where and since when.
-    OutputError
-        When the folder cannot be made or written.
-    """
-    path = folder / "lock"
-    with writing(folder):
-        _check_folder(folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except FileNotFoundError:
-            raise OutputError(f"{folder} cannot be made there: choose another output") from None
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OutputInUseError(
-                f"{folder} is in use by {_held_by(path)}: wait for it, stop it, or choose another output"
-            ) from None
-        with writing(folder):
-            os.ftruncate(handle, 0)
-            os.write(handle, holder().encode())
-        yield
-        with suppress(OSError):
-            os.ftruncate(handle, 0)
-    finally:
-        os.close(handle)
-
-
 def _check_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder} is a file, not a folder: choose another output")
@@ -288,11 +251,3 @@ def _temporary(path: Path, data: bytes | memoryview, *, durable: bool, scratch: 
         temporary.unlink(missing_ok=True)
         raise
     return temporary
-
-
-def _held_by(path: Path) -> str:
-    with suppress(OSError):
-        text = path.read_text().strip()
-        if text:
-            return text
-    return "another process"

@@ -14,12 +14,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from skysub.campaign.records import Failure, Marker
-from skysub.campaign.store.container import packed_visit, read_header, read_marker, read_payload
-from skysub.campaign.store.place import parsed, read_json
+from skysub.campaign.records import Failure, Marker, who
+from skysub.campaign.store.container import column, packed_visit, read_header, read_marker, read_payload
+from skysub.campaign.store.seals import damage, read_sealed, sealed, unsealed
+from skysub.errors import DamagedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from skysub.campaign.store.container import Header
     from skysub.campaign.store.place import Place
@@ -123,17 +124,23 @@ class Markers:
             names = {number: name for name in folder.names() if (number := _number(name)) is not None}
             contents = folder.read_each(names.values())
             if not self.is_finished(visit):
-                found = {number: parsed(contents[names[number]]) for number in sorted(names)}
-                return {
-                    number: Marker.from_values(values)
-                    for number, values in found.items()
-                    if values is not None
-                }
+                found: dict[int | None, Marker] = {}
+                for number in sorted(names):
+                    data = contents[names[number]]
+                    if not data:
+                        continue
+                    values = unsealed(data)
+                    if values is None:
+                        raise damage(folder / names[number], "is damaged", who(visit, number))
+                    found[number] = Marker.from_values(values)
+                return found
         return {}
 
     def of_unit(self, visit: int, detector: int | None, *, payload: bool = False) -> Marker | None:
         """Marker of one unit, None where it is not done; ``payload``: with what is heavy in it."""
-        values = None if detector is None else read_json(self.detector_path(visit, detector))
+        values = None
+        if detector is not None:
+            values = read_sealed(self.detector_path(visit, detector), who(visit, detector))
         if values is not None:
             return Marker.from_values(values)
         header = self.header(visit)
@@ -192,19 +199,61 @@ class Markers:
         done = {_number(name) for name in names}
         failed = {int(name.partition(".")[0]): name for name in names if name.endswith(".failed.json")}
         contents = folder.read_each(failed[number] for number in sorted(failed) if number not in done)
-        values = {number: parsed(contents.get(name)) for number, name in sorted(failed.items())}
-        found: dict[int | None, Failure] = {
-            number: Failure.from_values(each) for number, each in values.items() if each is not None
-        }
-        whole = read_json(self.failure_path(visit, None))
-        if whole is not None:
-            found[None] = Failure.from_values(whole)
+        found: dict[int | None, Failure] = {}
+        for number, name in sorted(failed.items()):
+            if data := contents.get(name):
+                found[number] = self._failure(data, visit, number)
+        if data := self.failure_path(visit, None).read():
+            found[None] = self._failure(data, visit, None)
         return found
+
+    def mend(self, visit: int) -> list[str]:
+        """Take away what is damaged of a visit's markers, so that those units are not done; say what was.
+
+        What is sound of a finished visit stays: its units are put together again.
+        """
+        mended = []
+        place = self.visit_path(visit)
+        if place.size():
+            try:
+                header = read_header(place)
+                for name in header.columns:
+                    column(place, name)
+                for number in range(len(header.detectors)):
+                    read_marker(place, number, payload=True)
+            except DamagedError:
+                mended.append(f"{place} was damaged")
+                for marker in self._salvaged(visit):
+                    assert marker.detector is not None
+                    self._put(self.detector_path(visit, marker.detector), _json(marker.as_json()))
+                place.remove()
+        folder = self.visit_folder(visit)
+        for name in folder.names():
+            data = (folder / name).read() if name.endswith(".json") else None
+            if data and unsealed(data) is None:
+                (folder / name).remove()
+                mended.append(f"{folder / name} was damaged")
+        return mended
+
+    def _salvaged(self, visit: int) -> Iterator[Marker]:
+        place = self.visit_path(visit)
+        with suppress(DamagedError):
+            for number, detector in enumerate(read_header(place).detectors):
+                with suppress(DamagedError):
+                    if detector is not None:
+                        yield read_marker(place, number, payload=True)
+
+    def _failure(self, data: bytes, visit: int, detector: int | None) -> Failure:
+        values = unsealed(data)
+        if values is None:
+            message = f"the file that says why is damaged: {self.failure_path(visit, detector)}"
+            return Failure(path="", message=message, visit=visit, detector=detector)
+        return Failure.from_values(values)
 
     def _put(self, path: Place, data: bytes) -> bool:
         if path.put_if_absent(data, durable=self.durable):
             return True
-        if read_json(path) is None:
+        if not path.size():
             # what a power failure left of a marker is none
             path.put(data, durable=self.durable)
             return True
@@ -217,4 +266,4 @@ def _number(name: str) -> int | None:
 
 
 def _json(values: object) -> bytes:
-    return json.dumps(values, separators=(",", ":")).encode()
+    return sealed(json.dumps(values, separators=(",", ":")).encode())

@@ -22,7 +22,15 @@ if TYPE_CHECKING:
 
     from skysub.visit.image import VisitImage
 
-__all__ = ["described", "narrow_mask", "numbers", "pixels_checksum", "visit_image_fields"]
+__all__ = [
+    "described",
+    "header_of",
+    "narrow_mask",
+    "numbers",
+    "pixels_checksum",
+    "visit_image_fields",
+    "wcs_of",
+]
 
 
 def described(visit_image: VisitImage, planes: MaskPlanes) -> dict[str, Any]:
@@ -50,8 +58,6 @@ def described(visit_image: VisitImage, planes: MaskPlanes) -> dict[str, Any]:
 
 def visit_image_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a visit image that `described` kept, arrays and identity left out."""
-    from astropy.io.fits import Header
-
     exposure_time = record["exposure_time"]
     return {
         "unit": record["unit"],
@@ -63,11 +69,25 @@ def visit_image_fields(record: Mapping[str, Any]) -> dict[str, Any]:
         "gain": record["gain"],
         "read_noise": record["read_noise"],
         "xy0": tuple(record["xy0"]),
-        "wcs": None
-        if record["wcs"] is None
-        else _exact_wcs(Header.fromstring(_unpacked(record["wcs"])), record.get("wcs_numbers") or {}),
-        "header": None if record["header"] is None else Header.fromstring(_unpacked(record["header"])),
+        "wcs": wcs_of(record),
+        "header": header_of(record),
     }
+
+
+def header_of(record: Mapping[str, Any]) -> Header | None:
+    """Header that `described` kept; None where the image has none."""
+    from astropy.io.fits import Header
+
+    return None if record["header"] is None else Header.fromstring(_unpacked(record["header"]))
+
+
+def wcs_of(record: Mapping[str, Any]) -> WCS | None:
+    """World coordinates that `described` kept; None where the image has none."""
+    from astropy.io.fits import Header
+
+    if record["wcs"] is None:
+        return None
+    return _exact_wcs(Header.fromstring(_unpacked(record["wcs"])), record.get("wcs_numbers") or {})
 
 
 def narrow_mask(mask: NDArray[np.signedinteger], planes: MaskPlanes) -> tuple[NDArray[np.int32], MaskPlanes]:

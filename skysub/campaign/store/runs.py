@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import functools
 import json
+import zlib
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import google_crc32c
 import numpy as np
 
-from skysub.campaign.records import FORMAT, RunRecord, VisitPlan
+from skysub.campaign.records import FORMAT, RunRecord, VisitPlan, who
 from skysub.campaign.store.markers import Markers
-from skysub.campaign.store.place import read_json, writing
+from skysub.campaign.store.place import parsed, writing
+from skysub.campaign.store.seals import damage, read_sealed, sealed, unsealed
 from skysub.errors import CampaignNotFoundError, StoreVersionError
 
 if TYPE_CHECKING:
@@ -24,7 +27,19 @@ if TYPE_CHECKING:
 
     from skysub.campaign.store.place import Place
 
-__all__ = ["Run", "VisitIndex", "existing_runs", "freeze", "next_name", "open_runs", "remove_unplanned"]
+__all__ = [
+    "Columns",
+    "PlanCopy",
+    "Run",
+    "VisitIndex",
+    "existing_runs",
+    "freeze",
+    "holds_work",
+    "next_name",
+    "open_runs",
+    "remove_partial",
+    "remove_unplanned",
+]
 
 
 @dataclass(frozen=True)
@@ -77,6 +92,16 @@ class Run:
         return self.folder / "visits.json"
 
     @property
+    def record_file(self) -> Place:
+        """File with the plan but for its visits; without it there is no run."""
+        return self.folder / "run.json"
+
+    @property
+    def copy_file(self) -> Place:
+        """Second copy of the plan, from which a damaged one is made again."""
+        return self.folder / "plan.copy"
+
+    @property
     def images(self) -> Place:
         """Zarr store of pixels."""
         return self.folder / "images.zarr"
@@ -89,7 +114,7 @@ class Run:
     @cached_property
     def record(self) -> RunRecord:
         """Content of ``run.json``: steps, mappings, products, versions."""
-        return RunRecord.from_values(read_json(self.folder / "run.json"))
+        return RunRecord.from_values(self._content(self.record_file))
 
     def markers(self, step: str) -> Markers:
         """Markers of one of its steps."""
@@ -107,7 +132,7 @@ class Run:
     @cached_property
     def index(self) -> VisitIndex:
         """What it says of its visits, without their units."""
-        columns = read_json(self.index_file)
+        columns = self._content(self.index_file)
         return VisitIndex(
             visit=np.array(columns["visit"], np.int64),
             offset=np.array(columns["offset"], np.int64),
@@ -135,12 +160,37 @@ class Run:
         if row is None:
             return None
         line = self.units_file.read_part(int(index.offset[row]), int(index.length[row]))
-        return None if line is None else VisitPlan.from_json(line)
+        return VisitPlan.from_values(self._line(line, who(visit)))
 
     def plans(self) -> Iterator[VisitPlan]:
-        """Go through its visits; they are read as they are asked for."""
-        for line in self.units_file.lines():
-            yield VisitPlan.from_json(line)
+        """Go through its visits; they are read as they are asked for.
+
+        Raises
+        ------
+        DamagedError
+            When they are not as they were written.
+        """
+        count = 0
+        try:
+            for line in self.units_file.lines():
+                yield VisitPlan.from_values(self._line(line.rstrip(b"\n"), f"its line {count + 1}"))
+                count += 1
+        except FileNotFoundError:
+            raise damage(self.units_file, "is gone") from None
+        if count != len(self.index.visit):
+            raise damage(self.units_file, f"has {count} visits, not {len(self.index.visit)}")
+
+    def _content(self, place: Place) -> dict[str, Any]:
+        values = read_sealed(place)
+        if values is None:
+            raise damage(place, "is gone" if place.size() is None else "is empty")
+        return values
+
+    def _line(self, line: bytes | None, of: str) -> dict[str, Any]:
+        values = None if line is None else unsealed(line)
+        if values is None:
+            raise damage(self.units_file, "is gone" if line is None else "is damaged", of)
+        return values
 
 
 def open_runs(output: Place) -> list[Run]:
@@ -150,17 +200,26 @@ def open_runs(output: Place) -> list[Run]:
     ------
     StoreVersionError
         When one was written by a newer skysub, or by one whose layout is no longer known.
+    DamagedError
+        When the plan of one is not as it was written.
     """
     runs = []
     folder = output / "runs"
     for name in sorted(folder.names()):
         run = Run(folder / name)
-        record = read_json(run.folder / "run.json")
-        if not record:
+        data = run.record_file.read()
+        if not data and not holds_work(run):
             # never whole: the plan is made again under another name
             continue
+        if not data:
+            raise damage(run.record_file, "is gone" if data is None else "is empty")
+        record, seal = parsed(data), unsealed(data)
+        if not isinstance(record, dict) and not holds_work(run):
+            continue
+        if not isinstance(record, dict) or (seal is None and "crc32c" in record):
+            raise damage(run.record_file, "is damaged")
         version = record.get("format")
-        if version != FORMAT:
+        if version != FORMAT or seal is None:
             writer = record.get("versions", {}).get("skysub", "of another version")
             older = isinstance(version, int) and version < FORMAT
             cure = (
@@ -198,29 +257,81 @@ def next_name(output: Place) -> str:
     return f"{max(taken, default=0) + 1:04d}"
 
 
+def holds_work(run: Run) -> bool:
+    """Whether a run was planned to the end, even if its ``run.json`` is gone."""
+    return bool(run.copy_file.size()) or bool((run.folder / "units").names())
+
+
 def remove_unplanned(output: Place) -> None:
     """Remove what a coordinator left that was killed before its plan was whole; only under the lock."""
     folder = output / "runs"
     for name in folder.names():
-        if name.isdigit() and not (folder / name / "run.json").exists():
-            (folder / name).remove_tree()
+        run = Run(folder / name)
+        if name.isdigit() and not run.record_file.exists() and not holds_work(run):
+            run.folder.remove_tree()
+
+
+def remove_partial(output: Place) -> None:
+    """Remove what killed writers left behind that nothing else clears away; only under the lock."""
+    output.remove_partial()
+    folder = output / "runs"
+    for name in folder.names():
+        run = folder / name
+        run.remove_partial()
+        for step in (run / "units").names():
+            (run / "units" / step).remove_partial()
 
 
 def freeze(run: Run, record: RunRecord, plans: Iterable[VisitPlan]) -> None:
-    """Write a plan: its visits first, ``run.json`` last. Without it there is no run."""
-    columns = _Columns([step.name for step in record.steps])
+    """Write a plan: its visits first, then ``run.json``, without which there is no run, and a copy of all."""
+    columns = Columns([step.name for step in record.steps])
+    text = sealed(json.dumps(record.as_json(), indent=1).encode())
+    copy = PlanCopy(text)
     with writing(run.folder):
-        run.units_file.put_lines(columns.line(plan) for plan in plans)
-        run.index_file.put(json.dumps(columns.as_json(), separators=(",", ":")).encode(), durable=True)
+        run.units_file.put_lines(copy.kept(columns.line(plan) for plan in plans))
+        run.index_file.put(columns.to_json(), durable=True)
         # a plan and its arrays must outlive a power failure if a result does
         if record.durable:
             run.images.sync_tree()
             run.backgrounds.sync_tree()
-        (run.folder / "run.json").put(json.dumps(record.as_json(), indent=1).encode(), durable=True)
+        run.record_file.put(text, durable=True)
+        # last: a run with a copy alone has lost its plan, one without is whole
+        run.copy_file.put(copy.data(), durable=True)
+
+
+class PlanCopy:
+    """The bytes of a plan's copy: a checksum, and ``run.json`` and ``units.jsonl`` compressed."""
+
+    def __init__(self, record: bytes) -> None:
+        self._packer = zlib.compressobj(6)
+        self._parts = [self._packer.compress(b"%d\n%b\n" % (len(record), record))]
+
+    def kept(self, lines: Iterable[str]) -> Iterator[str]:
+        """Go through lines, which are taken into the copy."""
+        for line in lines:
+            self._parts.append(self._packer.compress(line.encode() + b"\n"))
+            yield line
+
+    def data(self) -> bytes:
+        """Return the bytes, once all lines are in."""
+        packed = b"".join([*self._parts, self._packer.flush()])
+        return b"%08x%b" % (google_crc32c.value(packed), packed)
+
+    @staticmethod
+    def read(place: Place) -> tuple[bytes, list[bytes]] | None:
+        """Return ``run.json`` and lines of a copy; None where it is gone or damaged itself."""
+        data = place.read() or b""
+        try:
+            if int(data[:8], 16) != google_crc32c.value(data[8:]):
+                return None
+            length, _, rest = zlib.decompress(data[8:]).partition(b"\n")
+        except (ValueError, zlib.error):
+            return None
+        return rest[: int(length)], rest[int(length) + 1 :].splitlines()
 
 
 @dataclass
-class _Columns:
+class Columns:
     """Columns of `VisitIndex`, as lines are written."""
 
     steps: list[str]
@@ -235,7 +346,8 @@ class _Columns:
     position: int = 0
 
     def line(self, plan: VisitPlan) -> str:
-        text = plan.to_json()
+        """Return the line of a visit, and take note of it."""
+        text = sealed(plan.to_json().encode()).decode()
         self.visit.append(plan.visit)
         self.offset.append(self.position)
         self.length.append(len(text))
@@ -249,14 +361,15 @@ class _Columns:
         self.position += len(text) + 1
         return text
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> bytes:
+        """Return the content of ``visits.json``."""
         names = ("visit", "offset", "length", "detectors")
         columns: dict[str, Any] = {name: list(getattr(self, name)) for name in names}
         own = {step: list(self.own.get(step, ())) for step in self.steps}
-        return {
-            **columns,
+        columns |= {
             "exposure_time": self.exposure_time,
             "band": self.band,
             "holds": self.holds,
             "own": own,
         }
+        return sealed(json.dumps(columns, separators=(",", ":")).encode())

@@ -9,21 +9,16 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import socket
 import threading
 import time
 import uuid
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
-from skysub.campaign.store.place import Hold, holder, parsed
+from skysub.campaign.store import owner as owners
+from skysub.campaign.store.place import Hold, parsed
 from skysub.campaign.store.s3_client import AbsentError
 from skysub.errors import OutputError, OutputInUseError
 
@@ -35,12 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["locked"]
 
 _LOG = logging.getLogger("skysub.campaign")
-
-BEAT = 5.0
-"""Seconds between two writings of a lock that is held."""
-
-STALE = 30.0
-"""Seconds after which a lock that was not renewed is its owner's no more."""
 
 _HELD: set[str] = set()
 """Tokens of the locks that this process holds."""
@@ -90,13 +79,7 @@ class _Owner:
         self._folder = folder
         self._tag = ""
         self._beats = 0
-        self._content = {
-            "token": self.token,
-            "holder": holder(),
-            "machine": _machine(),
-            "process": os.getpid(),
-            "born": psutil.Process().create_time(),
-        }
+        self._content = owners.owner(self.token)
 
     def take(self) -> None:
         """Take the lock; wait to see whether an owner that was heard of lately is alive."""
@@ -117,11 +100,11 @@ class _Owner:
                 self._tag = tag
                 self._check_conditions()
                 return
-            time.sleep(min(1.0, BEAT / 5))
+            time.sleep(min(1.0, owners.BEAT / 5))
 
     def beat(self) -> None:
         """Renew the lock every few seconds, until it is over or lost."""
-        while not self.over.wait(BEAT):
+        while not self.over.wait(owners.BEAT):
             # while the server is away nobody else can take the lock either
             with suppress(OutputError):
                 if not self._renewed():
@@ -157,7 +140,7 @@ class _Owner:
         OutputInUseError
             When the owner is alive.
         """
-        alive = _is_alive(seen.content) if seen.age < STALE else False
+        alive = owners.is_alive(seen.content, _HELD) if seen.age < owners.STALE else False
         if alive or (alive is None and seen.tag != first.tag):
             who = seen.content.get("holder", "another process")
             raise OutputInUseError(
@@ -207,29 +190,3 @@ def _look(lock: S3Object) -> _Seen | None:
         tag=answer["ETag"],
         age=max(0.0, now - answer["LastModified"].timestamp()),
     )
-
-
-def _is_alive(content: dict[str, Any]) -> bool | None:
-    """Whether the owner's process lives; None where it runs on another machine."""
-    if not content.get("machine") or content["machine"] != _machine():
-        return None
-    if content["process"] == os.getpid():
-        # one that could not be given back, as the server was away
-        return content["token"] in _HELD
-    try:
-        owner = psutil.Process(content["process"])
-        # numbers of processes are used again
-        same = abs(owner.create_time() - content["born"]) < 1
-        return bool(same and owner.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
-
-
-@cache
-def _machine() -> str:
-    """What tells this machine, and this container on it, from all others; empty where that is not known."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{socket.gethostname()} {boot} {os.stat('/proc/self/ns/pid').st_ino}"
-    except OSError:
-        return ""

@@ -1,7 +1,9 @@
 """A shard of a Zarr array made of its pixels at once, byte for byte what Zarr writes.
 
-Zarr hands each chunk through several tasks and copies; here chunks are compressed one after the other and put
-together with their index (Zarr v3, sharding_indexed 1.0).
+Zarr hands each chunk through several tasks and copies; here chunks are compressed one after the other, each
+with its CRC-32C, and put together with their index (Zarr v3, sharding_indexed 1.0). Only chunks that the
+detector reaches into are gone through, so one much larger in the same array costs it no more than the places
+of an index.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["ShardFormat", "encoded_shard"]
 
 _BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
-_INDEX = [_BYTES, {"name": "crc32c"}]
+_CRC = {"name": "crc32c"}
+_INDEX = [_BYTES, _CRC]
 _SHUFFLES = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
 _ABSENT = np.uint64(2**64 - 1)
 
@@ -30,7 +33,7 @@ class ShardFormat:
     """How the shards of an array are laid out, where that is as skysub makes them."""
 
     shard: tuple[int, ...]
-    """Shape of a shard: that of its detector, rounded up to whole chunks."""
+    """Shape of a shard: that of the largest detector, rounded up to whole chunks."""
     chunk: tuple[int, ...]
     """Shape of a chunk."""
     compressor: tuple[str, int, int, int, int] | None
@@ -44,7 +47,9 @@ class ShardFormat:
         codecs = array.metadata.to_dict()["codecs"]
         sharding = codecs[0].get("configuration", {})
         inner = [dict(codec) for codec in sharding.get("codecs", ())]
-        if len(codecs) != 1 or codecs[0]["name"] != "sharding_indexed" or not inner or inner[0] != _BYTES:
+        if len(codecs) != 1 or codecs[0]["name"] != "sharding_indexed" or len(inner) < 2:
+            return None
+        if inner[0] != _BYTES or inner.pop() != _CRC:
             return None
         index = [dict(codec) for codec in sharding["index_codecs"]]
         if index != _INDEX or sharding.get("index_location") != "end" or array.dtype.itemsize == 1:
@@ -65,41 +70,41 @@ class ShardFormat:
         )
 
 
-def encoded_shard(layout: ShardFormat, block: NDArray[Any]) -> NDArray[np.uint8] | None:
-    """Bytes of the shard that holds a whole block; None where it is all the fill value.
+def encoded_shard(layout: ShardFormat, block: NDArray[Any]) -> NDArray[np.uint8]:
+    """Bytes of the shard that holds a whole block; of one that is all the fill value, an index alone.
 
     Parameters
     ----------
     block
-        Pixels of the rank of the array or of its last axes; where a shard reaches beyond them it holds the
-        fill value.
+        Pixels of the rank of the array or of its last axes, from their beginning on; where a shard reaches
+        beyond them it holds the fill value.
     """
     from numcodecs.blosc import compress
 
     block = block.astype(layout.dtype, copy=False)[(np.newaxis,) * (len(layout.chunk) - block.ndim)]
-    if block.shape != layout.shard:
-        whole = np.full(layout.shard, layout.fill, layout.dtype)
-        whole[tuple(slice(length) for length in block.shape)] = block
-        block = whole
     counts = tuple(length // edge for length, edge in zip(layout.shard, layout.chunk, strict=True))
     index = np.full((*counts, 2), _ABSENT, "<u8")
-    parts: list[Any] = []
+    parts: list[bytes] = []
     end = 0
-    for place in _morton_order(counts):
+    reached = tuple(-(-length // edge) for length, edge in zip(block.shape, layout.chunk, strict=True))
+    # the order goes by bits of all places that there are, so those that are reached keep theirs
+    for place in _reached(counts, reached):
         cut = tuple(slice(i * edge, (i + 1) * edge) for i, edge in zip(place, layout.chunk, strict=True))
         chunk = np.ascontiguousarray(block[cut])
+        if chunk.shape != layout.chunk:
+            padded = np.full(layout.chunk, layout.fill, layout.dtype)
+            padded[tuple(slice(length) for length in chunk.shape)] = chunk
+            chunk = padded
         if _is_filling(chunk, layout.fill):
             continue
         if layout.compressor is None:
-            part: Any = chunk.reshape(-1).view(np.uint8)
+            part = chunk.tobytes()
         else:
             name, level, shuffle, size, width = layout.compressor
             part = compress(chunk, name.encode(), level, shuffle, size, typesize=width)
-        parts.append(part)
-        index[place] = end, len(part)
-        end += len(part)
-    if not parts:
-        return None
+        parts += [part, google_crc32c.value(part).to_bytes(4, "little")]
+        index[place] = end, len(part) + 4
+        end += len(part) + 4
     listed = index.tobytes()
     parts += [listed, google_crc32c.value(listed).to_bytes(4, "little")]
     return np.frombuffer(b"".join(parts), np.uint8)
@@ -116,6 +121,13 @@ def _is_filling(chunk: NDArray[Any], fill: Any) -> bool:
     if fill == 0:
         return not flat.view(np.uint8).any()
     return bool((flat == fill).all())
+
+
+@functools.lru_cache(maxsize=64)
+def _reached(counts: tuple[int, ...], reached: tuple[int, ...]) -> list[tuple[int, ...]]:
+    return [
+        place for place in _morton_order(counts) if all(i < n for i, n in zip(place, reached, strict=True))
+    ]
 
 
 @functools.lru_cache(maxsize=16)

@@ -82,6 +82,8 @@ def detector_background(
         chi2_per_freedom=fit.chi2,
         config=dataclasses.replace(background.config, order=ORDER),
         faint_light=faint_light,
+        # superpixels were measured without what the detector's own amplifiers add
+        amplifiers=background.amplifiers,
     )
     steps = cells = None
     amplifiers = rows.groups == 1

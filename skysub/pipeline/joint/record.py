@@ -116,7 +116,7 @@ def record_of(
     Parameters
     ----------
     amplifiers
-        Boxes (y0, y1, x0, x1) of amplifiers in pixels of the image; none where unknown.
+        Boxes (y0, y1, x0, x1) of amplifiers in pixels of the image; those of the image by default.
     place
         Affine place on the focal plane; derived from the image's world coordinates by default.
     camera
@@ -148,6 +148,8 @@ def facts_of(
     image, sky = result.preliminary_visit_image, result.sky
     if sky is None:
         return None
+    if not amplifiers:
+        amplifiers = tuple((*each.y, *each.x) for each in image.amplifiers)
     return SkyFacts(
         visit=image.visit,
         detector=image.detector,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skysub.errors import LayoutError
+from skysub.visit.amplifiers import find_amplifiers
 from skysub.visit.fits.claims import check_pixels
 from skysub.visit.fits.header import Lookup, VisitHeader, find_origin, find_wcs, same_as_square
 from skysub.visit.fits.pixels import read_float, read_integer
@@ -35,6 +36,8 @@ __all__ = [
 ]
 
 
+_ROWS = 256
+"""Rows that are looked at together."""
 PLANES_PER_HDU = 31
 """Bits of one mask HDU that lsst.images uses; further planes go into a further HDU."""
 
@@ -135,7 +138,8 @@ def finish(
     Raises
     ------
     LayoutError
-        When the mask has bits without a name, or more than a few such pixels have no variance.
+        When the mask has bits without a name, more than a few such pixels have no variance, or amplifiers
+        that the user has given do not tile the image.
     """
     from skysub.visit.fits import kernels
 
@@ -159,11 +163,9 @@ def finish(
             notes += (
                 f"{bad} of {unmasked} unmasked pixels had no positive finite variance: now BAD and NO_DATA",
             )
-    fields = {
-        "photo_calib": 1.0 if header.unit == "nJy" else None,
-        "wcs": find_wcs(header.who, header.cards),
-        "header": header.cards.header(),
-    }
+    fields: dict[str, Any] = {"photo_calib": 1.0 if header.unit == "nJy" else None}
+    if not header.bare:
+        fields |= {"wcs": find_wcs(header.who, header.cards), "header": header.cards.header()}
     return VisitImage(
         image=image,
         mask=mask,
@@ -177,6 +179,7 @@ def finish(
         gain=header.gain,
         read_noise=header.read_noise,
         xy0=header.xy0,
+        amplifiers=find_amplifiers(header, ingest.amplifiers),
         path=header.path,
         notes=notes,
         **(fields | more),
@@ -200,7 +203,11 @@ def check_shape(header: VisitHeader, hdu: Hdu) -> None:
 
 def nothing_known(image: NDArray[np.float32]) -> NDArray[np.int32]:
     """Mask of the afw planes for an image that comes without one: NO_DATA where it is not finite."""
-    mask: NDArray[np.int32] = np.where(np.isfinite(image), 0, AFW_PLANES.bits("NO_DATA")).astype(np.int32)
+    mask = np.zeros(image.shape, np.int32)
+    for start in range(0, len(image), _ROWS):
+        band = np.isfinite(image[start : start + _ROWS])
+        if not band.all():
+            mask[start : start + _ROWS][~band] = AFW_PLANES.bits("NO_DATA")
     return mask
 
 

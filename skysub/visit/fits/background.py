@@ -14,6 +14,7 @@ from skysub.background.faint_light import FaintLight
 from skysub.background.model import Background, BackgroundList, fit_statistics
 from skysub.background.superpixels import SuperpixelGrid, SuperpixelStatistics
 from skysub.errors import LayoutError, NoUsableSuperpixelsError, UndersampledError
+from skysub.visit.fits.amplifiers import amplifier_layer_blocks, is_amplifier_layer, read_amplifier_layer
 from skysub.visit.fits.emit import Block, cards, plain_image, write_blocks
 from skysub.visit.fits.file import FitsFile, Hdu, open_fits
 from skysub.visit.fits.pixels import read_float, read_integer
@@ -30,6 +31,8 @@ __all__ = ["read_background", "write_background"]
 _AKIMA, _REDUCE, _CHEBYSHEV = 5, 1, 0
 _SAME = 1e-9
 """Difference of coefficients, over the largest, up to which two models are the same."""
+_PIECE = 25
+"""Letters of a sentence in one card."""
 _UNDERSAMPLED = {"raise": 0, "reduce": 1, "refine": 2}
 
 
@@ -46,7 +49,9 @@ def write_background(
     Coefficients are not stored; readers fit them again. Where plain least squares of the superpixels would
     give another model, as of robust fits and corrected levels, the values are the model's own at the centres
     of all superpixels, so that readers get the model that was subtracted. The light of undetected sources
-    stands in the cards FAINTLIGHT, FAINTERROR and FAINTSOURCE. The file appears when it is complete.
+    stands in the cards FAINTLIGHT, FAINTERROR and FAINTSOURCEn. What amplifiers add to a layer follows it as
+    three HDUs of their own: a layer of constants between which nothing is interpolated. The file appears when
+    it is complete.
 
     Parameters
     ----------
@@ -96,6 +101,8 @@ def write_background(
             (plain_image(np.zeros(values.shape, np.int32)), more + planes),
             (plain_image(errors), more),
         ]
+        if layer.amplifiers is not None:
+            blocks += amplifier_layer_blocks(layer.amplifiers, xy0=xy0)
     write_blocks(path, blocks)
 
 
@@ -121,7 +128,20 @@ def read_background(path: str | os.PathLike[str]) -> BackgroundList:
                 f"{file.path}: a BackgroundList has three images per layer; this file has {len(hdus)} HDUs: "
                 f"{', '.join(str(hdu.shape) for hdu in hdus)}"
             )
-        return BackgroundList([_layer(file, hdus[i : i + 3]) for i in range(0, len(hdus), 3)])
+        layers: list[Background] = []
+        for i in range(0, len(hdus), 3):
+            of_layer = hdus[i : i + 3]
+            if not is_amplifier_layer(of_layer):
+                layers.append(_layer(file, of_layer))
+                continue
+            where = f"{file.path}: layer {i // 3}"
+            added = read_amplifier_layer(where, file, of_layer)
+            if not layers or layers[-1].amplifiers is not None or layers[-1].shape != added.shape:
+                raise LayoutError(
+                    f"{where}: what amplifiers add must follow a layer of an image of the same shape"
+                )
+            layers[-1] = replace(layers[-1], amplifiers=added)
+        return BackgroundList(layers)
 
 
 def _layer(file: FitsFile, hdus: list[Hdu]) -> Background:
@@ -184,15 +204,25 @@ def _to_fit_again(layer: Background) -> tuple[NDArray[np.float32], NDArray[np.fl
 def _faint_cards(light: FaintLight | None) -> dict[str, Any]:
     if light is None:
         return {}
-    return {"FAINTLIGHT": light.value, "FAINTERROR": light.uncertainty, "FAINTSOURCE": light.provenance}
+    plain = light.provenance.encode("ascii", "replace").decode("ascii")
+    # a sentence may be longer than a card; doubled quotes take room as well
+    pieces = [plain[i : i + _PIECE] for i in range(0, len(plain), _PIECE)] or [""]
+    sources = {f"FAINTSOURCE{number}": f"{piece}|" for number, piece in enumerate(pieces, 1)}
+    return {"FAINTLIGHT": light.value, "FAINTERROR": light.uncertainty, **sources}
 
 
 def _faint_light(where: str, hdu: Hdu) -> FaintLight | None:
     value, error = (hdu.cards.get(name) for name in ("FAINTLIGHT", "FAINTERROR"))
     if value is None and error is None:
         return None
+    pieces: list[str] = []
+    # a bar ends a piece, because blanks at the end of a card's value are lost
+    while isinstance(piece := hdu.cards.get(f"FAINTSOURCE{len(pieces) + 1}"), str):
+        pieces.append(piece.removesuffix("|"))
     try:
-        return FaintLight(float(value), float(error), str(hdu.cards.get("FAINTSOURCE", "")))
+        return FaintLight(
+            float(value), float(error), "".join(pieces) or str(hdu.cards.get("FAINTSOURCE", ""))
+        )
     except (TypeError, ValueError) as reason:
         raise LayoutError(
             f"{where}: FAINTLIGHT and FAINTERROR are {value!r} and {error!r}: {reason}"

@@ -41,6 +41,8 @@ __all__ = [
 _BITPIX = {"u1": 8, "i2": 16, "i4": 32, "i8": 64, "f4": -32, "f8": -64}
 _TFORM = {"b1": "L", "i8": "K", "f8": "D"}
 _ROWS_PER_JOB = 128
+_CHUNK = 1 << 18
+"""Values of an array whose bytes are turned at once: whole words of a sum, within a core's cache."""
 _GZIP_LEVEL = 1
 """Pixels are noise: higher levels take three times as long and save two per cent."""
 
@@ -50,7 +52,13 @@ class Block:
     """Structural cards of one HDU and its data."""
 
     text: str
-    data: bytes | memoryview
+    data: bytes | NDArray[Any]
+    """Bytes as they lie in the file, or an array in native byte order, turned while it is written."""
+
+    @property
+    def nbytes(self) -> int:
+        """Number of bytes."""
+        return len(self.data) if isinstance(self.data, bytes) else self.data.nbytes
 
 
 def card(keyword: str, value: Any, comment: str = "") -> str:
@@ -100,8 +108,7 @@ def plain_image(array: NDArray[Any] | None, *, primary: bool = False) -> Block:
     values = first | {"BITPIX": bitpix, "NAXIS": len(shape)}
     values |= {f"NAXIS{i}": length for i, length in enumerate(reversed(shape), 1)}
     values |= {"EXTEND": True} if primary else {"PCOUNT": 0, "GCOUNT": 1}
-    data = b"" if array is None else array.astype(array.dtype.newbyteorder(">")).data.cast("B")
-    return Block(cards(values), data)
+    return Block(cards(values), b"" if array is None else array)
 
 
 def table_row(columns: Mapping[str, NDArray[Any]]) -> Block:
@@ -233,15 +240,38 @@ def write_blocks(path: str | os.PathLike[str], blocks: Iterable[tuple[Block, str
 
 def _emit(stream: Any, blocks: Iterable[tuple[Block, str]]) -> None:
     for block, more in blocks:
-        padding = b"\0" * (-len(block.data) % BLOCK)
-        total = data_sum(block.data) if len(block.data) else 0
-        text = block.text + more + card("DATASUM", str(total))
-        head = _padded(text + card("CHECKSUM", "0" * 16))
-        # a sum over a card does not know the order of its words, and the placeholder is aligned as the value
-        checksum = encode_checksum(fold(data_sum(head) + total))
-        stream.write(_padded(text + card("CHECKSUM", checksum)))
-        stream.write(block.data)
-        stream.write(padding)
+        start = stream.tell()
+        # the sums are known when the data are written; they take as much room whatever they are
+        stream.write(_head(block.text + more, 0))
+        total = _write_data(stream, block.data)
+        stream.write(b"\0" * (-block.nbytes % BLOCK))
+        end = stream.tell()
+        stream.seek(start)
+        stream.write(_head(block.text + more, total))
+        stream.seek(end)
+
+
+def _head(text: str, total: int) -> bytes:
+    """Header with its sums, for data of the sum ``total``."""
+    text += card("DATASUM", str(total))
+    head = _padded(text + card("CHECKSUM", "0" * 16))
+    # a sum over a card does not know the order of its words, and the placeholder is aligned as the value
+    return _padded(text + card("CHECKSUM", encode_checksum(fold(data_sum(head) + total))))
+
+
+def _write_data(stream: Any, data: bytes | NDArray[Any]) -> int:
+    """Write the bytes of a data unit and return their sum; arrays go through a buffer of a few megabytes."""
+    if isinstance(data, bytes):
+        stream.write(data)
+        return data_sum(data) if data else 0
+    flat = np.ascontiguousarray(data).reshape(-1)
+    total = 0
+    for start in range(0, flat.size, _CHUNK):
+        chunk = flat[start : start + _CHUNK]
+        turned = chunk.astype(chunk.dtype.newbyteorder(">"))
+        total += data_sum(turned.data.cast("B"))
+        stream.write(turned.data)
+    return fold(total)
 
 
 def _padded(text: str) -> bytes:

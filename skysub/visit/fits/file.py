@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from skysub.errors import LayoutError, SkysubError, VisitFileError, VisitFileNotFoundError
+from skysub.errors import ChecksumError, LayoutError, SkysubError, VisitFileError, VisitFileNotFoundError
 from skysub.visit.fits.cards import CARD, Cards
 from skysub.visit.fits.checksum import header_holds
 from skysub.visit.fits.claims import check_claims, check_packed, check_room, data_bytes, no_room, whole
@@ -198,7 +198,7 @@ class FitsFile:
             head, text, offset = found
             hdu = self._hdu(index, text, offset)
             if self._verify and header_holds(head, hdu.raw) is False:
-                raise VisitFileError(
+                raise ChecksumError(
                     f"{self.path}: the header of extension {index} {hdu.name} does not have the CHECKSUM "
                     "that it states: the file is damaged, or was changed without it; fetch it again, or read "
                     f"it with {by_hand(verify=False)}"

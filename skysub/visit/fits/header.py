@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from skysub.errors import LayoutError
+from skysub.errors import LayoutError, UnknownEntryError
 from skysub.text import printable
 from skysub.visit.fits.cards import Cards, Malformed
 from skysub.visit.ingest import by_hand
@@ -74,6 +74,8 @@ class VisitHeader:
     planes: MaskPlanes
     cards: Cards = field(repr=False)
     """Cards of the exposure: the primary header's, and the image's where it inherits from it."""
+    bare: bool = False
+    """Whether the visit image is to be made without header and world coordinates, which take time."""
 
     @property
     def who(self) -> str:
@@ -116,9 +118,10 @@ class Lookup:
                 return self._as_whole(name, keyword, value)
         if default is not None:
             return self._as_whole(name, "what else the file says of itself", default)
-        raise LayoutError(
+        raise UnknownEntryError(
             f"{self.path}: the header does not say the {name} ({', '.join(keywords)} looked for); "
-            f"say where it is, or what it is: {by_hand(name)}"
+            f"say where it is, or what it is: {by_hand(name)}",
+            name,
         )
 
     def number(self, name: str, *keywords: str) -> float | None:
@@ -191,9 +194,11 @@ class Lookup:
     def _as_whole(self, name: str, source: str, value: Any) -> int:
         number = _whole(value)
         if number is None:
-            raise LayoutError(
+            raise UnknownEntryError(
                 f"{self.path}: the {name}, from {source}, is {_shown(value)}, not a whole number from 0 to "
-                f"{_MOST:.0e}; say where it is, or what it is: {by_hand(name)}"
+                f"{_MOST:.0e}; say where it is, or what it is: {by_hand(name)}",
+                name,
+                _shown(value),
             )
         return number
 
@@ -212,8 +217,10 @@ def known_unit(path: str, stated: Any) -> str:
             return ours
         if _unit(stated) is not None:
             return stated.strip()
-    raise LayoutError(
-        f"{path}: BUNIT is {_shown(stated)}, which is no unit that is known; give it by {by_hand('unit')}"
+    raise UnknownEntryError(
+        f"{path}: BUNIT is {_shown(stated)}, which is no unit that is known; give it by {by_hand('unit')}",
+        "unit",
+        _shown(stated),
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skysub.errors import LayoutError, VisitFileError
+from skysub.errors import ChecksumError, LayoutError, VisitFileError
 from skysub.visit.fits.checksum import data_sum, fold
 from skysub.visit.fits.tiles import DamagedTileError, UnusualTileError, unpack_tiles
 from skysub.visit.ingest import by_hand
@@ -29,17 +29,19 @@ _MAX_RATIO = 8192
 """Pixels unpacked per packed byte: more than any of the algorithms of FITS reaches."""
 
 
-def read_float(file: FitsFile, hdu: Hdu, *, verify: bool = True) -> NDArray[np.float32]:
+def read_float(file: FitsFile, hdu: Hdu, *, verify: bool = True, axes: int = 2) -> NDArray[np.float32]:
     """Pixels as native float32, (ny, nx); scaled integers are scaled and BLANK becomes NaN.
+
+    ``axes`` is the number of axes that the HDU must have.
 
     Raises
     ------
     LayoutError
-        When the HDU is no image of two axes.
+        When the HDU is no image of so many axes.
     VisitFileError
         When its data are damaged.
     """
-    pixels = _read(file, hdu, verify=verify)
+    pixels = _read(file, hdu, verify=verify, axes=axes)
     scale, zero = _number(file, hdu, "BSCALE", 1), _number(file, hdu, "BZERO", 0)
     if pixels.dtype.kind == "f":
         with np.errstate(over="ignore", invalid="ignore"):
@@ -97,9 +99,10 @@ def read_vector(file: FitsFile, hdu: Hdu) -> NDArray[np.float64]:
     return np.frombuffer(file.read(hdu), _TYPES[hdu.raw.get("BITPIX")]).astype(np.float64)
 
 
-def _read(file: FitsFile, hdu: Hdu, *, verify: bool) -> NDArray[Any]:
-    if not hdu.is_image or 0 in hdu.shape:
-        raise LayoutError(f"{_where(file, hdu)}: this is no image of two axes (its shape is {hdu.shape})")
+def _read(file: FitsFile, hdu: Hdu, *, verify: bool, axes: int = 2) -> NDArray[Any]:
+    plain = axes != 2 and len(hdu.shape) == axes and not hdu.compressed
+    if not (hdu.is_image or plain) or 0 in hdu.shape:
+        raise LayoutError(f"{_where(file, hdu)}: this is no image of {axes} axes (its shape is {hdu.shape})")
     if hdu.compressed:
         _check_tiles(file, hdu)
         return _unpack(file, hdu, verify=verify)
@@ -122,7 +125,7 @@ def _read(file: FitsFile, hdu: Hdu, *, verify: bool) -> NDArray[Any]:
 def _verify(file: FitsFile, hdu: Hdu, total: int) -> None:
     stated = hdu.raw.get("DATASUM")
     if isinstance(stated, str) and stated.strip().isdigit() and int(stated) != total:
-        raise VisitFileError(
+        raise ChecksumError(
             f"{_where(file, hdu)}: the data do not have the DATASUM that the header states: the file is "
             "damaged, or was changed without it; fetch it again, or read it with "
             f"{by_hand(verify=False)}"

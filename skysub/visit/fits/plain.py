@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from skysub.errors import LayoutError
+from skysub.errors import AmbiguousImageError
 from skysub.visit.fits.assemble import check_shape, finish, noise_model, nothing_known, visit_header
 from skysub.visit.fits.pixels import read_float, read_integer
 from skysub.visit.ingest import by_hand
@@ -90,9 +90,10 @@ def _image_and_mask(file: FitsFile) -> tuple[Hdu, Hdu | None]:
     chosen = images if len(images) == 1 else named
     if len(chosen) != 1 or len(masks) > 1:
         have = ", ".join(f"{hdu.index} {hdu.name or '(no name)'}" for hdu in file.hdus if hdu.is_image)
-        raise LayoutError(
+        raise AmbiguousImageError(
             f"{file.path}: this is no layout that is known, and it is not plain which image is meant "
-            f"(images in: {have}); say so by {by_hand('image')}"
+            f"(images in: {have}); say so by {by_hand('image')}",
+            tuple(hdu.index for hdu in images),
         )
     return chosen[0], masks[0] if masks else None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from skysub.errors import LayoutError, VisitFileError
-from skysub.visit.fits import afw, decam, lsst_images, mapped, plain, sdss
+from skysub.visit.fits import afw, decam, lsst_images, mapped, plain, sdss, subtracted
 from skysub.visit.fits.claims import no_room
 from skysub.visit.fits.file import open_fits
 from skysub.visit.ingest import IngestMap
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from skysub.visit.fits.header import VisitHeader
     from skysub.visit.image import VisitImage
 
-__all__ = ["read_visit_header", "read_visit_headers", "read_visit_image"]
+__all__ = ["layout_of", "read_visit_header", "read_visit_headers", "read_visit_image"]
 
-_LAYOUTS = (lsst_images, afw, decam, sdss, plain)
+_LAYOUTS = (subtracted, lsst_images, afw, decam, sdss, plain)
 
 
 def read_visit_image(
@@ -58,7 +58,7 @@ def read_visit_image(
     """
     ingest = ingest or IngestMap()
     with open_fits(path, verify=ingest.verify) as file:
-        layout = _layout(file, ingest)
+        layout = layout_of(file, ingest)
         header = _chosen(layout.headers(file, ingest), detector, file.path)
         try:
             visit_image: VisitImage = layout.read(file, header, ingest)
@@ -84,11 +84,18 @@ def read_visit_headers(path: str | os.PathLike[str], ingest: IngestMap | None = 
     """
     ingest = ingest or IngestMap()
     with open_fits(path, headers_only=True, verify=ingest.verify) as file:
-        headers: list[VisitHeader] = _layout(file, ingest).headers(file, ingest)
+        headers: list[VisitHeader] = layout_of(file, ingest).headers(file, ingest)
         return headers
 
 
-def _layout(file: FitsFile, ingest: IngestMap) -> ModuleType:
+def layout_of(file: FitsFile, ingest: IngestMap) -> ModuleType:
+    """Module of the layout that a file has.
+
+    Raises
+    ------
+    LayoutError
+        When there is no image in the file.
+    """
     if ingest.image is not None:
         return mapped
     for layout in _LAYOUTS:

@@ -6,7 +6,7 @@ from typing import Any
 
 from skysub.errors import VisitFileError, VisitFileNotFoundError, how_to_install
 
-__all__ = ["is_remote", "open_remote", "put"]
+__all__ = ["exists", "is_remote", "open_remote", "put"]
 
 _STEP = 64 * 2880
 """Bytes read ahead: headers are a few blocks here and there, and pixels are asked for as a whole."""
@@ -37,6 +37,23 @@ def open_remote(url: str) -> Any:
     # stores have errors of their own for credentials, addresses and the like
     except Exception as error:
         raise VisitFileError(f"{url}: cannot be opened: {error}") from error
+
+
+def exists(url: str) -> bool:
+    """Whether there is something at a URL.
+
+    Raises
+    ------
+    VisitFileError
+        When that cannot be told, or the package for its kind of URL is missing.
+    """
+    try:
+        store, place = _store(url)
+        return bool(store.exists(place))
+    except VisitFileError:
+        raise
+    except Exception as error:
+        raise VisitFileError(f"{url}: cannot be reached: {error}") from error
 
 
 def put(local: str, url: str) -> None:

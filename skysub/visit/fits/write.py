@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from skysub.errors import ConfigError, InvalidImageError
+from skysub.visit.amplifiers import amplifier_cards
 from skysub.visit.fits.assemble import PLANES_PER_HDU
 from skysub.visit.fits.cards import Cards
 from skysub.visit.fits.emit import (
@@ -34,11 +35,12 @@ if TYPE_CHECKING:
 
     from skysub.visit.image import VisitImage
 
-__all__ = ["Compression", "write_visit_image"]
+__all__ = ["Compression", "exposure_cards", "write_visit_image"]
 
 Compression = Literal["lossless", "lossy16", "none"]
 
-_UTYPE = "characterization.error.variance"
+_UTYPE = "VarianceUncertainty"
+"""What the plane of the variance is, in astropy's words."""
 _LSST_NAMES = {ours: theirs for theirs, ours in AFW_NAMES.items()}
 _DESCRIPTIONS = {
     "BAD": "Bad pixel of the detector",
@@ -56,7 +58,7 @@ _DESCRIPTIONS = {
 _OURS = re.compile(
     r"(SIMPLE|XTENSION|BITPIX|NAXIS\d*|PCOUNT|GCOUNT|EXTEND|EXTNAME|EXTTYPE|EXTVER|EXTLEVEL|INHERIT|"
     r"CHECKSUM|DATASUM|BUNIT|BSCALE|BZERO|BLANK|UTYPE|UZSCALE|DATE|"
-    r"VISIT|DETECTOR|BAND|EXPTIME|GAIN|RDNOISE|PHOTCAL|PSFSIGMA|"
+    r"VISIT|DETECTOR|BAND|EXPTIME|GAIN|RDNOISE|PHOTCAL|PSFSIGMA|AMP(NAM|SEC)\d\d|"
     r"WCSAXES[A-Z]?|RADESYS[A-Z]?|RADECSYS|EQUINOX[A-Z]?|EPOCH|LONPOLE[A-Z]?|LATPOLE[A-Z]?|"
     r"(CTYPE|CUNIT|CRPIX|CRVAL|CDELT|CROTA|CRDER|CSYER)\d[A-Z]?|(CD|PC)\d_\d[A-Z]?|P[VS]\d_\d+[A-Z]?|"
     r"PC00\d00\d|[AB]P?_ORDER|[AB]P?_\d_\d|[AB]_DMAX|LT[VM]\d.*|"
@@ -111,7 +113,7 @@ def write_visit_image(
 
 def _blocks(visit_image: VisitImage, compression: Compression, threads: int) -> Iterator[tuple[Block, str]]:
     psf = psf_blocks(visit_image.psf)
-    yield plain_image(None, primary=True), _exposure_cards(visit_image)
+    yield plain_image(None, primary=True), exposure_cards(visit_image)
     geometry = _geometry_cards(visit_image)
     unit = visit_image.unit
     good = (visit_image.mask & visit_image.bits("NO_DATA", "INTRP")) == 0
@@ -145,7 +147,8 @@ def _extension_cards(name: str, version: int = 1) -> str:
     return cards(values)
 
 
-def _exposure_cards(visit_image: VisitImage) -> str:
+def exposure_cards(visit_image: VisitImage) -> str:
+    """Cards of the exposure, for the primary header."""
     time = visit_image.exposure_time
     ours = cards(
         {
@@ -157,6 +160,7 @@ def _exposure_cards(visit_image: VisitImage) -> str:
             "RDNOISE": (visit_image.read_noise, "electron"),
             "PHOTCAL": (visit_image.photo_calib, "nJy per unit of the pixels"),
         }
+        | amplifier_cards(visit_image.amplifiers)
         | psf_cards(visit_image.psf)
     )
     header = visit_image.header

@@ -17,7 +17,7 @@ import pytest
 import skysub
 from skysub.campaign.recipe import load_recipe
 from skysub.campaign.run import run_campaign
-from skysub.campaign.store import s3_client, s3_lock
+from skysub.campaign.store import owner, s3_client
 from skysub.campaign.store.address import place_at
 from skysub.errors import OutputError, OutputInUseError
 
@@ -191,9 +191,9 @@ def test_the_lock_of_a_killed_process_is_taken_over_at_once(url):
 @pytest.fixture
 def elsewhere(monkeypatch):
     """Locks look as if they were of other machines, and live quickly."""
-    monkeypatch.setattr(s3_lock, "_machine", lambda: "")
-    monkeypatch.setattr(s3_lock, "BEAT", 0.3)
-    monkeypatch.setattr(s3_lock, "STALE", 2.0)
+    monkeypatch.setattr(owner, "machine", lambda: "")
+    monkeypatch.setattr(owner, "BEAT", 0.3)
+    monkeypatch.setattr(owner, "STALE", 2.0)
 
 
 @pytest.mark.usefixtures("elsewhere")

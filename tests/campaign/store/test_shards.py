@@ -6,7 +6,8 @@ import sys
 import numpy as np
 import pytest
 import zarr
-from zarr.codecs import BloscCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.core.buffer import cpu
 from zarr.storage import MemoryStore
 
 from skysub.campaign.store.address import place_at
@@ -19,6 +20,11 @@ KINDS = {
     "zstd": BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"),
     "shuffle": BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"),
 }
+
+
+def codecs(compression):
+    blosc = KINDS[compression]
+    return [Crc32cCodec()] if blosc is None else [blosc, Crc32cCodec()]
 
 
 def pixels_of(kind, shape, dtype):
@@ -52,14 +58,34 @@ def test_the_bytes_are_zarrs(compression, dtype, kind, counts):
         kept = {}
         array = zarr.create_array(
             MemoryStore(kept), shape=(2, 1, *shape), dtype=dtype, chunks=(1, 1, *chunk),
-            shards=(1, 1, *shape), compressors=KINDS[compression], fill_value=fill, zarr_format=3,
+            shards=(1, 1, *shape), compressors=codecs(compression), fill_value=fill, zarr_format=3,
         )  # fmt: skip
         array[1, 0] = pixels
         theirs = kept.get("c/1/0/0/0")
         ours = encoded_shard(ShardFormat.of(array), pixels)
-        assert (ours is None) == (theirs is None)
-        if ours is not None:
+        if theirs is None:
+            # nothing but the filling: an index that says so, as Zarr keeps no shard for that
+            assert ours[:-4].view("<u8").tolist() == [2**64 - 1] * 2 * counts[0] * counts[1]
+            kept["c/1/0/0/0"] = cpu.Buffer.from_bytes(ours.tobytes())
+            np.testing.assert_array_equal(array[1, 0], pixels)
+        else:
             assert ours.tobytes() == theirs.to_bytes()
+
+
+def test_a_detector_smaller_than_the_largest_has_its_own_chunks_alone():
+    kept = {}
+    array = zarr.create_array(
+        MemoryStore(kept), shape=(1, 1, 100, 240), dtype="float32", chunks=(1, 1, 20, 24),
+        shards=(1, 1, 100, 240), compressors=codecs("lz4"), fill_value=np.nan, zarr_format=3,
+    )  # fmt: skip
+    pixels = pixels_of("all", (50, 30), "float32")
+    whole = np.full((100, 240), np.nan, np.float32)
+    whole[:50, :30] = pixels
+    array[0, 0] = whole
+    ours = encoded_shard(ShardFormat.of(array), pixels)
+    assert ours.tobytes() == kept["c/0/0/0/0"].to_bytes()
+    # 3 x 2 chunks of 5 x 10
+    assert np.count_nonzero(ours[-804:-4].view("<u8") != 2**64 - 1) == 12
 
 
 def test_other_layouts_are_left_to_zarr():
@@ -67,7 +93,9 @@ def test_other_layouts_are_left_to_zarr():
         settings = {"shape": (40, 48), "dtype": "float32", "chunks": (20, 24), "shards": (40, 48)} | more
         return ShardFormat.of(zarr.create_array(MemoryStore({}), zarr_format=3, **settings))
 
-    assert made(compressors=KINDS["lz4"]) is not None
+    assert made(compressors=codecs("lz4")) is not None
+    assert made(compressors=KINDS["lz4"]) is None
+    assert made(compressors=[Crc32cCodec(), KINDS["lz4"]]) is None
     assert made(compressors=zarr.codecs.GzipCodec()) is None
     assert made(shards=None) is None
     assert made(dtype="uint8") is None
@@ -110,7 +138,7 @@ def test_pixels_that_end_within_a_chunk(compression, dtype, fill):
     kept = {}
     array = zarr.create_array(
         MemoryStore(kept), shape=(2, 1, 50, 60), dtype=dtype, chunks=(1, 1, 20, 24),
-        shards=(1, 1, 60, 72), compressors=KINDS[compression], fill_value=fill, zarr_format=3,
+        shards=(1, 1, 60, 72), compressors=codecs(compression), fill_value=fill, zarr_format=3,
     )  # fmt: skip
     array[1, 0] = pixels
     assert encoded_shard(ShardFormat.of(array), pixels).tobytes() == kept["c/1/0/0/0"].to_bytes()
