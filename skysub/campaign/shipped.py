@@ -175,7 +175,7 @@ STEPS = {
     ),
     "calibrate_image": Step(
         name="calibrate_image",
-        version=4,
+        version=5,
         configuration=CalibrateImageConfig,
         work=_calibrate_image,
         outputs=(

@@ -135,10 +135,10 @@ def selected_inverse(lower, first, out):
 def eliminate(shared, cross, own, right, own_right, templates, mean, precision, place, matrix, total):
     """Take one detector's own terms out of its equations, and add what is left to those of the visit.
 
-    ``shared``, ``cross``, ``own`` and the right sides are as `add_normal` made them: ``cross`` and ``own`` hold
-    ``templates`` shared columns first. ``place`` are the rows of the coefficients and templates in ``matrix``.
-    Returns the covariance of the own terms when the shared ones are known, their right side, and the cross terms
-    times that covariance.
+    ``shared``, ``cross``, ``own`` and the right sides are as `add_normal` made them: ``cross`` and ``own``
+    hold ``templates`` shared columns first. ``place`` are the rows of the coefficients and templates in
+    ``matrix``. Returns the covariance of the own terms when the shared ones are known, their right side, and
+    the cross terms times that covariance.
     """
     m, k = shared.shape[0], templates
     q = own.shape[0] - k

@@ -197,7 +197,7 @@ class System:
             inverse = np.zeros((total, total))
             kernels.selected_inverse(lower, self.first, inverse)
         local = tuple(
-            _back(*part, right[place], inverse, place)
+            _back(*part, shared=right[place], inverse=inverse, place=place)
             for place, part in zip(self.places, parts, strict=True)
         )
         return Solution(right, inverse, local, widths)
@@ -276,6 +276,7 @@ def _back(
     own: NDArray[np.float64],
     side: NDArray[np.float64],
     gain: NDArray[np.float64],
+    *,
     shared: NDArray[np.float64],
     inverse: NDArray[np.float64] | None,
     place: NDArray[np.int64],
@@ -317,8 +318,6 @@ def _run_kernels() -> None:
     kernels.factor(square, index)
     kernels.solve(square, index, one.copy())
     kernels.selected_inverse(square, index, np.zeros((1, 1)))
-    kernels.eliminate(
-        square, square, square, one, one, 0, one, one, index, square.copy(), one.copy()
-    )
+    kernels.eliminate(square, square, square, one, one, 0, one, one, index, square.copy(), one.copy())
     kernels.product(square, square, np.empty((1, 1)))
     kernels.quadratic(square, square, one.copy())

@@ -1,4 +1,4 @@
-"""The equations of a visit against the same written down densely, and the spline by values worked out by hand."""
+"""The equations of a visit against the same written down densely, and the spline against values by hand."""
 
 import numpy as np
 import pytest
