@@ -40,6 +40,8 @@ _NEAR = 1
 """Superpixels round large objects that neither fit nor score when terms are chosen."""
 _FAR = 2
 """Superpixels round large objects in which the background for detection follows nothing."""
+_LIT = 0.5
+"""How sure a detector must be of light as large as superpixels for what lies above the model not to be structure."""
 _WORTH_SAYING = 0.3
 """Structure, in typical errors of a superpixel, that is flagged; less is in the uncertainty all the same."""
 _VAGUE = 0.1
@@ -245,7 +247,7 @@ def _finished(
         structure[detector] = math.sqrt(max(0.0, record.structure**2 - removed**2))
         followed = 0.0
         if not lost:
-            followed = structure_of(residual, error, seen, light=fit.lean < 1)
+            followed = structure_of(residual, error, seen, light=record.light > _LIT)
             structure[detector] = max(structure[detector], followed)
         unknown = votes.unknown.get(detector, 0.0) * scale.unit
         detector_flags[detector] |= _said(detector, votes, structure[detector], unknown, scale)

@@ -251,3 +251,16 @@ def test_names_are_public(quiet_sky):
     assert skysub.visit_background is visit_background
     assert "joint=9" in repr(quiet_sky)
     assert not hasattr(quiet_sky.summary(), "backgrounds")
+
+
+def test_a_marker_holds_what_a_visit_and_its_detectors_keep(quiet, quiet_sky):
+    from skysub.campaign.store.objects import object_of, text_of
+    from skysub.pipeline.joint.record import DetectorRecord, SkyFacts
+
+    back = object_of(text_of(quiet_sky.summary()))
+    assert back.coefficients.tobytes() == quiet_sky.coefficients.tobytes()
+    assert back.choice.why == quiet_sky.choice.why
+    assert back.offsets[4] == quiet_sky.offsets[4]
+    kept = SkyFacts(**{name: getattr(quiet[2], name) for name in SkyFacts.__dataclass_fields__})
+    again = DetectorRecord.of(object_of(text_of(kept)), quiet[2].background)
+    assert np.array_equal(again.place, quiet[2].place)
