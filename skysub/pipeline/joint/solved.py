@@ -41,7 +41,7 @@ _NEAR = 1
 _FAR = 2
 """Superpixels round large objects in which the background for detection follows nothing."""
 _LIT = 0.5
-"""How sure a detector must be of light as large as superpixels for what lies above the model not to be structure."""
+"""How sure a detector must be of large light for what lies above the model not to be structure of the sky."""
 _WORTH_SAYING = 0.3
 """Structure, in typical errors of a superpixel, that is flagged; less is in the uncertainty all the same."""
 _VAGUE = 0.1
