@@ -1,9 +1,9 @@
 """How close one sky per visit comes to the truth, beside each detector alone.
 
-    python benchmarks/visit_background.py --cache /tmp/visits --shape 2000x2036 --scenes quiet,offsets,amplifiers
+    python benchmarks/visit_background.py --cache /tmp/visits --shape 2000x2036 --scenes quiet,offsets
     python benchmarks/visit_background.py --cache /tmp/visits --shape 4000x4072 --seeds 1,2,3
 
-Calibrated statistics and true skies are kept in the folder --cache, so that trying again only fits and scores.
+Calibrated statistics and true skies are kept in the folder --cache: trying again only fits and scores.
 Besides the scenes of skysub.simulation there are ``offsets`` (2 e- between detectors of a quiet sky), and
 ``one:600`` and ``one_offsets:600``: a galaxy of that effective radius on the first detector alone.
 """
@@ -18,8 +18,6 @@ import time
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-import numpy as np
 
 import skysub
 from skysub.simulation.detector import simulate_detector
@@ -77,12 +75,12 @@ def scored(backgrounds: dict[int, skysub.Background], truths: dict[int, Truth]) 
     return totals[0], totals[1].pull
 
 
-def line(name: str, seed: int, method: str, got: Scores, alone: float, rest: str) -> str:
+def line(name: str, method: str, got: Scores, alone: float, rest: str) -> str:
     values = (
         f"{got.rho:6.2f} {got.bias_faint:+7.3f} {got.edge:+6.2f} {got.detector_step_median:6.3f} "
         f"{got.detector_step_max:6.3f} {got.amplifier_step:6.3f} {got.lost_large:+6.2f} {alone:5.2f}"
     )
-    return f"{name:16s} {seed} {method:9s} | {values} | {rest}"
+    return f"{name:18s} {method:9s} | {values} | {rest}"
 
 
 def main() -> None:
@@ -115,7 +113,7 @@ def main() -> None:
             ):
                 got, alone = scored(backgrounds, truths)
                 rest = "" if method == "own" else said
-                print(line(name, seed, method, got, alone, rest), flush=True)
+                print(line(f"{name} {seed}", method, got, alone, rest), flush=True)
 
 
 if __name__ == "__main__":
