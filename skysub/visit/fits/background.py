@@ -11,6 +11,7 @@ import numpy as np
 from skysub.background.chebyshev import design_matrix
 from skysub.background.config import MAX_ORDER, BackgroundConfig, Model
 from skysub.background.faint_light import FaintLight
+from skysub.background.layered import LayeredBackground
 from skysub.background.model import Background, BackgroundList, fit_statistics
 from skysub.background.spline import surface_of
 from skysub.background.superpixels import SuperpixelGrid, SuperpixelStatistics
@@ -247,6 +248,11 @@ def _spline_model(where: str, hdu: Hdu) -> Model:
 
 
 def _check_writable(where: str, layer: Background) -> None:
+    if isinstance(layer, LayeredBackground) and not layer.is_smooth:
+        raise LayoutError(
+            f"{where}: beside its polynomial it has steps or small structure, which a BackgroundList cannot "
+            "say; evaluate() it and write the pixels"
+        )
     gy, gx = layer.grid.shape
     even = SuperpixelGrid.of_counts(layer.shape, gy=gy, gx=gx)
     if not (
