@@ -67,6 +67,22 @@ class Background:
             f"order={self.order}, chi2_per_freedom={self.chi2_per_freedom:.3g})"
         )
 
+    def _repr_html_(self) -> str:
+        from skysub.html import card, picture
+
+        gy, gx = self.grid.shape
+        rows = {
+            "image": f"{self.shape[0]} x {self.shape[1]} pixels",
+            "superpixels": f"{gy} x {gx}, {int(self.usable.sum())} used",
+            "model": f"{self.config.model} of order {self.order}"
+            if not self.is_spline
+            else self.config.model,
+            "median": f"{np.nanmedian(np.where(self.usable, self.statistics.mean, np.nan)):.6g}",
+        }
+        rows |= {"chi2 per degree of freedom": f"{self.chi2_per_freedom:.3g}"} if not self.is_spline else {}
+        rows |= {"reduced": self.reduced} if self.reduced else {}
+        return card("Background", rows, [picture(self.statistics.mean, "the superpixels")])
+
     @property
     def shape(self) -> tuple[int, int]:
         """Shape (ny, nx) of the image, pixel."""
@@ -270,6 +286,9 @@ class BackgroundList(Sequence[Background]):
         shape = f", shape={self._layers[0].shape}" if self._layers else ""
         orders = ", ".join(str(layer.order) for layer in self._layers)
         return f"BackgroundList({len(self)} layers{shape}, orders=[{orders}])"
+
+    def _repr_html_(self) -> str:
+        return "".join(layer._repr_html_() for layer in self) or repr(self)
 
     def __iter__(self) -> Iterator[Background]:
         return iter(self._layers)

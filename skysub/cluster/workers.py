@@ -171,7 +171,7 @@ class GatedWorkers(Workers):
             came = self._alone_since is not None
             if came:
                 self.say(f"{len(self.gate.passed)} workers, {self.slots} units at once")
-            self._any, self._alone_since = True, None
+            self._any, self._alone_since, self._said = True, None, now
             return came
         self._alone_since = self._alone_since or now
         self._check_patience(now)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from skysub.errors import ConfigError, SourceIdError
 from skysub.measurement.ids import SourceIds
-from skysub.visit.numbers import day_of_visit
+from skysub.measurement.visit_numbers import day_of_visit
 
 
 def test_bits_by_hand():
