@@ -1,6 +1,6 @@
 """How the window follows workers that join, and what a unit costs the coordinator's process.
 
-python benchmarks/cluster.py follow      # one thread at the start and forty later, against forty from the start
+python benchmarks/cluster.py follow      # one thread at first and forty later, or forty at once
 python benchmarks/cluster.py coordinator # processor time of coordinator and scheduler for each unit
 """
 

@@ -24,14 +24,19 @@ if TYPE_CHECKING:
     from skysub.desk.subtract import SubtractConfig, Subtracted, subtract
     from skysub.pipeline.calibrate_image import CalibrateImageResult, calibrate_image
     from skysub.pipeline.config import CalibrateImageConfig
+    from skysub.pipeline.reprocess_config import ReprocessVisitImageConfig
+    from skysub.pipeline.reprocess_visit_image import ReprocessVisitImageResult, reprocess_visit_image
     from skysub.pipeline.zero_points import read_reference
     from skysub.report.dashboard.server import Dashboard, start_dashboard
+    from skysub.visit.calibrated import restore_post_isr_image
+    from skysub.visit.calibrations import Calibrations, find_calibrations
     from skysub.visit.fits.background import read_background, write_background
     from skysub.visit.fits.read import read_visit_header, read_visit_headers, read_visit_image
     from skysub.visit.fits.write import write_visit_image
     from skysub.visit.image import VisitImage
     from skysub.visit.ingest import IngestMap
     from skysub.visit.planes import MaskPlanes
+    from skysub.visit.summary_file import VisitSummary, read_visit_summary
 
 __all__ = [
     "Amplifier",
@@ -41,6 +46,7 @@ __all__ = [
     "BackgroundList",
     "CalibrateImageConfig",
     "CalibrateImageResult",
+    "Calibrations",
     "Campaign",
     "Dashboard",
     "FaintLight",
@@ -48,13 +54,17 @@ __all__ = [
     "LazyBackground",
     "MaskPlanes",
     "Outcome",
+    "ReprocessVisitImageConfig",
+    "ReprocessVisitImageResult",
     "Restored",
     "SubtractConfig",
     "Subtracted",
     "VisitImage",
+    "VisitSummary",
     "__version__",
     "align_chunks",
     "calibrate_image",
+    "find_calibrations",
     "fit_background",
     "open_campaign",
     "read_background",
@@ -62,7 +72,10 @@ __all__ = [
     "read_visit_header",
     "read_visit_headers",
     "read_visit_image",
+    "read_visit_summary",
+    "reprocess_visit_image",
     "restore",
+    "restore_post_isr_image",
     "run_campaign",
     "start_dashboard",
     "subtract",
@@ -74,6 +87,14 @@ __all__ = [
 _HOME = {
     "Amplifier": "skysub.background.amplifiers",
     "AmplifierBackground": "skysub.background.amplifiers",
+    "Calibrations": "skysub.visit.calibrations",
+    "ReprocessVisitImageConfig": "skysub.pipeline.reprocess_config",
+    "ReprocessVisitImageResult": "skysub.pipeline.reprocess_visit_image",
+    "VisitSummary": "skysub.visit.summary_file",
+    "find_calibrations": "skysub.visit.calibrations",
+    "read_visit_summary": "skysub.visit.summary_file",
+    "reprocess_visit_image": "skysub.pipeline.reprocess_visit_image",
+    "restore_post_isr_image": "skysub.visit.calibrated",
     "Background": "skysub.background.model",
     "BackgroundConfig": "skysub.background.config",
     "BackgroundList": "skysub.background.model",

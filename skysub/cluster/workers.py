@@ -79,6 +79,7 @@ class OwnWorkers(Workers):
         super().__init__(client, described)
         self._slots = slots
         self._missed: float | None = None
+        self._looked = time.monotonic()
 
     @property
     def slots(self) -> int:
@@ -86,7 +87,10 @@ class OwnWorkers(Workers):
         return self._slots
 
     def look(self) -> bool:
-        """See that there are workers still: Dask replaces those that die."""
+        """See that there are workers still, once in a second: Dask replaces those that die."""
+        if time.monotonic() - self._looked < _LOOK_EVERY:
+            return False
+        self._looked = time.monotonic()
         _check_scheduler(self.client)
         if self.client.nthreads():
             self._missed = None

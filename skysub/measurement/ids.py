@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skysub.errors import ConfigError, SourceIdError
-from skysub.visit.numbers import date_of, split_visit
+from skysub.measurement.visit_numbers import date_of, split_visit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -3,15 +3,15 @@
 What a mask leaves of a source raises the superpixels that it lies in, and the fit follows as far as its
 polynomial, its weights and its prior let it (`skysub.background.response`). What all sources together raise
 the model by within the circle of one of them is light that this one has lost. Profiles that fall off
-exponentially stand for the sources. Fluxes have been measured after the loss, so that those before it are
-solved for: f = measured + G f, with G_jk the light that j loses for each unit of light that k has.
+exponentially stand for the sources. What the fit has left in the superpixels is held against what these
+profiles would leave there: a source that was taken for larger than it is loses the light that is not seen.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from skysub.visit.calibrated import layers_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from skysub.background.model import Background
     from skysub.visit.calibrated import SkyModel
 
 __all__ = ["Losses", "OverSubtractionConfig", "predict_losses"]
@@ -37,10 +38,12 @@ _MOST = 400
 """Sources whose light is followed: the brightest of the large ones."""
 _OWN = 3.0
 """Half-light radii within which light is a source's own."""
-_ROUNDS = 40
-"""Of the solution for fluxes before the loss,"""
 _MOST_LOST = 0.95
-"""which believe no larger loss."""
+"""No larger loss is believed."""
+_TRUSTED = 0.3
+"""Relative standard deviation of the light that sources' profiles leave outside the mask."""
+_SWEEPS = 30
+"""Of the solution for that light."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +109,8 @@ def predict_losses(
     left_out
         (ny, nx) bool: pixels that the fit did not see, those of sources above all.
     x, y, flux, radius, core
-        (n,): centres (pixel), fluxes (unit of the background times pixels), half-light radii (pixel), and the
-        fluxes of the cores, by which it is told whose light the apertures of neighbours hold.
+        (n,): centres (pixel), fluxes before the loss (unit of the background times pixels), half-light radii
+        (pixel), and fluxes of the cores, by which it is told whose light the apertures of neighbours hold.
     """
     config = config or OverSubtractionConfig()
     n = len(x)
@@ -116,7 +119,7 @@ def predict_losses(
     layers = layers_of(background)
     if not n or not layers:
         return Losses(loss=loss, error=error, flag=np.zeros(n, bool))
-    last = getattr(layers[-1], "smooth", layers[-1])
+    last = _followed(layers[-1])
     ny, nx = last.shape
     area = np.minimum(math.pi * (config.radii * np.maximum(radius, 1.0)) ** 2, ny * nx)
     at_x = np.clip(np.nan_to_num(x).astype(np.int64), 0, nx - 1)
@@ -128,27 +131,27 @@ def predict_losses(
         return Losses(loss=loss, error=error, flag=np.zeros(n, bool))
     blocks = _Blocks.of(left_out, last.grid.y_edges, last.grid.x_edges)
     response = find_response(last)
-    rises = np.stack(
-        [response.change(blocks.light(float(x[k]), float(y[k]), float(radius[k]))) for k in large], axis=1
-    )
+    units = np.stack([blocks.light(float(x[k]), float(y[k]), float(radius[k])) for k in large], axis=1)
+    rises = np.stack([response.change(units[:, k]) for k in range(len(large))], axis=1)
     within = np.stack(
         [_within(response, float(x[k]), float(y[k]), config.radii * float(radius[k])) for k in large]
     )
-    taken = np.einsum("jt,tk->jk", within, rises)
-    true = flux[large].astype(np.float64)
-    for _ in range(_ROUNDS):
-        lost = np.einsum("jk,k->j", taken, true)
-        true = np.clip(flux[large] + lost, flux[large] / 2, flux[large] / (1 - _MOST_LOST))
-    rise = np.einsum("tk,k->t", rises, true)
+    flux_seen = _light_seen(last, units, rises, response, flux[large])
+    rise = np.einsum("tk,k->t", rises, flux_seen)
     others = known.copy()
     others[large] = False
     terms = response.terms(x[others], y[others])
     lost_by_others = area[others] * np.einsum("nt,t->n", terms, rise)
     loss[others] = lost_by_others / np.maximum(flux[others] + lost_by_others, flux[others] / 2)
-    loss[large] = np.einsum("jt,t->j", within, rise) / true
+    loss[large] = np.einsum("jt,t->j", within, rise) / flux[large]
     np.clip(loss, -1.0, _MOST_LOST, out=loss, where=known)
-    error[known] *= 1 - np.maximum(loss[known], 0)
     return Losses(loss=loss, error=error, flag=known & (loss > config.loss))
+
+
+def _followed(layer: Any) -> Background:
+    """The part of a layer that follows superpixels, without steps between amplifiers."""
+    smooth = getattr(layer, "smooth", layer)
+    return smooth() if callable(smooth) else smooth
 
 
 def _apart(
@@ -170,6 +173,48 @@ def _apart(
             if len(kept) == _MOST:
                 break
     return np.array(kept, np.int64)
+
+
+def _light_seen(
+    layer: Background,
+    units: NDArray[np.float64],
+    rises: NDArray[np.float64],
+    response: Response,
+    flux: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Fluxes (m,) of profiles by the light that the fit has left in its superpixels.
+
+    They have a normal prior about the measured ones and are not negative. Coordinate descent in a given order
+    has always the same bits.
+    """
+    grid, statistics = layer.grid, layer.statistics
+    y, x = (c.ravel() for c in np.meshgrid(grid.y_centers, grid.x_centers, indexing="ij"))
+    terms = response.terms(x, y)
+    design = (units - np.einsum("kt,tm->km", terms, rises)) * flux
+    if layer.is_spline:
+        # it goes through its superpixels, and leaves nothing to judge by
+        return flux
+    left = statistics.mean.ravel() - np.einsum("kt,t->k", terms, layer.coefficients)
+    errors = statistics.error.ravel().astype(np.float64)
+    seen = np.isfinite(left) & np.isfinite(errors) & (errors > 0) & (statistics.count.ravel() > 0)
+    if not seen.any():
+        return flux
+    design, left = design[seen], left[seen]
+    # the level is corrected after a fit, and light of undetected sources scatters beyond the errors
+    left -= np.median(left)
+    scatter = max(1.0, 1.4826 * float(np.median(np.abs(left / errors[seen]))))
+    weights = 1 / (scatter * errors[seen]) ** 2
+    curvature = np.einsum("km,k->m", design**2, weights) + 1 / _TRUSTED**2
+    shares = np.ones(len(flux))
+    residual = left - np.einsum("km->k", design)
+    for _ in range(_SWEEPS):
+        for m in range(len(flux)):
+            pull = float(np.einsum("k,k,k->", design[:, m], weights, residual))
+            pull -= (shares[m] - 1) / _TRUSTED**2
+            moved = max(0.0, float(shares[m]) + pull / float(curvature[m]))
+            residual -= (moved - shares[m]) * design[:, m]
+            shares[m] = moved
+    return flux * shares
 
 
 def _within(response: Response, x: float, y: float, radius: float) -> NDArray[np.float64]:

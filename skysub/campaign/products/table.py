@@ -19,7 +19,7 @@ from skysub.campaign.store.local import LocalPlace
 from skysub.campaign.store.place import writing
 from skysub.campaign.store.seals import damage
 from skysub.errors import MissingPackageError, how_to_install
-from skysub.visit.numbers import day_of_visit
+from skysub.measurement.visit_numbers import day_of_visit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Mapping
@@ -210,8 +210,14 @@ def _explained(table: Any, value: Any) -> Any:
     if not isinstance(value, AstropyTable):
         return table
     plain = AstropyTable(value, copy=False)[:0]
+    lengths = {
+        f"table::len::{name}": str(max(1, value[name].dtype.itemsize // 4))
+        for name in value.colnames
+        if value[name].dtype.kind == "U"
+    }
+    yaml = "\n".join(get_yaml_from_table(plain))
     return table.replace_schema_metadata(
-        {**(table.schema.metadata or {}), "table_meta_yaml": "\n".join(get_yaml_from_table(plain))}
+        {**(table.schema.metadata or {}), **lengths, "table_meta_yaml": yaml}
     )
 
 
