@@ -36,7 +36,8 @@ def test_each_star_is_found_once(measured):
         assert abs(c["y"][r] - y) < 4 * c["yErr"][r]
         assert abs(c["x"][r] - x) < 4 * c["xErr"][r]
         assert c["extendedness"][r] == 0
-        assert 0.7 < c["deblend_chi2"][r] < 1.4
+        # a mean over some 25 pixels' worth of noise
+        assert 0.4 < c["deblend_chi2"][r] < 1.8
 
 
 def test_the_error_of_a_star_alone_is_the_matched_filter_s(measured):
@@ -205,7 +206,7 @@ def test_a_psf_that_is_undefined_in_places_is_said_to_be_invalid_there():
             out[x > 300] = np.nan
             return out
 
-    image, variance = image_of(Gaussian(), [(60.0, 50.0, 9000.0), (60.0, 590.0, 9000.0)], shape=(120, 640))
+    image, variance = image_of(Gaussian(), [(40.0, 50.0, 9000.0), (80.0, 590.0, 9000.0)], shape=(120, 640))
     c = measure_sources(image, variance, None, {}, Partly()).columns
     np.testing.assert_array_equal(c["invalidPsfFlag"][:2], [False, True])
     assert c["psfFlux"][1] == pytest.approx(9000, rel=0.05)
