@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PAUSE = 0.5
+PAUSE = 3.0
 
 
 def pause(seconds: float) -> None:
