@@ -151,7 +151,8 @@ def predict_losses(
 def _followed(layer: Any) -> Background:
     """The part of a layer that follows superpixels, without steps between amplifiers."""
     smooth = getattr(layer, "smooth", layer)
-    return smooth() if callable(smooth) else smooth
+    followed: Background = smooth() if callable(smooth) else smooth
+    return followed
 
 
 def _apart(
