@@ -85,6 +85,8 @@ __all__ = [
 ]
 
 _HOME = {
+    "Amplifier": "skysub.background.amplifiers",
+    "AmplifierBackground": "skysub.background.amplifiers",
     "Calibrations": "skysub.visit.calibrations",
     "ReprocessVisitImageConfig": "skysub.pipeline.reprocess_config",
     "ReprocessVisitImageResult": "skysub.pipeline.reprocess_visit_image",
@@ -93,8 +95,6 @@ _HOME = {
     "read_visit_summary": "skysub.visit.summary_file",
     "reprocess_visit_image": "skysub.pipeline.reprocess_visit_image",
     "restore_post_isr_image": "skysub.visit.calibrated",
-    "Amplifier": "skysub.background.amplifiers",
-    "AmplifierBackground": "skysub.background.amplifiers",
     "Background": "skysub.background.model",
     "BackgroundConfig": "skysub.background.config",
     "BackgroundList": "skysub.background.model",

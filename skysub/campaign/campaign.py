@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from skysub.campaign.chosen import Chosen
 from skysub.campaign.context import chain_of
 from skysub.campaign.current import Current, chain_names
 from skysub.campaign.figures import figures_of, markers_of, step_of
@@ -15,7 +16,6 @@ from skysub.campaign.products.image import Image
 from skysub.campaign.products.table import Table, as_qtable
 from skysub.campaign.reading import Finished, entry_of
 from skysub.campaign.records import who
-from skysub.campaign.selection import Chosen
 from skysub.campaign.status import Looked, states_of, status_of, visit_status_of
 from skysub.campaign.steps import shipped_steps
 from skysub.campaign.store.address import place_at
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from astropy.wcs import WCS
 
     from skysub.background.model import BackgroundList
+    from skysub.campaign.chosen import Where
     from skysub.campaign.current import VisitView
     from skysub.campaign.products.base import Entry, Product
     from skysub.campaign.records import Exposure, Marker
-    from skysub.campaign.selection import Where
     from skysub.campaign.status import Status, VisitStatus
     from skysub.campaign.steps import Step
     from skysub.campaign.store.place import Place

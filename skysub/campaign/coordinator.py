@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import statistics
+import time
 import traceback
 from collections import deque
 from typing import TYPE_CHECKING
 
 from skysub.campaign.block_mode import process_units_in_blocks
 from skysub.campaign.flow import VisitFlow
+from skysub.campaign.metrics import Snapshot
 from skysub.campaign.planned import closing_unit
 from skysub.campaign.progress import LOG, named
 from skysub.campaign.records import WorkUnit
@@ -19,7 +21,7 @@ from skysub.errors import OutputError
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from skysub.campaign.plan import Plan
     from skysub.campaign.progress import Progress
@@ -33,6 +35,9 @@ __all__ = ["Coordinator"]
 
 _TASK_SECONDS = 0.1
 """Work of one task at most where units are short, so that they do not pay for Dask one by one."""
+
+_WATCH_SECONDS = 5.0
+"""Seconds between two times that a watcher is told where the run stands."""
 
 _TASK_UNITS = 32
 """Units of one task at most."""
@@ -51,6 +56,7 @@ class Coordinator:
         *,
         asked_to_stop: StopRequest,
         in_blocks: bool,
+        watch: Callable[[Snapshot], None] | None = None,
     ) -> None:
         self.halted = ""
         self.widened = False
@@ -63,6 +69,8 @@ class Coordinator:
         self._stop = stop
         self._hold = hold
         self._asked_to_stop = asked_to_stop
+        self._watch = watch
+        self._watched = 0.0
         self._flows: dict[int, VisitFlow] = {}
         self._ready: deque[tuple[Run, WorkUnit]] = deque()
         self._again: deque[Job] = deque()
@@ -80,6 +88,7 @@ class Coordinator:
                 self._task_over(finished)
         finally:
             window.close()
+            self._show_where_it_stands(now=True)
 
     def _in_flight(self, slots: int) -> int:
         """Tasks that keep so many units at once going."""
@@ -100,7 +109,25 @@ class Coordinator:
         if not self._stop.is_set() and self._asked_to_stop.is_made():
             self._say("asked to stop by `skysub cancel`: finishing the units in flight")
             self._stop.set()
+        self._show_where_it_stands()
         return self._stop.is_set() or bool(self.halted)
+
+    def _show_where_it_stands(self, *, now: bool = False) -> None:
+        if self._watch is None or not (now or time.monotonic() - self._watched > _WATCH_SECONDS):
+            return
+        self._watched = time.monotonic()
+        progress = self._progress
+        self._watch(
+            Snapshot(
+                output=str(self._run.folder.parent.parent),
+                done=progress.done,
+                failed=progress.failed_units,
+                waiting=progress.waiting,
+                left=progress.remaining,
+                slots=0 if now or self._workers is None else self._workers.slots,
+                stages=dict(progress.seconds_of),
+            )
+        )
 
     def _visits(self, plan: Plan) -> Iterator[None]:
         """Begin one visit after the other."""

@@ -21,6 +21,7 @@ from skysub.campaign.inputs import Unreadable, found_inputs, ingest_maps
 from skysub.campaign.products.base import Storing
 from skysub.campaign.recipe import plain, short_hash
 from skysub.campaign.records import RunRecord, StepRecord
+from skysub.campaign.selection import Selection
 from skysub.campaign.sorting import SortedExposures
 from skysub.campaign.store.address import place_at
 from skysub.campaign.store.place import writing
@@ -164,7 +165,7 @@ def make_plan(
     *,
     verify: bool = False,
     steps: Collection[str] | None = None,
-    visits: Collection[int] | None = None,
+    visits: Collection[int] | Selection | None = None,
     keep_index: bool = False,
 ) -> Plan:
     """Find the inputs of a recipe by their headers, and what an output already has of them.
@@ -177,7 +178,7 @@ def make_plan(
         Also compare what finished units wrote with their checksums; those that differ count as not done
         (and their markers are removed).
     steps, visits
-        Do these alone; all by default.
+        Do these alone; all by default. Visits are named by numbers, or chosen by a condition.
     keep_index
         Keep what headers said beside the campaign, for the next start; only under the output's lock.
 
@@ -201,16 +202,21 @@ def make_plan(
     ingests = ingest_maps(recipe.inputs)
     runs = open_runs(output)
     storing = Storing(**recipe.products.model_dump())
-    wanted, unreadable = _wanted(recipe, output, visits, keep_index=keep_index)
+    numbers = None if visits is None or isinstance(visits, Selection) else frozenset(visits)
+    chosen = visits if isinstance(visits, Selection) else Selection(numbers)
+    is_meant = chosen.chooser()
+    wanted, unreadable = _wanted(recipe, output, chosen.visits, keep_index=keep_index)
     history = History(runs, chain, storing, verify=verify)
     found = Comparison(chain, history, [plain(ingest) for ingest in ingests], selected)
     totals = _Totals()
     for visit, exposures in groupby(_one_each(wanted), key=lambda exposure: exposure.visit):
         along = {exposure.detector: exposure for exposure in exposures}
+        if not is_meant(visit, along):
+            continue
         totals.add(along)
         found.look_at(visit, along)
-    if visits is not None and not totals.visits:
-        raise InputsError(f"the inputs have none of the visits {', '.join(map(str, sorted(visits)))}")
+    if chosen.visits is not None and not totals.visits:
+        raise InputsError(f"the inputs have none of the visits that are asked for: {chosen}")
     # a store from elsewhere must not choose which steps workers import
     resumes = bool(runs) and found.resumes and runs[-1].record.step_names == chain.names
     record = RunRecord(
@@ -267,16 +273,15 @@ def _selected(chain: Chain, steps: Collection[str] | None) -> set[str]:
 
 
 def _wanted(
-    recipe: Recipe, output: Place, visits: Collection[int] | None, *, keep_index: bool
+    recipe: Recipe, output: Place, visits: frozenset[int] | None, *, keep_index: bool
 ) -> tuple[SortedExposures, list[Unreadable]]:
     unreadable: list[Unreadable] = []
     exposures = SortedExposures()
-    chosen = None if visits is None else set(visits)
     with opened_index(output, keep=keep_index) as index:
         for each in found_inputs(recipe.inputs, index):
             if isinstance(each, Unreadable):
                 unreadable.append(each)
-            elif chosen is None or each.visit in chosen:
+            elif visits is None or each.visit in visits:
                 exposures.add(each)
     return exposures, unreadable
 

@@ -31,14 +31,16 @@ from skysub.text import printable
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from contextlib import AbstractContextManager
 
     from distributed import Client
 
     from skysub.campaign.chain import Chain
     from skysub.campaign.inputs import Unreadable
+    from skysub.campaign.metrics import Snapshot
     from skysub.campaign.plan import Plan
+    from skysub.campaign.selection import Selection
     from skysub.campaign.store.place import Hold, Place
     from skysub.cluster import Profile
 
@@ -81,10 +83,11 @@ def run_campaign(
     inputs: Collection[str] = (),
     settings: Collection[str] = (),
     steps: Collection[str] | None = None,
-    visits: Collection[int] | None = None,
+    visits: Collection[int] | Selection | None = None,
     client: Client | None = None,
     verify: bool = False,
     stream: TextIO | None = None,
+    watch: Callable[[Snapshot], None] | None = None,
 ) -> Outcome:
     """Do what is left of a campaign; a killed or interrupted one is continued by calling this again.
 
@@ -107,6 +110,9 @@ def run_campaign(
         Compare all files of the store with their checksums first; what is damaged is made again.
     stream
         Where progress is shown, such as ``sys.stderr``; None shows none.
+
+    watch
+        Is told every few seconds, and at the end, where the run stands.
 
     Returns
     -------
@@ -152,7 +158,7 @@ def run_campaign(
                     Outcome("", 0, counts.earlier, 0, 0, counts.unreadable, interrupted=False, seconds=0)
                 )
                 break
-            work = _Work(output, recipe, profile, hold, stream, client)
+            work = _Work(output, recipe, profile, hold, stream, client, watch)
             outcome, widened = work.done(plan, counts)
             del plan
             outcomes.append(outcome)
@@ -188,6 +194,7 @@ class _Work:
     hold: Hold
     stream: TextIO | None
     client: Client | None
+    watch: Callable[[Snapshot], None] | None
 
     def done(self, plan: Plan, counts: _Counts) -> tuple[Outcome, bool]:
         """Do what a plan says; also whether units are done now that others did without."""
@@ -224,6 +231,7 @@ class _Work:
                     self.hold,
                     asked_to_stop=StopRequest(self.output),
                     in_blocks=in_blocks,
+                    watch=self.watch,
                 )
                 coordinator.work(workers)
                 progress.end()

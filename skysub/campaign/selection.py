@@ -1,105 +1,233 @@
-"""Which columns and rows of a table are wanted."""
+"""Which visits are meant: those of a condition as ``band = 'r'``, or whose files changed since a time."""
 
 from __future__ import annotations
 
+import operator
+import re
+import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from skysub.errors import ConfigError
+from skysub.errors import RecipeError
 from skysub.settings.lookup import closest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Mapping
 
-    Condition = tuple[str, str, Any]
-    Where = Sequence[Condition] | Sequence[Sequence[Condition]] | Any | None
+    from skysub.campaign.records import Exposure
 
-__all__ = ["Chosen"]
+__all__ = ["Selection", "parsed_condition", "parsed_since"]
 
-_KEYS = ("visit", "detector")
-_OPERATIONS = ("==", "=", "!=", "<", "<=", ">", ">=", "in", "not in")
+_FIELDS: dict[str, Callable[[int, Mapping[int, Exposure]], Any]] = {
+    "visit": lambda visit, _: visit,
+    "band": lambda _, exposures: _first(exposures).band,
+    "exposure_time": lambda _, exposures: _first(exposures).exposure_time,
+    "detectors": lambda _, exposures: len(exposures),
+}
+"""What a condition may ask of a visit."""
+
+_COMPARISONS = {
+    "=": operator.eq,
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<>": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+_WORD = re.compile(
+    r"""\s*(?:(?P<number>-?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)|(?P<text>'[^']*'|"[^"]*")|(?P<name>[A-Za-z_]\w*)"""
+    r"""|(?P<sign><=|>=|!=|<>|==|[=<>(),]))"""
+)
+
+_UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """Columns and rows that are wanted of each part of a table."""
+class Selection:
+    """A choice of visits; what is left empty chooses all."""
 
-    columns: tuple[str, ...] | None
-    """None for all."""
-    needed: tuple[str, ...] | None
-    """Those that have to be read: the conditions' as well; None for all."""
-    expression: Any
-    """Of pyarrow.compute; None for all rows."""
+    visits: frozenset[int] | None = None
+    condition: str = ""
+    """As `parsed_condition` reads it."""
+    since: str = ""
+    """As `parsed_since` reads it: visits of which a file changed since then."""
 
-    @classmethod
-    def of(cls, columns: Collection[str] | None, where: Where) -> Chosen:
-        """From what a caller gives.
+    def chooser(self) -> Callable[[int, Mapping[int, Exposure]], bool]:
+        """Return what says whether a visit is meant, by its detectors.
 
         Raises
         ------
-        ConfigError
-            When ``where`` is no condition, or ``columns`` one word.
+        RecipeError
+            When condition or time cannot be read.
         """
-        if isinstance(columns, str):
-            raise ConfigError(f"columns must be a list of names, not the word {columns!r}")
-        wanted = None if columns is None else tuple(dict.fromkeys([*_KEYS, *columns]))
-        if where is None:
-            return cls(wanted, wanted, None)
-        from pyarrow import compute, parquet
+        holds = parsed_condition(self.condition) if self.condition else None
+        after = parsed_since(self.since) * 1e9 if self.since else None
 
-        if isinstance(where, compute.Expression):
-            # an expression does not say which columns it reads
-            return cls(wanted, None, where)
-        groups = _groups(where)
-        named = [name for group in groups for name, _, _ in group]
-        needed = None if wanted is None else tuple(dict.fromkeys([*wanted, *named]))
-        return cls(wanted, needed, parquet.filters_to_expression(groups))
+        def is_meant(visit: int, exposures: Mapping[int, Exposure]) -> bool:
+            return (
+                (self.visits is None or visit in self.visits)
+                and (after is None or any(each.mtime_ns >= after for each in exposures.values()))
+                and (holds is None or holds(visit, exposures))
+            )
 
-    def rows(self, read: Callable[[list[str] | None], Any], where: str = "") -> Any:
-        """Arrow table of what is wanted, from a function that reads some columns of a part, or all.
+        return is_meant
 
-        Raises
-        ------
-        ConfigError
-            When there is no column of a name, or a condition cannot be put to its column.
-        """
-        table = read(None if self.needed is None else list(self.needed))
-        for name in self.needed or ():
-            if name not in table.column_names:
-                known = read(None).column_names
-                raise ConfigError(f"{where}there is no column {name!r}{closest(name, known)}")
-        if self.expression is not None:
-            import pyarrow as pa
-
-            try:
-                table = table.filter(self.expression)
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
-                raise ConfigError(f"{where}rows cannot be chosen so: {error}") from error
-        return table if self.columns is None else table.select(list(self.columns))
+    def __str__(self) -> str:
+        """Return the choice as people write it."""
+        visits = "" if self.visits is None else f"visit {', '.join(map(str, sorted(self.visits)))}"
+        since = f"changed since {self.since}" if self.since else ""
+        return " and ".join(each for each in (visits, self.condition, since) if each) or "all visits"
 
 
-def _groups(where: Any) -> list[list[tuple[str, str, Any]]]:
-    """Conditions as lists of lists: of one inner list all must hold."""
-    if isinstance(where, (str, bytes)) or not hasattr(where, "__iter__"):
-        raise ConfigError(f"where must be a list of conditions (column, comparison, value), not {where!r}")
-    listed = list(where)
-    groups = [listed] if all(_is_condition(each) for each in listed) else [list(each) for each in listed]
-    for group in groups:
-        for each in group:
-            if not _is_condition(each):
-                raise ConfigError(
-                    f"where has {each!r}, which is no condition (column, comparison, value) with one of "
-                    f"{', '.join(_OPERATIONS)}"
-                )
-    if not groups or not all(groups):
-        raise ConfigError("where has no condition; leave it out for all rows")
-    return [[(str(name), str(operation), value) for name, operation, value in group] for group in groups]
+def parsed_since(text: str) -> float:
+    """Return the time that a date or an age means, in seconds since 1970.
+
+    Dates are as 2026-11-28 and 2026-11-28T18:00:00Z, one without a zone is of this machine's; ages are as
+    36h, 2d and 30min.
+
+    Raises
+    ------
+    RecipeError
+        When it is neither.
+    """
+    age = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|min|h|d|w)", text.strip())
+    if age:
+        return time.time() - float(age[1]) * _UNITS[age[2]]
+    try:
+        return datetime.fromisoformat(text.strip()).astimezone().timestamp()
+    except ValueError:
+        raise RecipeError(
+            "--since needs a date as 2026-11-28 or 2026-11-28T18:00:00Z, or an age as 36h or "
+            f"2d, not {text!r}"
+        ) from None
 
 
-def _is_condition(value: Any) -> bool:
-    return (
-        isinstance(value, (tuple, list))
-        and len(value) == 3
-        and isinstance(value[0], str)
-        and value[1] in _OPERATIONS
-    )
+def parsed_condition(text: str) -> Callable[[int, Mapping[int, Exposure]], bool]:
+    """Read a condition over visits.
+
+    Fields are visit, band, exposure_time (seconds) and detectors (how many). They are compared by =, !=, <,
+    <=, >, >= and ``in (...)`` with numbers and quoted texts; ``and``, ``or``, ``not`` and brackets join
+    comparisons. A visit whose field is not known (an exposure time that no header tells) fulfils no
+    comparison of it.
+
+    Raises
+    ------
+    RecipeError
+        When it cannot be read: where, and what is wrong.
+    """
+    reader = _Reader(text)
+    holds = reader.either()
+    reader.end()
+    return holds
+
+
+class _Reader:
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._words: list[tuple[str, str]] = []
+        place, end = 0, len(text.rstrip())
+        while place < end:
+            match = _WORD.match(text, place)
+            if match is None:
+                raise RecipeError(f"--select {text!r}: {text[place:].strip()[:20]!r} cannot be read")
+            self._words.append((str(match.lastgroup), match[match.lastgroup or 0]))
+            place = match.end()
+        self._place = 0
+
+    def either(self) -> Callable[[int, Mapping[int, Exposure]], bool]:
+        sides = [self._both()]
+        while self._took("or"):
+            sides.append(self._both())
+        return lambda visit, exposures: any(side(visit, exposures) for side in sides)
+
+    def end(self) -> None:
+        if self._place < len(self._words):
+            self._refuse("and, or, or the end")
+
+    def _both(self) -> Callable[[int, Mapping[int, Exposure]], bool]:
+        sides = [self._one()]
+        while self._took("and"):
+            sides.append(self._one())
+        return lambda visit, exposures: all(side(visit, exposures) for side in sides)
+
+    def _one(self) -> Callable[[int, Mapping[int, Exposure]], bool]:
+        if self._took("not"):
+            inner = self._one()
+            return lambda visit, exposures: not inner(visit, exposures)
+        if self._took("("):
+            inside = self.either()
+            if not self._took(")"):
+                self._refuse("a closing bracket")
+            return inside
+        return self._comparison()
+
+    def _comparison(self) -> Callable[[int, Mapping[int, Exposure]], bool]:
+        kind, name = self._next()
+        if kind != "name":
+            self._refuse("the name of a field", back=True)
+        if name not in _FIELDS:
+            known = list(_FIELDS)
+            raise RecipeError(
+                f"--select {self._text!r}: there is no field {name!r}{closest(name, known)}; fields are "
+                f"{', '.join(known)}"
+            )
+        field = _FIELDS[name]
+        if self._took("in"):
+            return self._member(field, name)
+        _, sign = self._next()
+        if sign not in _COMPARISONS:
+            self._refuse(f"one of {', '.join(_COMPARISONS)}, in", back=True)
+        compare, value = _COMPARISONS[sign], self._value(name)
+
+        def holds(visit: int, exposures: Mapping[int, Exposure]) -> bool:
+            found = field(visit, exposures)
+            return found is not None and bool(compare(found, value))
+
+        return holds
+
+    def _member(
+        self, field: Callable[[int, Mapping[int, Exposure]], Any], name: str
+    ) -> Callable[[int, Mapping[int, Exposure]], bool]:
+        if not self._took("("):
+            self._refuse("an opening bracket")
+        values = {self._value(name)}
+        while self._took(","):
+            values.add(self._value(name))
+        if not self._took(")"):
+            self._refuse("a comma or a closing bracket")
+        return lambda visit, exposures: field(visit, exposures) in values
+
+    def _value(self, field: str) -> float | str:
+        kind, word = self._next()
+        if kind == "text" and field == "band":
+            return word[1:-1]
+        if kind == "number" and field != "band":
+            return float(word) if re.search(r"[.eE]", word) else int(word)
+        return self._refuse("a quoted text, as 'r'" if field == "band" else "a number", back=True)
+
+    def _took(self, word: str) -> bool:
+        if self._place < len(self._words):
+            kind, there = self._words[self._place]
+            if kind in {"name", "sign"} and there.lower() == word:
+                self._place += 1
+                return True
+        return False
+
+    def _next(self) -> tuple[str, str]:
+        if self._place == len(self._words):
+            self._refuse("more")
+        self._place += 1
+        return self._words[self._place - 1]
+
+    def _refuse(self, wanted: str, *, back: bool = False) -> NoReturn:
+        place = self._place - back
+        there = repr(self._words[place][1]) if place < len(self._words) else "its end"
+        raise RecipeError(f"--select {self._text!r}: {wanted} is wanted where {there} stands")
+
+
+def _first(exposures: Mapping[int, Exposure]) -> Exposure:
+    return next(iter(exposures.values()))

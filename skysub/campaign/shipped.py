@@ -104,6 +104,14 @@ def _calibrate_image(given: Given, config: CalibrateImageConfig) -> StepResult:
         "superpixels_used": int(last.usable.sum()),
         "passes": result.passes,
     }
+    if last.faint_light is not None:
+        figures["faint_light"] = last.faint_light.value
+        figures["faint_light_error"] = last.faint_light.uncertainty
+    if result.amplifiers is not None:
+        figures["amplifier_steps"] = float(np.ptp(result.amplifiers.steps))
+        if result.amplifiers.drift:
+            drift = np.concatenate(result.amplifiers.drift)
+            figures["amplifier_drift"] = float(np.sqrt(np.mean(drift**2)))
     if result.zero_points is not None:
         figures |= {
             f"zero_point_{name}": value for name, value in dataclasses.asdict(result.zero_points).items()

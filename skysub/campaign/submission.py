@@ -119,8 +119,10 @@ def submit_campaign(
 
 def read_submission(output: str | os.PathLike[str] | Place) -> Submitted | None:
     """What was handed in for an output last; None where nothing was."""
-    kept = read_json(_file(place_at(output).absolute()))
-    return None if kept is None else Submitted(**kept)
+    place = place_at(output).absolute()
+    kept = read_json(_file(place))
+    # a store from elsewhere must not choose which jobs are asked for, or removed
+    return None if kept is None else Submitted(**{**kept, "name": job_name(place)})
 
 
 def who_holds(output: str | os.PathLike[str] | Place) -> str:

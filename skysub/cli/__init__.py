@@ -14,7 +14,7 @@ from skysub.errors import OutputInUseError, SkysubError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["IN_USE", "main"]
+__all__ = ["IN_USE", "main", "options_of_verbs"]
 
 _VERBS: dict[str, str] = {
     "subtract": "Subtract the sky of images: no campaign, no recipe.",
@@ -22,6 +22,7 @@ _VERBS: dict[str, str] = {
     "simulate": "Make visits whose sky is known.",
     "score": "Score models of the sky against a simulation's truth.",
     "run": "Do a campaign, or what is left of it.",
+    "retry": "Do again what failed, perhaps with more memory.",
     "submit": "Hand the coordinator of a campaign to a cluster, which keeps it running.",
     "cancel": "Ask whoever works on a campaign to stop.",
     "plan": "Show what run would do, and what it would cost.",
@@ -30,12 +31,16 @@ _VERBS: dict[str, str] = {
     "export": "Write products of a campaign as FITS, Parquet and JSON files.",
     "dashboard": "Show a campaign in the browser, also while it runs.",
     "report": "Write what a campaign made as one HTML file, to look at.",
+    "completion": "Print a script that makes a shell complete verbs and options.",
 }
 """Verb -> what it does, as ``skysub --help`` lists it. Module skysub.cli.VERB has add_arguments and run."""
 
 
 IN_USE = 75
 """Exit code where another process works on the output."""
+
+_ANY_ORDER = ("subtract", "restore")
+"""Verbs of several files, which may stand before and after options."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,7 +69,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+def options_of_verbs() -> dict[str, list[str]]:
+    """Return verbs and the options that each takes."""
+    found = {}
+    for verb in _VERBS:
+        parser = argparse.ArgumentParser(prog=f"skysub {verb}")
+        importlib.import_module(f"skysub.cli.{verb}").add_arguments(parser)
+        found[verb] = sorted(each for each in parser._option_string_actions if each.startswith("--"))  # noqa: SLF001 (argparse has no other way to list them)
+    return found
+
+
 def _run(given: Sequence[str]) -> int:
+    verb = given[0] if given else ""
+    if verb in _ANY_ORDER:
+        module = importlib.import_module(f"skysub.cli.{verb}")
+        alone = argparse.ArgumentParser(prog=f"skysub {verb}", description=_VERBS[verb])
+        module.add_arguments(alone)
+        return int(module.run(alone.parse_intermixed_args(given[1:])))
     parser = argparse.ArgumentParser(prog="skysub", description="Sky background of survey visits.")
     parser.add_argument("--version", action="version", version=f"skysub {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")

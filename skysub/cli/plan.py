@@ -26,13 +26,16 @@ def run(options: argparse.Namespace) -> int:
     """Print the plan."""
     from skysub.campaign.plan import make_plan
     from skysub.campaign.recipe import load_recipe
+    from skysub.campaign.selection import Selection
     from skysub.cluster import expected_slots, load_profile
 
     recipe = load_recipe(
         options.recipe, inputs=options.inputs, cluster=options.cluster, settings=options.settings
     )
     profile = load_profile(recipe.cluster)
-    plan = make_plan(recipe, options.output, steps=options.step, visits=options.visit)
+    visits = None if options.visit is None else frozenset(options.visit)
+    chosen = Selection(visits, options.select, options.since)
+    plan = make_plan(recipe, options.output, steps=options.step, visits=chosen)
     shapes = plan.shapes
     bands = [printable(band) or "unknown" for band in plan.bands]
     # what cannot be had is refused before anything is said

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
-__all__ = ["add_arguments", "add_recipe_arguments", "add_selection_arguments", "run", "run_arguments"]
+    from skysub.campaign.metrics import Snapshot
+    from skysub.campaign.run import Outcome
+
+__all__ = [
+    "add_alert_arguments",
+    "add_arguments",
+    "add_recipe_arguments",
+    "add_selection_arguments",
+    "run",
+    "run_arguments",
+    "run_recipe",
+]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="compare what is done with its checksums first; redo what differs",
     )
+    add_alert_arguments(parser)
 
 
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +62,29 @@ def add_selection_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare which part of the recipe is meant, which ``plan`` and ``submit`` take as well."""
     parser.add_argument("--step", metavar="NAME", action="append", help="only this step; may be repeated")
     parser.add_argument("--visit", type=int, action="append", help="only this visit; may be repeated")
+    parser.add_argument(
+        "--select", metavar="CONDITION", default="", help="only visits as \"band = 'r' and visit > 1000\""
+    )
+    parser.add_argument(
+        "--since",
+        metavar="TIME",
+        default="",
+        help="only visits with files that changed since 2026-11-28, or 36h",
+    )
+
+
+def add_alert_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare who is told what, which ``retry`` takes as well."""
+    parser.add_argument(
+        "--on-failure", metavar="COMMAND", default="", help="is given new failures as JSON at its input"
+    )
+    parser.add_argument("--webhook", metavar="URL", default="", help="new failures are posted there as JSON")
+    parser.add_argument(
+        "--metrics", metavar="FILE", type=Path, help="keep this file, in Prometheus' text format, up to date"
+    )
+    parser.add_argument(
+        "--metrics-port", metavar="PORT", type=int, help="answer at http://127.0.0.1:PORT/metrics meanwhile"
+    )
 
 
 def run_arguments(options: argparse.Namespace) -> list[str]:
@@ -60,6 +98,8 @@ def run_arguments(options: argparse.Namespace) -> list[str]:
         arguments += ["--inputs", *options.inputs]
     if options.cluster:
         arguments += ["--cluster", options.cluster]
+    for name, text in (("select", options.select), ("since", options.since)):
+        arguments += [f"--{name}", text] if text else []
     for name, values in (("set", options.settings), ("step", options.step), ("visit", options.visit)):
         for value in values or ():
             arguments += [f"--{name}", str(value)]
@@ -68,22 +108,62 @@ def run_arguments(options: argparse.Namespace) -> list[str]:
 
 def run(options: argparse.Namespace) -> int:
     """Run the campaign; 0: all done, 1: something failed, 2: interrupted with work left."""
-    from skysub.campaign.progress import span
+    return run_recipe(options)
+
+
+def run_recipe(options: argparse.Namespace) -> int:
+    """Run the campaign that the options mean, tell who wants to know, and return the exit code."""
+    from skysub.campaign.alerts import Alerts
+    from skysub.campaign.metrics import Snapshot, published
+    from skysub.errors import OutputInUseError, SkysubError
+
+    alerts = Alerts(options.on_failure, options.webhook)
+    try:
+        with published(options.metrics, options.metrics_port) as publish:
+            latest = Snapshot(str(options.output))
+
+            def watch(snapshot: Snapshot) -> None:
+                nonlocal latest
+                latest = snapshot
+                publish(snapshot)
+
+            outcome = _outcome(options, watch)
+            code = _said(outcome, options.output)
+            publish(dataclasses.replace(latest, ended=time.time(), exit_code=code, left=outcome.left))
+    except OutputInUseError:
+        raise
+    except SkysubError as error:
+        alerts.tell(options.output, str(error))
+        raise
+    alerts.tell(options.output)
+    return code
+
+
+def _outcome(options: argparse.Namespace, watch: Callable[[Snapshot], None]) -> Outcome:
     from skysub.campaign.recipe import load_recipe
     from skysub.campaign.run import run_campaign
-    from skysub.campaign.status import others
+    from skysub.campaign.selection import Selection
 
     recipe = load_recipe(
         options.recipe, inputs=options.inputs, cluster=options.cluster, settings=options.settings
     )
-    outcome = run_campaign(
+    visits = None if options.visit is None else frozenset(options.visit)
+    return run_campaign(
         recipe,
         options.output,
         steps=options.step,
-        visits=options.visit,
+        visits=Selection(visits, options.select, options.since),
         verify=options.verify,
         stream=sys.stderr,
+        watch=watch,
     )
+
+
+def _said(outcome: Outcome, output: str) -> int:
+    """Print what a run came to; return its exit code."""
+    from skysub.campaign.progress import span
+    from skysub.campaign.status import others
+
     rest = others(
         {
             "failed": outcome.failed,
@@ -93,14 +173,14 @@ def run(options: argparse.Namespace) -> int:
         }
     )
     if not outcome.run:
-        print(f"nothing to do: {outcome.earlier} units are done in {options.output}{rest}")
+        print(f"nothing to do: {outcome.earlier} units are done in {output}{rest}")
     else:
         before = f", {outcome.earlier} were done before" if outcome.earlier else ""
-        print(f"{outcome.done} units done{rest} in {span(outcome.seconds)}{before}: {options.output}")
+        print(f"{outcome.done} units done{rest} in {span(outcome.seconds)}{before}: {output}")
         if outcome.stages:
             print(f"time went into: {outcome.stages}")
     if outcome.failed or outcome.unreadable:
-        print(f"`skysub status {options.output}` says why")
+        print(f"`skysub status {output}` says why")
     if outcome.interrupted and outcome.left:
         print("interrupted: the same command continues")
         return 2

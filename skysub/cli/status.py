@@ -17,11 +17,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the verb takes."""
     parser.add_argument("output", metavar="OUT", help="folder of the campaign, or s3://BUCKET/PREFIX")
     parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--metrics", action="store_true", help="in the text format of Prometheus")
     parser.epilog = "exit code: 0 when all is done, 1 when something failed, 2 while work is left"
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the status; 0: all done, 1: something failed, 2: work is left."""
+    from skysub.campaign.metrics import status_exposition
     from skysub.campaign.status import lines, read_status
     from skysub.campaign.submission import read_submission, who_holds
 
@@ -31,6 +33,8 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         now = {"held_by": held_by, "job": None if submitted is None else submitted.job, "job_state": job}
         print(json.dumps(status.as_json() | now, indent=1))
+    elif options.metrics:
+        print(status_exposition(str(options.output), status.counts, status.exit_code), end="")
     else:
         for line in lines(status):
             print(line)

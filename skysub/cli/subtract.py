@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,10 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that are there")
     parser.add_argument(
         "--picture",
-        metavar="PNG",
-        nargs="?",
-        const="",
-        help="draw image, mask, sky and what is left (default: a PNG beside each output)",
+        action="store_true",
+        help="draw image, mask, sky and what is left: a PNG beside each output",
     )
     parser.add_argument(
         "--config", metavar="NAME", default="default", help="default, lsst, or a YAML file of settings"
@@ -96,8 +93,8 @@ def run(options: argparse.Namespace) -> int:
                     bare=True,
                 )
                 result.write(target)
-                if options.picture is not None:
-                    result.picture(_picture(target, options))
+                if options.picture:
+                    result.picture(_picture(target))
                 _say(result, image, target, detector if several else None)
                 done += 1
             except SkysubError as error:
@@ -124,20 +121,13 @@ def _detectors(image: str, ingest: IngestMap, chosen: int | None) -> list[tuple[
     return [(detector, len(found) > 1) for detector in ([chosen] if chosen is not None else found)]
 
 
-def _picture(target: str, options: argparse.Namespace) -> str:
+def _picture(target: str) -> str:
+    """Where the picture of an output goes: beside it; of one at a URL, into this folder."""
     from skysub.cli.outputs import stem_of
-    from skysub.errors import ConfigError
 
-    if options.picture:
-        given = Path(options.picture)
-        if given.is_dir():
-            return str(given / f"{stem_of(target.rpartition('/')[2])}.png")
-        if len(options.images) > 1:
-            raise ConfigError(f"--picture {given} is one file, and there are several images: give a folder")
-        return str(given)
-    name = f"{stem_of(target.rpartition('/')[2])}.png"
-    # pictures of outputs at a URL are for the person who asked
-    return name if "://" in target else str(Path(target).with_name(name))
+    folder, slash, name = target.rpartition("/")
+    beside = f"{stem_of(name)}.png"
+    return beside if "://" in target else folder + slash + beside
 
 
 def _say(result: Subtracted, image: str, target: str, detector: int | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import ssl
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -66,6 +67,8 @@ class Encryption(BaseModel):
                 f"cluster.tls: {cert} and {key} are no certificate and key of one another, or {ca} is no "
                 f"certificate ({error}): give PEM files that belong together"
             ) from None
+        for path in (ca, cert):
+            _refuse_expired(path)
         return Security(tls_ca_file=ca, tls_client_cert=cert, tls_client_key=key, require_encryption=True)
 
 
@@ -177,6 +180,24 @@ def borrowed(client: Any, demand: Demand) -> Iterator[Workers]:
         patience=AddressProfile.model_fields["patience"].default,
         cure="start some first",
     )
+
+
+def _refuse_expired(path: str) -> None:
+    """Refuse a certificate whose time is over, which the other side would only turn away.
+
+    Raises
+    ------
+    ClusterError
+        When it is.
+    """
+    try:
+        from cryptography import x509
+    except ImportError:
+        # the connection will fail, with fewer words
+        return
+    end = x509.load_pem_x509_certificate(Path(path).read_bytes()).not_valid_after_utc
+    if end.timestamp() < time.time():
+        raise ClusterError(f"cluster.tls: {path} expired on {end:%Y-%m-%d}: have a new one made")
 
 
 def _reason(error: BaseException) -> str:

@@ -51,7 +51,8 @@ def load_profile(cluster: Mapping[str, Any]) -> Profile:
     kind = str(changes.get("kind", tree.get("kind", "")))
     if kind not in KINDS:
         known = ", ".join(KINDS)
-        raise RecipeError(f"{path}: kind must be one of {known}, not {kind!r}{closest(kind, list(KINDS))}")
+        where = "cluster.kind" if "kind" in changes else f"{path}: kind"
+        raise RecipeError(f"{where} must be one of {known}, not {kind!r}{closest(kind, list(KINDS))}")
     module, _, name = KINDS[kind].partition(":")
     profile: type[Profile] = getattr(importlib.import_module(module), name)
     try:

@@ -79,6 +79,7 @@ class OwnWorkers(Workers):
         super().__init__(client, described)
         self._slots = slots
         self._missed: float | None = None
+        self._looked = time.monotonic()
 
     @property
     def slots(self) -> int:
@@ -86,7 +87,10 @@ class OwnWorkers(Workers):
         return self._slots
 
     def look(self) -> bool:
-        """See that there are workers still: Dask replaces those that die."""
+        """See that there are workers still, once in a second: Dask replaces those that die."""
+        if time.monotonic() - self._looked < _LOOK_EVERY:
+            return False
+        self._looked = time.monotonic()
         _check_scheduler(self.client)
         if self.client.nthreads():
             self._missed = None
@@ -171,7 +175,7 @@ class GatedWorkers(Workers):
             came = self._alone_since is not None
             if came:
                 self.say(f"{len(self.gate.passed)} workers, {self.slots} units at once")
-            self._any, self._alone_since = True, None
+            self._any, self._alone_since, self._said = True, None, now
             return came
         self._alone_since = self._alone_since or now
         self._check_patience(now)

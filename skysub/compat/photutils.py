@@ -92,13 +92,11 @@ class Background2D:
         threads: int | None = None,
     ) -> None:
         if hasattr(data, "unit"):
-            raise InvalidImageError(
-                "units are not carried here: pass data.value or data.data"
-            )
+            raise InvalidImageError("units are not carried here: pass data.value or data.data")
         if interpolator is not None and type(interpolator).__name__.strip("_") != "BkgZoomInterpolator":
             raise ConfigError(
-                f"the interpolator {type(interpolator).__name__} is not offered here; the default is the cubic "
-                "spline of photutils' zoom interpolator"
+                f"the interpolator {type(interpolator).__name__} is not offered here; the default is "
+                "photutils' zoom interpolator, a cubic spline"
             )
         _check_interpolator(interpolator)
         if not 0 <= exclude_percentile <= 100:

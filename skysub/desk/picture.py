@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from skysub.desk.subtract import Subtracted
 
-__all__ = ["picture_of", "write_picture"]
+__all__ = ["picture_element", "picture_of", "write_picture"]
 
 _GAP = 8
 _PAPER = 255
@@ -43,6 +44,13 @@ def write_picture(result: Subtracted, path: str | os.PathLike[str], *, edge: int
         Path(path).write_bytes(true_colour_png(picture_of(result, edge=edge)))
     except OSError as error:
         raise OutputError(f"{os.fspath(path)}: cannot be written: {error.strerror or error}") from error
+
+
+def picture_element(result: Subtracted) -> str:
+    """HTML element with `picture_of` a result."""
+    url = base64.b64encode(true_colour_png(picture_of(result, edge=240))).decode()
+    about = "image, mask, background, and the image without it"
+    return f'<img src="data:image/png;base64,{url}" alt="{about}">'
 
 
 def picture_of(result: Subtracted, *, edge: int) -> NDArray[np.uint8]:

@@ -95,6 +95,20 @@ class Subtracted:
             f"noise={self.noise:.4g}, masked={self.masked:.3g}, flags={' '.join(self.flags) or 'none'})"
         )
 
+    def _repr_html_(self) -> str:
+        from skysub.desk.picture import picture_element
+        from skysub.html import card
+
+        rows = {
+            "sky": f"{self.sky:.6g} {self.unit}",
+            "noise per pixel": f"{self.noise:.4g}",
+            "masked": f"{100 * self.masked:.1f} %",
+            "guessed": "; ".join(self.guesses) or "nothing",
+        }
+        rows |= self.flags or {"flags": "none"}
+        title = f"Subtracted {self.path}".rstrip()
+        return card(title, rows, [picture_element(self)])
+
     @property
     def mask(self) -> NDArray[np.bool_]:
         """Bool of the image's shape: True where a pixel had no part in the sky (source, defect, no data)."""

@@ -30,6 +30,7 @@ from skysub.sources.flags import (
     working_flags,
 )
 from skysub.sources.noise import pixel_noise
+from skysub.visit.fits.sky_state import SKY_CARD
 from skysub.visit.image import VisitImage
 
 if TYPE_CHECKING:
@@ -88,6 +89,21 @@ class CalibrateImageResult:
             f"{self.preliminary_visit_image_background!r}, "
             f"found={' '.join(found) or 'none'}, flags={' '.join(self.flags) or 'none'})"
         )
+
+    def _repr_html_(self) -> str:
+        from skysub.html import card, picture, thumbnail
+
+        layers = self.preliminary_visit_image_background
+        image = self.preliminary_visit_image
+        names = ("skyBg", "skyNoise", "psfSigma", "zeroPoint")
+        rows = {
+            name: f"{self.summary[name]:.5g}" for name in names if np.isfinite(self.summary.get(name, np.nan))
+        }
+        rows = {"visit, detector": f"{image.visit}, {image.detector}", "unit": image.unit} | rows
+        rows |= self.flags or {"flags": "none"}
+        left = picture(thumbnail(image.image), "the image without its background")
+        below = picture(layers[-1].statistics.mean, "the superpixels of the background")
+        return card("CalibrateImageResult", rows, [left, below])
 
 
 def calibrate_image(
@@ -337,7 +353,11 @@ class _Work:
                 marks[COSMIC_RAY] = planes.bits(*names)
             cleared = planes.bits("DETECTED")
             mark_planes(given, self.flags, marks, cleared=cleared, out=mask, threads=self.threads)
-        return self.visit_image.replace(image=image, mask=mask, planes=planes)
+        header = self.visit_image.header
+        if header is not None:
+            header = header.copy()
+            header[SKY_CARD] = (True, "sky subtracted by skysub")
+        return self.visit_image.replace(image=image, mask=mask, planes=planes, header=header)
 
     def characterise(self, preliminary: VisitImage) -> Character | None:
         """PSF and aperture correction; None where they are not asked for or there is no noise to judge by."""

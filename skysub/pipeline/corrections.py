@@ -42,6 +42,8 @@ _SKEW_KNOWN, _PEAKS_KNOWN = 0.15, 0.25
 """Relative uncertainties of the corrections: of their formulas' approximations and of the gain."""
 _STARLIGHT = 0.2
 """Light left in the darkest pixels of a crowded field, in units of the noise per pixel: not known better."""
+_BLENDS = 0.05
+"""The same between sources that blend, from deep scenes whose truth is known: 0.03 rms, 0.06 at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +97,11 @@ def find_corrections(
         skew = counts * clip_skew(gain, background.clip_sigma)
     if config.noise_peaks and not crowded:
         peaks = noise_peaks(noise, sources.peak_threshold, fwhm=fwhm)
-    if crowded or mask.masked > _CROWDED or float(np.sum(mask.footprints.area)) > _BLENDED * mask.area:
+    uncertainty = math.hypot(_SKEW_KNOWN * skew, _PEAKS_KNOWN * peaks)
+    if crowded:
         uncertainty = _STARLIGHT * noise
-    else:
-        uncertainty = math.hypot(_SKEW_KNOWN * skew, _PEAKS_KNOWN * peaks)
+    elif mask.masked > _CROWDED or float(np.sum(mask.footprints.area)) > _BLENDED * mask.area:
+        uncertainty = math.hypot(uncertainty, _BLENDS * noise)
     return Corrections(clip_skew=skew, noise_peaks=peaks, uncertainty=uncertainty)
 
 

@@ -28,7 +28,7 @@ from skysub.pipeline.sky_fit import (
 from skysub.sources.detect import measured_fwhm, smoothing_kernel
 from skysub.sources.extended import structure_left
 from skysub.sources.flags import EXTENDED, NOT_SKY, SOURCE
-from skysub.sources.mask import DARKEST, RUNGS, SourceMask, mask_sources
+from skysub.sources.mask import DARKEST, RUNGS, SourceMask, mask_compact, mask_sources
 from skysub.sources.noise import correlated_noise
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ _SHARP = 1.0
 """How sure of light residuals to one side make one."""
 _EXPLAINED = 1.6
 """Mean square of its pulls up to which a finer fit follows all of the sky's structure."""
+_TEXTURED = 4.0
+"""Mean square of pulls, compact sources masked, from which the sky has structure that no fit follows."""
 _SUSPECT = 0.02
 """Share of the pixels masked as faint extended light that is looked at anew."""
 _FAR = 0.05
@@ -147,16 +149,20 @@ def find_sky(
     def measured(model: RobustFit) -> RobustFit:
         with stopwatch("statistics"):
             statistics = statistics_about(model.background, image, flags, grid, background, threads=threads)
-            if inclusive is not None and light <= TRACE:
-                statistics = filled_where_dry(statistics, finer or inclusive, least=least)
         with stopwatch("fit"):
-            return fit_masked(grid, statistics, background, config.robust, light=light)
+            fit = fit_masked(grid, statistics, background, config.robust, light=light)
+            if inclusive is None or light > TRACE:
+                return fit
+            filled = filled_where_dry(fit, statistics, finer or inclusive, least=least)
+            if filled is None:
+                return fit
+            return fit_masked(grid, filled, background, config.robust, light=light)
 
     def masked(fit: RobustFit, rung: int) -> SourceMask:
         with stopwatch("fit"):
             finer = finer_fit(fit, background, config.robust) if light <= TRACE else None
         model = (finer or fit).background
-        scatter = guess.scatter if finer is None else finer.scatter
+        scatter = max(texture, guess.scatter if finer is None else finer.scatter)
         with stopwatch("mask"):
             return mask_sources(
                 image,
@@ -173,19 +179,23 @@ def find_sky(
                 threads=threads,
             )
 
-    def with_compact_masked(model: RobustFit) -> RobustFit:
+    def with_compact_masked(model: RobustFit) -> tuple[RobustFit, NDArray[np.uint8]]:
         with stopwatch("statistics"):
-            return fit_with_compact_masked(
-                image,
-                flags,
-                model,
-                mask,
-                grid=grid,
-                background=background,
-                config=config,
-                noise=level,
-                threads=threads,
+            compact = mask_compact(flags, mask.footprints, grid, config=config.mask, noise=level)
+            return (
+                fit_with_compact_masked(
+                    image, compact, model, grid=grid, background=background, config=config, threads=threads
+                ),
+                compact,
             )
+
+    def texture_left(model: RobustFit, compact: NDArray[np.uint8]) -> float:
+        # only where superpixels show it as well: noise that neighbours share is structure of small blocks
+        if not chi2_per_freedom(model) > _TEXTURED * correlation**2 * per_pixel**2:
+            return 0.0
+        with stopwatch("structure"):
+            power = power_coefficients(model.background.coefficients, model.background.order)
+            return structure_left(image, compact, power, level, threads=threads)
 
     def structure() -> float:
         with stopwatch("structure"):
@@ -211,6 +221,7 @@ def find_sky(
     before, fit = guess, guess
     inclusive: RobustFit | None = None
     finer: RobustFit | None = None
+    texture = 0.0
     light = guess.one_sided
     mask = masked(guess, 0)
     seen = measured_fwhm(mask.footprints, level)
@@ -218,7 +229,7 @@ def find_sky(
         width = min(max(seen, _WIDTHS[0]), _WIDTHS[1])
         mask = masked(guess, 0)
     if (light > 0 or mask.masked > _FREE_OF_SOURCES) and mask.rung < DARKEST:
-        inclusive = with_compact_masked(guess)
+        inclusive, compact = with_compact_masked(guess)
         finer = finer_fit(inclusive, background, config.robust)
         # structure that no fit follows is sky all the same where as much of it lies below as above
         smooth = inclusive.balanced
@@ -226,13 +237,16 @@ def find_sky(
         if smooth:
             off = float(np.max(np.abs(at_centres(inclusive.background) - at_centres(guess.background))))
             suspect = float(np.mean((flags[::_SAMPLE] & EXTENDED) != 0)) > _SUSPECT
-        if smooth and (finer is not None or suspect or off > _FAR * level):
+            texture = texture_left(finer or inclusive, compact)
+        if smooth and (finer is not None or suspect or off > _FAR * level or texture > 0):
             # the guess may have taken some of a sky that it cannot follow for light
             mask = masked(inclusive, 0)
-            again = with_compact_masked(inclusive) if off > _FAR * level and mask.rung < DARKEST else inclusive
-            if again is not inclusive and again.balanced:
-                inclusive, finer = again, finer_fit(again, background, config.robust)
-                mask = masked(again, 0)
+            if (off > _FAR * level or texture > 0) and mask.rung < DARKEST:
+                again, compact = with_compact_masked(inclusive)
+                if again.balanced:
+                    inclusive, finer = again, finer_fit(again, background, config.robust)
+                    texture = max(texture, texture_left(finer or inclusive, compact))
+                    mask = masked(again, 0)
     if light == 0 and mask.masked > _FREE_OF_SOURCES:
         light = TRACE
     turns, moved, ran_away = 1, np.inf, False
@@ -273,10 +287,15 @@ def find_sky(
         mask, config=config.corrections, noise=level, fwhm=width, crowded=mask.rung == DARKEST
     )
     left, sky = 0.0, dataclasses.replace(fit.background, faint_light=faint)
+    if moved >= config.tolerance and before.background.order == sky.order:
+        # what has not come to rest is not known better than by its last step
+        step = sky.coefficients - before.background.coefficients
+        sky = dataclasses.replace(sky, covariance=sky.covariance + np.outer(step, step))
     if config.structure:
         finer = finer_fit(fit, background, config.robust) if light <= TRACE else None
         explained = finer is not None and chi2_per_freedom(finer) < _EXPLAINED
-        left = 0.0 if explained else structure()
+        # where a mask has taken all that stands out, what is left shows nothing of it
+        left = 0.0 if explained else structure() or texture
         if finer is not None:
             # what the finer fit follows is structure, and not an error that averages out
             left = max(left, missed_structure(fit, finer))

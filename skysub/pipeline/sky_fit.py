@@ -12,7 +12,6 @@ from skysub.background.clipping import superpixel_statistics
 from skysub.background.robust import TRACE, RobustConfig, RobustFit, fit_robust
 from skysub.background.superpixels import SuperpixelGrid, SuperpixelStatistics
 from skysub.sources.flags import NOT_SKY
-from skysub.sources.mask import SourceMask, mask_compact
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -81,22 +80,24 @@ def fit_masked(
 
 def fit_with_compact_masked(
     image: NDArray[np.float32],
-    flags: NDArray[np.uint8],
+    compact: NDArray[np.uint8],
     guess: RobustFit,
-    mask: SourceMask,
     *,
     grid: SuperpixelGrid,
     background: BackgroundConfig,
     config: SkyConfig,
-    noise: float,
     threads: int,
 ) -> RobustFit:
     """Fit with compact sources masked alone, and without the few superpixels that hold most light.
 
     It tells whether there is light as large as what the polynomial follows. A mask of large sources hides
     what that is to be judged by, and a bright star in one superpixel says nothing of it.
+
+    Parameters
+    ----------
+    compact
+        Flags from `skysub.sources.mask.mask_compact`.
     """
-    compact = mask_compact(flags, mask.footprints, grid, config=config.mask, noise=noise)
     statistics = statistics_about(guess.background, image, compact, grid, background, threads=threads)
     first = fit_robust(grid, statistics, background, config.robust)
     if first.balanced:
@@ -109,33 +110,42 @@ def fit_with_compact_masked(
 
 
 def filled_where_dry(
-    statistics: SuperpixelStatistics, inclusive: RobustFit, *, least: int
-) -> SuperpixelStatistics:
-    """Statistics with superpixels that a mask has left dry filled from those with compact sources masked alone.
+    fit: RobustFit, statistics: SuperpixelStatistics, inclusive: RobustFit, *, least: int
+) -> SuperpixelStatistics | None:
+    """Statistics whose dry superpixels are filled from those with compact sources masked alone.
 
     Where it is known that there is no light at large, that is better than to extrapolate. What the two kinds
-    differ by on the average is taken off, and how much they scatter about it is part of the error. Superpixels
-    that lie off what a fit makes of their like hold a large source and stay dry.
+    differ by on the average is taken off, and how much they scatter about it is the error. A superpixel stays
+    dry where the fit knows it better from its neighbours, or where it lies off what a fit makes of its like,
+    which tells of a large source.
 
     Parameters
     ----------
+    fit, statistics
+        With the mask.
     inclusive
-        From `fit_with_compact_masked`.
+        From `fit_with_compact_masked`, or a finer fit to the same superpixels.
     least
         Pixels of sky that a superpixel must have.
+
+    Returns
+    -------
+    statistics
+        None where there is nothing to fill.
     """
     wide = inclusive.background.statistics
     off = wide.mean - at_centres(inclusive.background)
     seen = (statistics.count >= least) & np.isfinite(statistics.mean)
     known = (wide.count >= least) & np.isfinite(wide.mean)
     both = seen & known
-    if both.sum() < _FEWEST_COMPARED:
-        return statistics
+    if both.sum() < _FEWEST_COMPARED or not np.any(known & ~seen):
+        return None
     apart = (wide.mean - statistics.mean)[both].astype(np.float64)
-    level = float(np.median(apart))
-    scatter = float(np.percentile(apart - level, 84)) - min(0.0, float(np.percentile(apart - level, 16)))
-    error = np.hypot(wide.error, scatter / 2)
-    dry = known & ~seen & (np.abs(off) < _CHANCE * error)
+    low, level, high = (float(value) for value in np.percentile(apart, (16, 50, 84)))
+    error = np.hypot(wide.error, (high - low) / 2)
+    dry = known & ~seen & (np.abs(off) < _CHANCE * error) & (fit.deviation > error)
+    if not dry.any():
+        return None
     return SuperpixelStatistics(
         mean=np.where(dry, wide.mean - level, statistics.mean).astype(np.float32),
         error=np.where(dry, error, statistics.error).astype(np.float32),

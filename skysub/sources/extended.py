@@ -186,12 +186,13 @@ def structure_left(
         return 0.0
     sky_alone = _in_common(image, flags, power, ignored=NOT_SKY, threads=threads)
     if not any(
-        product > noise**2 * max((crowding * least) ** 2, _STRUCTURE_SURE * chance)
+        abs(product) > noise**2 * max((crowding * least) ** 2, _STRUCTURE_SURE * chance)
         for (product, chance), least in zip(sky_alone, _STRUCTURE_LEAST, strict=True)
     ):
         return 0.0
     light_and_sky = _in_common(image, flags, power, ignored=NOT_SKY & ~EXTENDED, threads=threads)
-    return math.sqrt(max(0.0, light_and_sky[0][0]))
+    # what repeats within a few blocks, as fringes do, has less than nothing in common with its neighbours
+    return math.sqrt(max(abs(product) for product, _ in light_and_sky))
 
 
 def _in_common(

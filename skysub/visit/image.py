@@ -115,6 +115,22 @@ class VisitImage:
             parts.append(f"notes={len(self.notes)}")
         return f"VisitImage({', '.join(parts)})"
 
+    def _repr_html_(self) -> str:
+        from skysub.html import card, picture, thumbnail
+
+        known = [n for n in ("variance", "wcs", "psf", "photo_calib") if getattr(self, n) is not None]
+        rows = {
+            "visit, detector": f"{self.visit}, {self.detector}",
+            "band": self.band or "unknown",
+            "shape": f"{self.shape[0]} x {self.shape[1]} pixels",
+            "unit": self.unit,
+            "mask planes": " ".join(self.planes.names),
+            "known": " ".join(known) or "pixels alone",
+        }
+        rows |= {"file": self.path} if self.path else {}
+        rows |= {"note": " ".join(self.notes)} if self.notes else {}
+        return card("VisitImage", rows, [picture(thumbnail(self.image), "the image")])
+
     @property
     def shape(self) -> tuple[int, int]:
         """(ny, nx), pixel."""

@@ -81,6 +81,11 @@ class MaskPlanes(Mapping[str, int]):
     def __repr__(self) -> str:
         return f"MaskPlanes({self._bit_of})"
 
+    def _repr_html_(self) -> str:
+        from skysub.html import card
+
+        return card("MaskPlanes", {name: f"bit {self[name]}, value {1 << self[name]}" for name in self.names})
+
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the planes, by rising bit."""

@@ -106,7 +106,7 @@ def test_exit_codes(raw, tmp_path, capsys):
         (["run", "background", "--output", "x"], "names no inputs"),
         (
             ["plan", "background", "--output", "x", "--set", "cluster.kind=moon"],
-            "cluster.kind: must be 'local'",
+            "cluster.kind must be one of local, threads",
         ),
         (
             ["plan", "background", "--output", "x", "--set", "cluster.workers=0"],

@@ -47,7 +47,7 @@ def test_help_loads_next_to_nothing():
         "    try: main([verb, '--help'])\n"
         "    except SystemExit: pass\n"
         "heavy = {'numpy', 'numba', 'dask', 'zarr', 'astropy', 'pydantic', 'yaml', 'distributed'}\n"
-        "sys.exit(', '.join(sorted(heavy & set(sys.modules))))"
+        "sys.exit(', '.join(sorted(heavy & set(sys.modules))) or 0)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
@@ -59,7 +59,7 @@ def test_subtracting_loads_no_astropy(image):
     program = (
         "import sys; from skysub.cli import main\n"
         f"code = main(['subtract', {str(image)!r}])\n"
-        "sys.exit(code or ', '.join(sorted({'astropy', 'dask', 'zarr', 'pydantic'} & set(sys.modules))))"
+        "sys.exit(code or ', '.join(sorted({'astropy', 'dask', 'pydantic'} & set(sys.modules))) or 0)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False
@@ -101,9 +101,9 @@ def test_outputs(image, tmp_path, capsys):
     assert [path.name for path in folder.iterdir()] == ["field_skysub.fits"]
     assert main(["subtract", str(image), str(other), "-o", str(tmp_path / "x.fits")]) == 1
     assert "give a folder" in capsys.readouterr().err
-    assert main(["subtract", str(image), "-o", str(tmp_path / "x.fits"), "--picture", str(folder)]) == 0
+    assert main(["subtract", str(image), "-o", str(tmp_path / "x.fits"), "--picture"]) == 0
     assert (tmp_path / "x.fits").is_file()
-    assert (folder / "x.png").is_file()
+    assert (tmp_path / "x.png").is_file()
     assert main(["subtract", str(image), "-o", f"{image}/sub"]) == 1
     assert "cannot be made" in capsys.readouterr().err
 

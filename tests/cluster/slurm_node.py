@@ -12,7 +12,7 @@ ClusterName=loop
 SlurmctldHost={node}(127.0.0.1)
 SlurmctldPort={port}
 SlurmdPort={node_port}
-SlurmUser=slurm
+SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket
@@ -69,8 +69,6 @@ class SlurmNode:
     def start(self):
         for each in ("state", "spool"):
             (self.folder / each).mkdir()
-            shutil.chown(self.folder / each, "slurm")
-        shutil.chown(self.folder, "slurm")
         ports = []
         for _ in range(2):
             with socket.socket() as free:

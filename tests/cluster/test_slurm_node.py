@@ -175,11 +175,11 @@ def test_a_submitted_campaign_is_cancelled_from_anywhere_that_sees_the_store(nod
 
 
 def test_workers_that_end_before_their_walltime_are_followed_by_others(node, command, recipe, tmp_path):
-    """Forty units of six seconds on two cores: two minutes, in jobs of one."""
+    """Twenty units of six seconds on two cores: a minute and more, in jobs of one at most."""
     out = tmp_path / "out"
-    visits = [word for visit in range(10) for word in ("--visit", visit)]
+    visits = [word for visit in range(5) for word in ("--visit", visit)]
     path = recipe(seconds=6.0, profile=SLURM.replace("jobs: 2", "jobs: 1") + "  walltime: '00:01:00'\n")
-    code, said = command("run", path, "--output", out, *visits)
+    code, said = command("run", path, "--output", out, *visits, timeout=900)
     assert code == 0, said
     log = (out / "runs/0001/run.log").read_text()
     assert "jobs ended so far" in log

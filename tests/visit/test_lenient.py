@@ -15,7 +15,7 @@ PIXELS = np.arange(20 * 31, dtype=np.float32).reshape(20, 31) + 100
 
 
 def save(path, *hdus, **keywords):
-    fits.HDUList(hdus).writeto(path, output_verify="silentfix", **keywords)
+    fits.HDUList(list(hdus)).writeto(path, output_verify="silentfix", **keywords)
     return path
 
 

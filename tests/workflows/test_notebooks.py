@@ -42,6 +42,13 @@ def test_it_runs(path, tmp_path):
         if output.output_type == "error"
     ]
     assert errors == []
+    if path.stem == "tutorial":
+        said = text_of(notebook)
+        assert "data:image/png;base64" in said
+        assert "True each pixel is the float32 that was there" in said
+        assert "sky has been subtracted already (SKYSUB = T)" in said
+        mean = next(line for line in said.splitlines() if line.startswith("mean "))
+        assert abs(float(mean.split()[1].rstrip(","))) < 1
     if path.stem == "dashboard":
         said = text_of(notebook)
         assert "127.0.0.1" in said

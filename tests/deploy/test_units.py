@@ -1,0 +1,79 @@
+"""Units for systemd, a crontab, and the scripts for Slurm: checked by the programs that read them."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+
+
+def verified(*paths):
+    done = subprocess.run(
+        ["systemd-analyze", "verify", *map(str, paths)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return done.stderr
+
+
+@pytest.fixture
+def systemd():
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("there is no systemd-analyze here")
+
+
+@pytest.mark.usefixtures("systemd")
+def test_systemd_finds_nothing_wrong(tmp_path):
+    units = sorted((DEPLOY / "systemd").iterdir())
+    assert [each.suffix for each in units] == [".service", ".timer"]
+    assert not verified(*units)
+    twin = tmp_path / "skysub@.service"
+    twin.write_text(units[0].read_text().replace("SuccessExitStatus", "SuccesExitStatus"))
+    assert "SuccesExitStatus" in verified(twin)
+
+
+@pytest.mark.usefixtures("systemd")
+def test_the_timer_fires_when_it_says():
+    times = [
+        line.partition("=")[2]
+        for line in (DEPLOY / "systemd/skysub@.timer").read_text().splitlines()
+        if line.startswith("OnCalendar=")
+    ]
+    fired = []
+    for each in times:
+        done = subprocess.run(
+            ["systemd-analyze", "calendar", "--iterations=60", "--base-time=2026-11-28 00:00:00 UTC", each],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+            env={"TZ": "UTC", "PATH": "/usr/bin:/bin"},
+        )
+        fired += [
+            line.split()[-2] for line in done.stdout.splitlines() if "2026-11-28" in line and "UTC" in line
+        ]
+    hours = {each[:2] for each in fired}
+    assert hours >= {f"{hour:02d}" for hour in (0, 7, 8, 12, 17)}
+    assert "00:15:00" in fired
+    assert "12:15:00" not in fired
+
+
+def test_shell_scripts_are_sound():
+    for path in [*DEPLOY.rglob("*.sh")]:
+        subprocess.run(["bash", "-n", str(path)], check=True)
+
+
+def test_the_exit_code_in_use_is_the_one_that_schedules_forgive():
+    from skysub.cli import IN_USE
+
+    for path in (
+        "systemd/skysub@.service",
+        "cron/skysub.crontab",
+        "slurm/nightly.sh",
+        "kubernetes/cronjob.yaml",
+    ):
+        assert str(IN_USE) in (DEPLOY / path).read_text(), path
