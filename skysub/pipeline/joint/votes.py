@@ -29,6 +29,10 @@ _STARVED = 0.3
 """Share of superpixels without sky from which a detector is suspect;"""
 _EXTRAPOLATED = 0.01
 """the same where the sky of its own fit is extrapolated."""
+_STARVED_TOO = 0.25
+"""Share of superpixels without sky that an extrapolated detector must have as well, where no other visit
+tells its offset: the scatter of a few detectors is a poor prior, and a large offset is likelier than an
+object that fills a detector and leaves its superpixels their sky."""
 _DISAGREES, _DISAGREES_STARVED = 3.0, 6.0
 """Standard deviations above its prior at which a suspect loses its vote: one whose sky is extrapolated,
 and one that is starved but has seen sky all round."""
@@ -70,10 +74,14 @@ def suspects(records: Sequence[DetectorRecord]) -> tuple[int, ...]:
     """Detectors that are starved of sky, or whose own fit is extrapolated."""
     found = []
     for record in records:
-        starved = 1 - float(np.mean(usable_superpixels(record)))
-        if starved >= _STARVED or _outside(record) >= _EXTRAPOLATED:
+        if _starved(record) >= _STARVED or _outside(record) >= _EXTRAPOLATED:
             found.append(record.detector)
     return tuple(found)
+
+
+def _starved(record: DetectorRecord) -> float:
+    """Share of its superpixels without sky."""
+    return 1 - float(np.mean(usable_superpixels(record)))
 
 
 def _outside(record: DetectorRecord) -> float:
@@ -120,6 +128,7 @@ def cast_votes(
     apart: list[int] = []
     unknown: dict[int, float] = {}
     outside = {record.detector: _outside(record) >= _EXTRAPOLATED for record in records}
+    starved = {record.detector: _starved(record) for record in records}
     centre = float(np.median([found[number] for number in sound])) if sound else 0.0
     for number, value in found.items():
         prior = priors.get(number)
@@ -131,7 +140,10 @@ def cast_votes(
             continue
         deviation = math.hypot(expected, math.sqrt(max(0.0, variance[number])))
         if number in suspect:
-            if off > (_DISAGREES if outside[number] else _DISAGREES_STARVED) * deviation:
+            hidden = outside[number] and (prior is not None or starved[number] >= _STARVED_TOO)
+            if off > (_DISAGREES if hidden else _DISAGREES_STARVED) * deviation and (
+                hidden or starved[number] >= _STARVED
+            ):
                 lost.append(number)
             if prior is None:
                 # either the detector is right or the others are, and half the difference covers both
