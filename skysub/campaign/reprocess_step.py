@@ -36,7 +36,10 @@ def _reprocess_visit_image(given: Given, config: ReprocessVisitImageConfig) -> S
     row, row_name = None, "visit summary"
     if f"table:{_SUMMARY}" in given.inputs:
         path = given.table_path(_SUMMARY)
-        row, row_name = _summary(path, given.visit).row(given.visit, given.detector), path.name
+        row, row_name = (
+            _summary(path, path.stat().st_mtime_ns, given.visit).row(given.visit, given.detector),
+            path.name,
+        )
     preliminary = given.without_pixels(_PRELIMINARY)
     visit_image = given.visit_image()
     calibrations = find_calibrations(
@@ -70,8 +73,8 @@ def _reprocess_visit_image(given: Given, config: ReprocessVisitImageConfig) -> S
 
 
 @functools.lru_cache(maxsize=2)
-def _summary(path: Path, visit: int) -> VisitSummary:
-    """Rows of a visit, kept for its other detectors; the path has been seen to be the planned one."""
+def _summary(path: Path, _written: int, visit: int) -> VisitSummary:
+    """Rows of a visit, kept for its other detectors as long as the file is the same."""
     from skysub.visit.summary_file import read_visit_summary
 
     return read_visit_summary(path, visit=visit)
