@@ -169,7 +169,7 @@ class Window:
         return [job for job, _ in taken]
 
     def _outcome(self, job: Job, future: Future[Any]) -> Finished | None:
-        if future.status == "pending":
+        if future.status in {"pending", "lost"}:
             return None
         if future.status == "finished":
             try:
