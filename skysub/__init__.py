@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from skysub.background.config import BackgroundConfig
     from skysub.background.estimate import fit_background, subtract_background
     from skysub.background.faint_light import FaintLight
+    from skysub.background.layered import LayeredBackground
     from skysub.background.model import Background, BackgroundList
     from skysub.campaign.campaign import Campaign, open_campaign
     from skysub.campaign.run import Outcome, run_campaign
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
     from skysub.desk.subtract import SubtractConfig, Subtracted, subtract
     from skysub.pipeline.calibrate_image import CalibrateImageResult, calibrate_image
     from skysub.pipeline.config import CalibrateImageConfig
+    from skysub.pipeline.joint.record import DetectorRecord, record_of
     from skysub.pipeline.reprocess_config import ReprocessVisitImageConfig
     from skysub.pipeline.reprocess_visit_image import ReprocessVisitImageResult, reprocess_visit_image
+    from skysub.pipeline.visit_background import VisitBackground, VisitBackgroundConfig, visit_background
     from skysub.pipeline.zero_points import read_reference
     from skysub.report.dashboard.server import Dashboard, start_dashboard
     from skysub.visit.calibrated import restore_post_isr_image
@@ -49,8 +52,10 @@ __all__ = [
     "Calibrations",
     "Campaign",
     "Dashboard",
+    "DetectorRecord",
     "FaintLight",
     "IngestMap",
+    "LayeredBackground",
     "LazyBackground",
     "MaskPlanes",
     "Outcome",
@@ -59,6 +64,8 @@ __all__ = [
     "Restored",
     "SubtractConfig",
     "Subtracted",
+    "VisitBackground",
+    "VisitBackgroundConfig",
     "VisitImage",
     "VisitSummary",
     "__version__",
@@ -73,6 +80,7 @@ __all__ = [
     "read_visit_headers",
     "read_visit_image",
     "read_visit_summary",
+    "record_of",
     "reprocess_visit_image",
     "restore",
     "restore_post_isr_image",
@@ -80,6 +88,7 @@ __all__ = [
     "start_dashboard",
     "subtract",
     "subtract_background",
+    "visit_background",
     "write_background",
     "write_visit_image",
 ]
@@ -102,6 +111,12 @@ _HOME = {
     "read_reference": "skysub.pipeline.zero_points",
     "CalibrateImageConfig": "skysub.pipeline.config",
     "CalibrateImageResult": "skysub.pipeline.calibrate_image",
+    "DetectorRecord": "skysub.pipeline.joint.record",
+    "record_of": "skysub.pipeline.joint.record",
+    "LayeredBackground": "skysub.background.layered",
+    "VisitBackground": "skysub.pipeline.visit_background",
+    "VisitBackgroundConfig": "skysub.pipeline.visit_background",
+    "visit_background": "skysub.pipeline.visit_background",
     "calibrate_image": "skysub.pipeline.calibrate_image",
     "LazyBackground": "skysub.background.blocks",
     "align_chunks": "skysub.background.blocks",

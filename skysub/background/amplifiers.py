@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -114,10 +115,11 @@ def do_tile(amplifiers: Sequence[Amplifier], shape: tuple[int, int]) -> bool:
         return False
     if sum(a.shape[0] * a.shape[1] for a in amplifiers) != shape[0] * shape[1]:
         return False
-    owners = np.zeros(shape, np.bool_)
-    for amplifier in amplifiers:
-        owners[amplifier.window] = True
-    return bool(owners.all())
+    # as many pixels as there are, so that none is left out unless two amplifiers share one
+    return not any(
+        max(a.y[0], b.y[0]) < min(a.y[1], b.y[1]) and max(a.x[0], b.x[0]) < min(a.x[1], b.x[1])
+        for a, b in itertools.combinations(amplifiers, 2)
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -83,19 +83,20 @@ def band_statistics(tiles, sizes, code, sigma, passes, above, mean, error, count
     marked = np.empty(ROOM, tiles.dtype)
     windows = np.empty((3, ROOM), tiles.dtype)
     sums = np.empty((2, LANES))
-    guess = np.full(3, np.nan)
-    above_left = np.full(3, np.nan)
-    left = np.full(3, np.nan)
+    guess, above_left, left = np.empty(3), np.empty(3), np.empty(3)
+    above_left[:] = np.nan
+    left[:] = np.nan
     for i in range(len(sizes)):
         tile = tiles[i, : (sizes[i] + BLOCK - 1) // BLOCK * BLOCK]
         n = _count_good(tile)
         count[i] = n
         # as far from the left neighbour as their neighbours above are from each other
-        upper = above[i].copy()
-        guess[:] = left + (upper - above_left) if i > 0 else upper
-        if not guess[0] < guess[1] < guess[2]:
-            guess[:] = left
-        above_left[:] = upper
+        for q in range(3):
+            guess[q] = left[q] + (above[i, q] - above_left[q]) if i > 0 else above[i, q]
+        orderly = guess[0] < guess[1] < guess[2]
+        for q in range(3):
+            guess[q] = guess[q] if orderly else left[q]
+            above_left[q] = above[i, q]
         if n == 0:
             mean[i], error[i] = np.nan, np.nan
         elif code == MEANCLIP:
@@ -107,8 +108,8 @@ def band_statistics(tiles, sizes, code, sigma, passes, above, mean, error, count
             if code == MEDIAN:
                 quartiles_by_sorting(tile, n, guess)
                 mean[i], error[i] = guess[1], math.sqrt(math.pi / 2) * np.float64(error[i])
-        above[i] = guess
-        left[:] = guess
+        for q in range(3):
+            above[i, q] = left[q] = guess[q]
 
 
 @_inner

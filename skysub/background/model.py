@@ -36,8 +36,9 @@ _STRIP = 128
 class Background:
     """One layer of background: the superpixel statistics of an image and the polynomial fit to them.
 
-    With a spline as ``config.model`` the superpixels themselves are the model; order is then 0, and the one
-    coefficient is their median. It holds no pixels, so it pickles to a few tens of kilobytes.
+    With a spline as ``config.model`` the superpixels themselves are the model; order is then 0, the one
+    coefficient is their median, and ``covariance`` is that of an error that all have in common. It holds no
+    pixels, so it pickles to a few tens of kilobytes.
     """
 
     grid: SuperpixelGrid
@@ -100,9 +101,7 @@ class Background:
         covariance[0, 0] += self.faint_light.uncertainty**2
         statistics = self.statistics
         if self.is_spline:
-            light, doubt = self.faint_light.value, self.faint_light.uncertainty
-            error = np.hypot(statistics.error, np.float32(doubt))
-            statistics = replace(statistics, mean=statistics.mean - np.float32(light), error=error)
+            statistics = replace(statistics, mean=statistics.mean - np.float32(self.faint_light.value))
         return replace(
             self, coefficients=coefficients, covariance=covariance, statistics=statistics, faint_light=None
         )
@@ -167,7 +166,9 @@ class Background:
         if not faint_light:
             return self.sky_alone().uncertainty(y=y, x=x)
         if self.is_spline:
-            return self._surface.uncertainty(self.statistics.error, *_window(y, x, self.shape))
+            independent = self._surface.uncertainty(self.statistics.error, *_window(y, x, self.shape))
+            common = np.float32(np.sqrt(self.covariance[0, 0]))
+            return np.hypot(independent, common) if common else independent
         # the variance is a polynomial of twice the order
         variance = _variance_power(self.covariance, self.order)
         deviation = self._over_window("evaluate_deviation", variance, y, x)

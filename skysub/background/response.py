@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from skysub.background.model import Background
+    from skysub.background.superpixels import SuperpixelGrid
 
 __all__ = ["Response", "find_response"]
 
@@ -36,7 +37,7 @@ class Response:
     """What light in superpixels does to the model that was fit to them."""
 
     order: int
-    """Total degree of the polynomial."""
+    """Total degree of the polynomial; -1 for a spline, whose coefficients are the superpixels' values."""
     shape: tuple[int, int]
     """(ny, nx) of the image, pixel."""
     matrix: NDArray[np.float64]
@@ -44,6 +45,8 @@ class Response:
     apart: float
     """Rms by which the fit that the matrix is of differs from the background, over its uncertainty: near 0
     where it is the very fit."""
+    grid: SuperpixelGrid | None = None
+    """Of a spline: its nodes are the centres of superpixels."""
 
     def change(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Change of the coefficients (n_terms,) for light ``values`` (gy * gx) in the superpixels."""
@@ -52,7 +55,10 @@ class Response:
         return change
 
     def terms(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Terms (n, n_terms) of the model at places (n,), pixel."""
+        """Terms (n, n_terms) of the model at places (n,), pixel; of a spline linear between its nodes."""
+        if self.grid is not None:
+            rows, columns = (_between(*each) for each in ((self.grid.y_centers, y), (self.grid.x_centers, x)))
+            return (rows[:, :, None] * columns[:, None, :]).reshape(len(x), -1)
         return design_matrix(x, y, shape=self.shape, order=self.order)
 
 
@@ -71,6 +77,9 @@ def find_response(background: Background, robust: RobustConfig | None = None) ->
         Settings of robust fits.
     """
     grid, shape = background.grid, background.shape
+    if background.is_spline:
+        through = np.diag(background.usable.ravel().astype(np.float64))
+        return Response(order=-1, shape=shape, matrix=through, apart=0.0, grid=grid)
     y, x = (c.ravel() for c in np.meshgrid(grid.y_centers, grid.x_centers, indexing="ij"))
     given = _values(background, x, y)
     spread = np.sqrt(np.maximum(_variances(background, x, y), 0))
@@ -91,6 +100,19 @@ def find_response(background: Background, robust: RobustConfig | None = None) ->
         own = float(np.sqrt(np.mean(np.maximum(_variances(model, x, y), 0))))
         matrix = matrix * min(1.0, (scale / own) ** 2 if own > 0 else 1.0)
     return Response(order=model.order, shape=shape, matrix=matrix, apart=apart)
+
+
+def _between(nodes: NDArray[np.float64], places: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weights (n, nodes) of linear interpolation, constant beyond the outermost nodes."""
+    weights = np.zeros((len(places), len(nodes)))
+    k = np.clip(np.searchsorted(nodes, places) - 1, 0, max(0, len(nodes) - 2))
+    each = np.arange(len(places))
+    if len(nodes) == 1:
+        weights[:, 0] = 1.0
+        return weights
+    share = np.clip((places - nodes[k]) / (nodes[k + 1] - nodes[k]), 0, 1)
+    weights[each, k], weights[each, k + 1] = 1 - share, share
+    return weights
 
 
 def _ways(background: Background, robust: RobustConfig) -> Iterator[tuple[Background, NDArray[np.float64]]]:

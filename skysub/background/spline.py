@@ -182,13 +182,11 @@ def spline_background(
             f"{reduced}; use smaller superpixels, another model, or undersampled='reduce'"
         )
     level = np.median(statistics.mean[usable].astype(np.float64))
-    errors = statistics.error[usable].astype(np.float64)
-    spread = np.nanmedian(errors) if np.isfinite(errors).any() else np.nan
     return Background(
         grid=grid,
         statistics=statistics,
         coefficients=np.array([level]),
-        covariance=np.array([[spread**2]]),
+        covariance=np.zeros((1, 1)),
         order=0,
         usable=usable,
         chi2_per_freedom=float("nan"),

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from skysub.campaign.context import chain_of, path_of_table, table_of
-from skysub.campaign.reading import Finished, read_file
+from skysub.campaign.reading import Finished, read_and_checksum
 from skysub.campaign.records import who
 from skysub.campaign.steps import RAW
 from skysub.errors import NotDoneError, RecipeError
@@ -34,6 +34,8 @@ class Given:
         self._depth = 0
         self.seconds = 0.0
         """Time spent on reading so far."""
+        self.checksum: str | None = None
+        """CRC-32C of the detector's own file, where it was read and its bytes told it."""
 
     @property
     def visit(self) -> int:
@@ -89,7 +91,8 @@ class Given:
         """
         self._check(RAW)
         with self._timed():
-            return read_file(self._run, self._unit.exposures[0])
+            visit_image, self.checksum = read_and_checksum(self._run, self._unit.exposures[0])
+            return visit_image
 
     def product(self, name: str, detector: int | None = None) -> Any:
         """Read a product of an earlier step: of this detector, or of this visit.

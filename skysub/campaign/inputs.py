@@ -170,9 +170,13 @@ def stamp(path: str) -> tuple[int, int]:
     return sum(each.st_size for each in stats), max(each.st_mtime_ns for each in stats)
 
 
-def content_checksum(path: str) -> str:
-    """CRC-32C of an input's bytes; of several files, one after the other."""
-    return "-".join(checksum(Path(each)) for each in _files(path))
+def content_checksum(path: str, known: str | None = None) -> str:
+    """CRC-32C of an input's bytes; of several files, one after the other.
+
+    ``known`` is that of the file itself, where it was worked out as the file was read.
+    """
+    first, *beside = _files(path)
+    return "-".join([known or checksum(Path(first)), *(checksum(Path(each)) for each in beside)])
 
 
 def is_unchanged(path: str, planned: tuple[int, int], *, was: str | None = None) -> bool:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from skysub.campaign.store.runs import Run
     from skysub.visit.image import VisitImage
 
-__all__ = ["Finished", "entry_of", "read_file"]
+__all__ = ["Finished", "entry_of", "read_and_checksum", "read_file"]
 
 _LOOKS = 3
 """How often a product is looked for: the visit's marker may take the place of its detectors' meanwhile."""
@@ -144,7 +144,14 @@ def read_file(run: Run, exposure: Exposure, was: Mapping[str, Any] | None = None
     SkysubError
         What `skysub.read_visit_image` raises.
     """
-    from skysub.visit.fits.read import read_visit_image
+    return read_and_checksum(run, exposure, was)[0]
+
+
+def read_and_checksum(
+    run: Run, exposure: Exposure, was: Mapping[str, Any] | None = None
+) -> tuple[VisitImage, str | None]:
+    """Read the file of a detector as `read_file` does, and the checksum of its bytes where that is known."""
+    from skysub.visit.fits.read import read_with_checksum
 
     ingest = ingest_of(run, exposure.source)
     planned = (exposure.size, exposure.mtime_ns)
@@ -153,11 +160,11 @@ def read_file(run: Run, exposure: Exposure, was: Mapping[str, Any] | None = None
         raise InputChangedError(
             f"{exposure.path} changed since the campaign was planned: start the same command again"
         )
-    visit_image = read_visit_image(
+    visit_image, crc32c = read_with_checksum(
         exposure.path, known_ingest(ingest, exposure.known), detector=exposure.detector
     )
     if visit_image.shape != exposure.shape:
         raise InputChangedError(
             f"{exposure.path} has the shape {visit_image.shape}, not {exposure.shape} as planned"
         )
-    return visit_image
+    return visit_image, crc32c

@@ -17,6 +17,7 @@ from skysub.campaign.products.background import Background, Layout
 from skysub.campaign.products.image import Image
 from skysub.campaign.products.small import Grid, Object
 from skysub.campaign.reprocess_step import REPROCESS_VISIT_IMAGE
+from skysub.campaign.shipped_visit import VISIT_BACKGROUND
 from skysub.campaign.steps import SingleFit, Step, StepResult
 from skysub.pipeline.config import CalibrateImageConfig
 from skysub.visit.planes import BACKGROUND_IGNORED, check_plane_names
@@ -94,6 +95,7 @@ def _background_layout(shape: tuple[int, int], config: BackgroundStep) -> Layout
 
 def _calibrate_image(given: Given, config: CalibrateImageConfig) -> StepResult:
     from skysub.pipeline.calibrate_image import calibrate_image
+    from skysub.pipeline.joint.record import facts_of
 
     result = calibrate_image(given.visit_image(), config, overwrite=True)
     last = result.preliminary_visit_image_background[-1]
@@ -117,7 +119,12 @@ def _calibrate_image(given: Given, config: CalibrateImageConfig) -> StepResult:
             f"zero_point_{name}": value for name, value in dataclasses.asdict(result.zero_points).items()
         }
     clock = time.perf_counter()
-    optional = {"psf": result.psf, "aperture_correction": result.aperture_correction, **_maps(result)}
+    optional = {
+        "psf": result.psf,
+        "aperture_correction": result.aperture_correction,
+        "sky_facts": facts_of(result),
+        **_maps(result),
+    }
     maps_seconds = time.perf_counter() - clock
     return StepResult(
         products={
@@ -176,7 +183,7 @@ STEPS = {
     ),
     "calibrate_image": Step(
         name="calibrate_image",
-        version=4,
+        version=5,
         configuration=CalibrateImageConfig,
         work=_calibrate_image,
         outputs=(
@@ -186,12 +193,14 @@ STEPS = {
             Grid(name="psf_sigma", optional=True),
             Object(name="psf", optional=True),
             Object(name="aperture_correction", optional=True),
+            Object(name="sky_facts", optional=True),
         ),
         # measured with cosmic rays and PSF: 642 MiB; the rest is for fields with more sources
         memory_images=7.5,
         presets=_calibrate_image_preset,
         seconds_per_megapixel=0.1,
     ),
+    "visit_background": VISIT_BACKGROUND,
     "reprocess_visit_image": REPROCESS_VISIT_IMAGE,
 }
 """Steps by name."""

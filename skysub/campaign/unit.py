@@ -222,7 +222,7 @@ def _process(run: Run, unit: WorkUnit) -> dict[str, float]:
     crc = None
     if stamped is not None:
         clock = time.perf_counter()
-        crc = content_checksum(path)
+        crc = content_checksum(path, given.checksum)
         if stamp(path) != stamped:
             raise InputChangedError(f"{path} changed while it was read: start the same command again")
         timings["checksum"] = time.perf_counter() - clock

@@ -39,6 +39,9 @@ _VERBS: dict[str, str] = {
 IN_USE = 75
 """Exit code where another process works on the output."""
 
+_ANY_ORDER = ("subtract", "restore")
+"""Verbs of several files, which may stand before and after options."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code.
@@ -77,6 +80,12 @@ def options_of_verbs() -> dict[str, list[str]]:
 
 
 def _run(given: Sequence[str]) -> int:
+    verb = given[0] if given else ""
+    if verb in _ANY_ORDER:
+        module = importlib.import_module(f"skysub.cli.{verb}")
+        alone = argparse.ArgumentParser(prog=f"skysub {verb}", description=_VERBS[verb])
+        module.add_arguments(alone)
+        return int(module.run(alone.parse_intermixed_args(given[1:])))
     parser = argparse.ArgumentParser(prog="skysub", description="Sky background of survey visits.")
     parser.add_argument("--version", action="version", version=f"skysub {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")

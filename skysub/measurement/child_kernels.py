@@ -11,12 +11,12 @@ from skysub.measurement.extended_kernels import evaluate_template
 from skysub.measurement.photometry_kernels import disc_integral, shape_of_child
 from skysub.measurement.psf_kernels import blend, profile
 
-__all__ = ["measure_children", "ring_levels"]
+__all__ = ["measure_children", "moments_of_large", "ring_levels"]
 
 SHAPE = 8
 """Columns of `shape_of_child`."""
 KRON = 4
-"""Flux, its variance, first moment of the radius, and share of light under the weight that is the source's."""
+"""Flux, its variance, first moment of the radius, and the source's share of the light under its weight."""
 PSF_SUMS = 8
 """P c, P P, P P V, P r^2 / V, P over good pixels, and the variance of y and x of the model as a whole."""
 _BINS = 256
@@ -24,7 +24,7 @@ _PER_BIN = 2.0
 """Bins of elliptical radius, per pixel."""
 _OUT = 6.0
 """The first moment goes out to this many sigma of the source."""
-_KRON = 2.5
+_KRON = 3.2
 """Radius of the Kron aperture in units of the first moment."""
 _FAR2 = 25.0
 
@@ -34,7 +34,7 @@ _inner = njit(nogil=True, error_model="numpy")
 
 @_inner
 def _kron(child, own, variance, y, x, shape, pxx, pxy, pyy, bins, out):
-    """Flux in the ellipse of 2.5 times the first moment of the model's own light; y, x of the cut-out."""
+    """Flux in the ellipse of `_KRON` times the first moment of the model's own light; y, x of the cut-out."""
     xx, xy, yy = pxx, pxy, pyy
     if shape[7] > 0 and shape[2] * shape[4] - shape[3] * shape[3] > pxx * pyy - pxy * pxy:
         xx, xy, yy = shape[2], shape[3], shape[4]
@@ -185,7 +185,8 @@ def measure_children(
         np.zeros((most, most)),
         np.zeros((most, most)),
     )
-    running_room = np.zeros((most, most + 1))
+    widest = max(most, size)
+    running_room = np.zeros((widest, widest + 1))
     bins = np.empty((_BINS, 4))
     spare = np.empty((2, 8))
     columns = len(nodes_x)
@@ -201,7 +202,7 @@ def measure_children(
                 edge = 2 * half + 1
                 own, child, cut = own_room[:edge, :edge], child_room[:edge, :edge], cut_room[:edge, :edge]
                 others, spread = others_room[:edge, :edge], variance_room[:edge, :edge]
-                good, running = good_room[:edge, :edge], running_room[:edge, : edge + 1]
+                good = good_room[:edge, :edge]
                 cy, cx = int(np.rint(y[n])), int(np.rint(x[n]))
                 dy, dx = y[n] - cy, x[n] - cx
                 if template[n] >= 0:
@@ -217,15 +218,29 @@ def measure_children(
                     for j in range(-reach, reach + 1):
                         for i in range(-reach, reach + 1):
                             own[half + j, half + i] = flux[n] * stamp[middle + j, middle + i]
+                if len(radii):
+                    # of a star the whole stamp, whatever the cut-out
+                    span = edge if template[n] >= 0 else size
+                    running = running_room[:span, : span + 1]
+                    for j in range(span):
+                        total = 0.0
+                        running[j, 0] = 0.0
+                        for i in range(span):
+                            total += own[j, i] if template[n] >= 0 else flux[n] * stamp[j, i]
+                            running[j, i + 1] = total
+                    for r in range(len(radii)):
+                        sums[n, r] += disc_integral(running, span // 2 + dy, span // 2 + dx, radii[r])
                 for j in range(edge):
                     jj = cy - half + j
-                    total = 0.0
-                    running[j, 0] = 0.0
                     for i in range(edge):
                         ii = cx - half + i
-                        total += own[j, i]
-                        running[j, i + 1] = total
-                        child[j, i], good[j, i], spread[j, i], cut[j, i], others[j, i] = 0.0, 0.0, 0.0, 0.0, 0.0
+                        child[j, i], good[j, i], spread[j, i], cut[j, i], others[j, i] = (
+                            0.0,
+                            0.0,
+                            0.0,
+                            0.0,
+                            0.0,
+                        )
                         if 0 <= jj < ny and 0 <= ii < nx:
                             cut[j, i] = light[jj, ii]
                             child[j, i] = own[j, i] + light[jj, ii]
@@ -233,8 +248,6 @@ def measure_children(
                             spread[j, i] = variance[jj, ii]
                             if good[j, i] > 0:
                                 others[j, i] = image[jj, ii] - child[j, i]
-                for r in range(len(radii)):
-                    sums[n, r] += disc_integral(running, half + dy, half + dx, radii[r])
                 shape = shapes[n]
                 start = sigma2
                 if template[n] >= 0:
@@ -286,3 +299,19 @@ def ring_levels(light, state, y, x, inner, outer, clip, passes, out):
         out[n, 0] = mean if kept > 1 else np.nan
         out[n, 1] = deviation if kept > 1 else np.nan
         out[n, 2] = kept
+
+
+@_compiled
+def moments_of_large(light, y, x, half, start, out):
+    """Adaptive moments about places on an image, in windows of 2 half + 1 pixels, to out (n, `SHAPE`)."""
+    ny, nx = light.shape
+    child = np.empty((2 * half + 1, 2 * half + 1))
+    for n in range(len(y)):
+        cy, cx = int(np.rint(y[n])), int(np.rint(x[n]))
+        for j in range(2 * half + 1):
+            for i in range(2 * half + 1):
+                jj, ii = cy - half + j, cx - half + i
+                child[j, i] = light[jj, ii] if 0 <= jj < ny and 0 <= ii < nx else 0.0
+        shape_of_child(child, half + y[n] - cy, half + x[n] - cx, start, 30, 10.0, out[n])
+        out[n, 0] += cy - half
+        out[n, 1] += cx - half

@@ -35,6 +35,8 @@ class MeasurementConfig:
     """Share of a star's light that the PSF model may miss: less than this in a residual is no new source."""
     template_imperfection: float = 0.12
     """The same for templates of extended sources, whose arms and knots are not sources of their own."""
+    saturated_imperfection: float = 0.1
+    """The same for stars whose core is saturated."""
     most_sources: float = 0.012
     """Sources per pixel, in any cell of 128 pixels, beyond which the faintest are given up: too crowded."""
     noise_cell: int = 128
@@ -57,6 +59,7 @@ class MeasurementConfig:
             ("fit_steps", 1, 50),
             ("psf_imperfection", 0.0, 1.0),
             ("template_imperfection", 0.0, 1.0),
+            ("saturated_imperfection", 0.0, 1.0),
             ("most_sources", 1e-6, 1.0),
             ("noise_cell", 16, 100_000),
             ("sky_sources", 0, 100_000),

@@ -22,6 +22,8 @@ __all__ = ["Filters", "find_peaks", "prominent", "significance"]
 _ENERGY = 0.995
 """Share of a filter's squared sum that its separable terms, and its radius, must keep."""
 _TERMS = 3
+_CELLS = 4
+"""Cells next to each other that share a filter."""
 _PROMINENCE = 2.5
 """How far a peak must rise above the saddle to a brighter one, in units of the noise."""
 
@@ -32,7 +34,7 @@ class Filters:
 
     across: NDArray[np.float32]
     along: NDArray[np.float32]
-    """(gy, gx, terms, 2 half + 1): factors along y and x."""
+    """(gy, gx, terms, taps): factors along y and x, filled up with zeros to whole fours."""
     norm: NDArray[np.float64]
     """(gy, gx): what makes white noise of 1 a filtered noise of 1."""
     gain: NDArray[np.float64]
@@ -49,7 +51,7 @@ class Filters:
         )
         half, terms = _extent(psf)
         gy, gx = grid.shape
-        size = 2 * half + 1
+        size = 4 * -(-(2 * half + 1) // 4)
         across, along = np.zeros((2, gy, gx, terms, size), np.float32)
         norm, gain = np.empty((2, gy, gx))
         for a in range(gy):
@@ -58,14 +60,23 @@ class Filters:
                 key = round(rows[a]), round(columns[b])
                 if key not in node_filters:
                     node_filters[key] = _separated(psf, *key, half, terms)
-                across[a, b], along[a, b], norm[a, b], gain[a, b] = node_filters[key]
+                u, v, norm[a, b], gain[a, b] = node_filters[key]
+                across[a, b, :, : 2 * half + 1], along[a, b, :, : 2 * half + 1] = u, v
         return cls(across=across, along=along, norm=norm, gain=gain)
 
 
 def significance(
-    image: NDArray[np.float32], filters: Filters, frame: Frame, *, threads: int = 1
+    image: NDArray[np.float32],
+    filters: Filters,
+    frame: Frame,
+    *,
+    only: NDArray[np.bool_] | None = None,
+    threads: int = 1,
 ) -> NDArray[np.float32]:
-    """Matched-filter signal over noise, (ny, nx) float32, of an image with the noise of the frame."""
+    """Matched-filter signal over noise, (ny, nx) float32, of an image with the noise of the frame.
+
+    Where none of the cells next to each other is chosen by ``only``, (gy, gx), it is left at 0.
+    """
     from skysub.measurement import detection_kernels as kernels
 
     out = np.zeros(frame.shape, np.float32)
@@ -73,18 +84,27 @@ def significance(
     with np.errstate(divide="ignore", invalid="ignore"):
         scale = np.nan_to_num(filters.norm / frame.noise, nan=0.0, posinf=0.0)
 
+    widths = np.diff(grid.x_edges)
+
     def band(rows: range) -> None:
         for a in rows:
-            for b in range(grid.shape[1]):
+            by_column = np.repeat(scale[a], widths).astype(np.float32)
+            for b in range(0, grid.shape[1], _CELLS):
+                last = min(b + _CELLS, grid.shape[1])
+                x0, x1 = grid.x_edges[b], grid.x_edges[last]
+                if only is not None and not only[a, b:last].any():
+                    continue
+                # one filter serves some cells next to each other
+                middle = (b + last) // 2
                 kernels.filter_cell(
                     image,
-                    filters.across[a, b],
-                    filters.along[a, b],
-                    scale[a, b],
+                    filters.across[a, middle],
+                    filters.along[a, middle],
+                    by_column[x0:x1],
                     grid.y_edges[a],
                     grid.y_edges[a + 1],
-                    grid.x_edges[b],
-                    grid.x_edges[b + 1],
+                    x0,
+                    x1,
                     out,
                 )
 

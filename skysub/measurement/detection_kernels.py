@@ -14,46 +14,73 @@ _inner = njit(nogil=True, error_model="numpy")
 
 
 @_inner
-def _add_scaled(values, weight, out):
+def _add_four(a, b, c, d, w, out):
+    w0, w1, w2, w3 = w[0], w[1], w[2], w[3]
     for i in range(len(out)):
-        out[i] = fma(weight, values[i], out[i])
+        out[i] = fma(w3, d[i], fma(w2, c[i], fma(w1, b[i], fma(w0, a[i], out[i]))))
 
 
 @_compiled
 def filter_cell(image, across, along, scale, y0, y1, x0, x1, out):
     """Correlate rows y0 to y1 and columns x0 to x1 of an image with a sum of separable kernels.
 
-    ``across`` and ``along``, (terms, 2 half + 1) float32, are the factors along y and x; the result times
-    ``scale`` is written to the same pixels of ``out``. Beyond the image there is nothing.
+    ``across`` and ``along``, (terms, taps) float32, are the factors along y and x, filled up with zeros from
+    2 half + 1 to whole fours; the result times ``scale``, float32 by column, is written to the same pixels of
+    ``out``. Beyond the image there is nothing.
     """
     ny, nx = image.shape
-    terms, size = across.shape
-    half = size // 2
+    terms, taps = across.shape
+    half = (taps - 1) // 2
+    # filled up at the end, an odd kernel keeps its middle
+    while half > 0 and not _any(across, along, 2 * half):
+        half -= 1
     width = x1 - x0
-    padded = np.zeros(width + 2 * half, np.float32)
-    rows = np.zeros((size, terms, width), np.float32)
+    padded = np.zeros(width + 2 * taps, np.float32)
+    rows = np.zeros((taps, terms, width), np.float32)
     a, b = max(0, x0 - half), min(nx, x1 + half)
     start = a - (x0 - half)
-    zero, scale = np.float32(0), np.float32(scale)
+    zero = np.float32(0)
     total = np.empty(width, np.float32)
     for y in range(y0 - half, y1 + half):
-        ring = rows[y % size]
+        ring = rows[y % taps]
         ring[:] = zero
         if 0 <= y < ny:
             padded[start : start + b - a] = image[y, a:b]
             for k in range(terms):
-                for t in range(size):
-                    _add_scaled(padded[t : t + width], along[k, t], ring[k])
+                for t in range(0, taps, 4):
+                    _add_four(
+                        padded[t : t + width],
+                        padded[t + 1 : t + 1 + width],
+                        padded[t + 2 : t + 2 + width],
+                        padded[t + 3 : t + 3 + width],
+                        along[k, t : t + 4],
+                        ring[k],
+                    )
         at = y - half
         if at >= y0:
             total[:] = zero
-            for t in range(size):
-                ring = rows[(at - half + t) % size]
-                for k in range(terms):
-                    _add_scaled(ring[k], across[k, t], total)
+            low = at - half
+            for k in range(terms):
+                for t in range(0, taps, 4):
+                    _add_four(
+                        rows[(low + t) % taps, k],
+                        rows[(low + t + 1) % taps, k],
+                        rows[(low + t + 2) % taps, k],
+                        rows[(low + t + 3) % taps, k],
+                        across[k, t : t + 4],
+                        total,
+                    )
             o = out[at, x0:x1]
             for i in range(width):
-                o[i] = total[i] * scale
+                o[i] = total[i] * scale[i]
+
+
+@_inner
+def _any(across, along, tap):
+    for k in range(across.shape[0]):
+        if across[k, tap] != 0 or along[k, tap] != 0:
+            return True
+    return False
 
 
 @_inner

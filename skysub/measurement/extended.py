@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from skysub.measurement.crowding import DENSE
+from skysub.measurement.crowding import crowding as crowding_at
 from skysub.measurement.photometry import Targets, shapes_at
 from skysub.measurement.stars import Tiles
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from skysub.measurement.local_psf import PsfTable
     from skysub.measurement.solve import StarModel
 
-__all__ = ["Templates", "take_extended"]
+__all__ = ["CandidateFits", "Templates", "fit_candidates", "smallest_scales", "take_extended"]
 
 _SMALLEST, _LARGEST = 10, 100
 """Half-width of the window of a template, pixel; less than half a tile, so that rows of tiles are apart."""
@@ -30,8 +32,6 @@ _WIDER, _SURE = 0.03, 2.5
 """A candidate is wider than the PSF by this share, and by so many errors."""
 _BRIGHT = 6.0
 """Signal over noise of a candidate."""
-_DENSE = 0.06
-"""Sources expected by chance within 2.5 sigma of the PSF from which stars are dense."""
 _VERY_WIDE = 1.6
 """Size in units of the PSF's of what is no blend of a few stars."""
 _GAIN = 12.0
@@ -82,7 +82,7 @@ class Templates:
         return Templates(self.shapes[chosen], self.factors[chosen], self.halves[chosen])
 
     def imperfection(self, most: float) -> NDArray[np.float64]:
-        """Share of their light that they may miss, (n,): large sources have arms and knots, small ones none."""
+        """Share of their light that they may miss, (n,): large sources have arms, small ones none."""
         return most * np.clip((self.halves - _PLAIN) / (_LARGE - _PLAIN), 0.25, 1.0)
 
     def painted(
@@ -144,50 +144,22 @@ def take_extended(
     Returns
     -------
     templates
-        Those there were, and the new ones; the stars they stand for are gone from the model, whose residual
-        is brought up to date by its next fit.
+        Those there were, and the new ones, whose light is taken off the residual; the stars they stand for
+        are gone from the model.
     """
-    from skysub.measurement import extended_kernels as kernels
-
     frame, psf = model.frame, model.psf
-    crowding = _crowding(model)
+    crowding = crowding_at(frame, psf, model.y, model.x, model.y, model.x)
+    before = model.judged.copy()
+    if not early:
+        model.judged &= ~model.waiting
     chosen, moments = _candidates(model, crowding, early=early)
-    model.judged[:] = (not early) | (crowding < _DENSE)
+    model.judged[:] = True
+    model.waiting[:] = early & (model.waiting | ~before) & (crowding >= DENSE)
     if not len(chosen):
         return templates
     y, x, flux = model.y[chosen], model.x[chosen], model.flux[chosen]
-    long = 0.5 * (moments[:, 0] + moments[:, 2]) + np.hypot(
-        0.5 * (moments[:, 0] - moments[:, 2]), moments[:, 1]
-    )
-    halves = np.clip(np.ceil(_WINDOW * np.sqrt(long)), _SMALLEST, _LARGEST).astype(np.int64)
-    n = len(chosen)
-    chi2, pairs = np.full((n, 4), np.inf), np.zeros((n, 6))
-    shapes, factors = np.zeros((n, kernels.SHAPE)), np.ones((n, kernels.RINGS))
-    tiles = Tiles.of(y, x, psf, frame.shape)
-    tiles.each_row(
-        lambda rows: kernels.compare_models(
-            psf.table,
-            tiles.nodes_y,
-            tiles.nodes_x,
-            tiles.starts,
-            tiles.order,
-            rows,
-            y,
-            x,
-            flux,
-            moments,
-            halves,
-            smallest_scales(psf),
-            model.residual,
-            frame.variance,
-            frame.state,
-            chi2,
-            shapes,
-            factors,
-            pairs,
-        ),
-        model.threads,
-    )
+    fit = fit_candidates(model, y, x, flux, moments)
+    chi2, pairs = fit.chi2, fit.pairs
     with np.errstate(divide="ignore", invalid="ignore"):
         signal = flux / (frame.noise_at(y, x) * np.sqrt(psf.values_at(psf.area, y, x)))
     least = _GAIN + (config.psf_imperfection * signal) ** 2
@@ -198,12 +170,78 @@ def take_extended(
     is_pair = changed & (chi2[:, 1] + penalty < chi2[:, 2])
     is_extended = changed & ~is_pair
     pair = chosen[is_pair]
-    model.flux[pair], model.y[pair], model.x[pair] = pairs[is_pair, :3].T
-    model.add(pairs[is_pair, 4].copy(), pairs[is_pair, 5].copy(), pairs[is_pair, 3].copy())
+    light, at_y, at_x = pairs[is_pair, :3].T
+    model.move(pair, at_y, at_x, light)
+    n = len(model)
+    model.add(pairs[is_pair, 4].copy(), pairs[is_pair, 5].copy())
+    model.move(np.arange(n, len(model)), model.y[n:], model.x[n:], pairs[is_pair, 3])
+    model.judged[n:] = True
     gone = np.zeros(len(model), np.bool_)
     gone[chosen[is_extended]] = True
     model.keep(~gone)
-    return templates.with_more(Templates(shapes[is_extended], factors[is_extended], halves[is_extended]))
+    new = fit.templates.of(is_extended)
+    light_of_new = new.painted(frame.shape)
+    if light_of_new is not None:
+        model.residual -= light_of_new
+    return templates.with_more(new)
+
+
+@dataclass(frozen=True, eq=False)
+class CandidateFits:
+    """One star, two stars and a template, fit to each candidate (n,)."""
+
+    chi2: NDArray[np.float64]
+    """(n, 4): of one star, two, and the template; and the pixels they are compared on."""
+    pairs: NDArray[np.float64]
+    """(n, 6): flux, y, x of two stars."""
+    templates: Templates
+
+
+def fit_candidates(
+    model: StarModel,
+    y: NDArray[np.float64],
+    x: NDArray[np.float64],
+    flux: NDArray[np.float64],
+    moments: NDArray[np.float64],
+) -> CandidateFits:
+    """Fit candidates at (y, x), whose stars of ``flux`` are put back to the residual, with moments (n, 3)."""
+    from skysub.measurement import extended_kernels as kernels
+
+    frame, psf = model.frame, model.psf
+    long = 0.5 * (moments[:, 0] + moments[:, 2]) + np.hypot(
+        0.5 * (moments[:, 0] - moments[:, 2]), moments[:, 1]
+    )
+    halves = np.clip(np.ceil(_WINDOW * np.sqrt(long)), _SMALLEST, _LARGEST).astype(np.int64)
+    n = len(y)
+    chi2, pairs = np.full((n, 4), np.inf), np.zeros((n, 6))
+    shapes, factors = np.zeros((n, kernels.SHAPE)), np.ones((n, kernels.RINGS))
+    if n:
+        tiles = Tiles.of(y, x, psf, frame.shape)
+        tiles.each_row(
+            lambda rows: kernels.compare_models(
+                psf.table,
+                tiles.nodes_y,
+                tiles.nodes_x,
+                tiles.starts,
+                tiles.order,
+                rows,
+                y,
+                x,
+                flux,
+                moments,
+                halves,
+                smallest_scales(psf),
+                model.residual,
+                frame.variance,
+                frame.state,
+                chi2,
+                shapes,
+                factors,
+                pairs,
+            ),
+            model.threads,
+        )
+    return CandidateFits(chi2=chi2, pairs=pairs, templates=Templates(shapes, factors, halves))
 
 
 def _candidates(
@@ -215,7 +253,10 @@ def _candidates(
     y, x, flux = model.y[asked], model.x[asked], model.flux[asked]
     shapes = shapes_at(frame, psf, model.residual, Targets.stars(y, x, flux), threads=model.threads)
     xx, xy, yy = shapes[:, 2:5].T
-    pxx, pxy, pyy = (psf.values_at(m, y, x) for m in psf.moments)
+    known = psf.sigma**2 * np.array([1.0, 0.0, 1.0])
+    pxx, pxy, pyy = (
+        np.nan_to_num(psf.values_at(m, y, x), nan=k) for m, k in zip(psf.moments, known, strict=True)
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
         error = np.sqrt(shapes[:, 6]) * frame.noise_at(y, x)
         size = (np.maximum(xx * yy - xy**2, 0) / (pxx * pyy - pxy**2)) ** 0.25
@@ -223,22 +264,9 @@ def _candidates(
         wide = (shapes[:, 7] > 0) & (size > 1 + _WIDER) & (size - 1 > _SURE * 0.5 * error / shapes[:, 5])
         wide &= signal > _BRIGHT
         if early:
-            wide &= (size > _VERY_WIDE) | (crowding[asked] < _DENSE)
+            wide &= (size > _VERY_WIDE) | (crowding[asked] < DENSE)
         # no Gaussian weight settles on it: far from a star
         lost = (shapes[:, 7] == 0) & (signal > 2 * _BRIGHT)
     moments = np.where(lost[:, None], 4 * np.column_stack([pxx, pxy, pyy]), shapes[:, 2:5])
     kept = wide | lost
     return asked[kept], np.ascontiguousarray(moments[kept])
-
-
-def _crowding(model: StarModel) -> NDArray[np.float64]:
-    """Sources expected by chance within 2.5 sigma of the PSF of each star, (n,): from those in its cell."""
-    grid = model.frame.grid
-    counts, _, _ = np.histogram2d(model.y, model.x, bins=(grid.y_edges - 0.5, grid.x_edges - 0.5))
-    area = np.outer(np.diff(grid.y_edges), np.diff(grid.x_edges))
-    expected = counts / area * np.pi * (2.5 * model.psf.sigma) ** 2
-    gy, gx = grid.shape
-    row = np.clip(np.searchsorted(grid.y_edges, model.y, side="right") - 1, 0, gy - 1)
-    column = np.clip(np.searchsorted(grid.x_edges, model.x, side="right") - 1, 0, gx - 1)
-    crowding: NDArray[np.float64] = expected[row, column]
-    return crowding

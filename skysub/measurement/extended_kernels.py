@@ -98,7 +98,7 @@ def _cut(residual, variance, state, cy, cx, half, child, good, weight):
 
 @_inner
 def _solve(normal, right, n, damping):
-    """Cholesky solution in ``right`` of normal equations with a damped diagonal; false where there is none."""
+    """Cholesky solution in ``right`` of normal equations with damped diagonal; false if there is none."""
     for a in range(n):
         for b in range(a + 1):
             s = normal[a, b]
@@ -374,16 +374,17 @@ def compare_models(
             for m in range(starts[k], starts[k + 1]):
                 n = order[m]
                 half = halves[n]
-                inner = min(int(0.65 * half + 0.5), middle)
+                inner = int(0.65 * half + 0.5)
+                if flux[n] > 0:
+                    inner = min(inner, middle)
                 cy, cx = int(np.rint(y[n])), int(np.rint(x[n]))
                 _cut(residual, variance, state, cy, cx, half, child, good, weight)
                 profile(stamps, y[n] - cy, x[n] - cx, middle, spare, out)
                 model[: 2 * half + 1, : 2 * half + 1] = 0.0
-                for j in range(2 * inner + 1):
-                    for i in range(2 * inner + 1):
-                        model[half - inner + j, half - inner + i] = (
-                            flux[n] * out[middle - inner + j, middle - inner + i]
-                        )
+                reach = min(half, middle)
+                for j in range(-reach, reach + 1):
+                    for i in range(-reach, reach + 1):
+                        model[half + j, half + i] = flux[n] * out[middle + j, middle + i]
                 pixels = 0.0
                 for j in range(2 * half + 1):
                     for i in range(2 * half + 1):
@@ -401,7 +402,7 @@ def compare_models(
                 pairs[n, 0], pairs[n, 3] = 0.5 * flux[n], 0.5 * flux[n]
                 pairs[n, 1], pairs[n, 4] = y[n] + apart * math.sin(angle), y[n] - apart * math.sin(angle)
                 pairs[n, 2], pairs[n, 5] = x[n] + apart * math.cos(angle), x[n] - apart * math.cos(angle)
-                if _fit_pair(
+                if flux[n] > 0 and _fit_pair(
                     child[half - inner : half + inner + 1, half - inner : half + inner + 1],
                     good[half - inner : half + inner + 1, half - inner : half + inner + 1],
                     stamps,
@@ -425,7 +426,9 @@ def compare_models(
                 while 0 <= p < len(POWERS):
                     power = POWERS[p]
                     if tried == 0:
-                        shape[0] = max(child[half, half], flux[n] * 0.01)
+                        shape[0] = max(child[half - 1 : half + 2, half - 1 : half + 2].mean(), flux[n] * 0.01)
+                        if not shape[0] > 0:
+                            break
                         shape[1], shape[2] = y[n], x[n]
                         # a profile of this power and its moments under a Gaussian weight, roughly
                         shape[3] = math.log(max(0.5 * trace, 0.3) * 1.4 * power)
@@ -487,7 +490,9 @@ def paint_extended(shapes, factors, halves, share, image):
 
 
 @_compiled
-def refit_extended(starts, order, columns, rows, shapes, factors, halves, smallest, residual, variance, state):
+def refit_extended(
+    starts, order, columns, rows, shapes, factors, halves, smallest, residual, variance, state
+):
     """Fit templates again, each on the residual with its own light put back, which it is then taken off."""
     ny, nx = residual.shape
     most = 2 * np.max(halves) + 1
@@ -516,7 +521,9 @@ def refit_extended(starts, order, columns, rows, shapes, factors, halves, smalle
             p = 0
             while p < len(POWERS) - 1 and POWERS[p] != int(shape[6]):
                 p += 1
-            if _fit_profile(child, good, cy, cx, half, shape, smallest[p], 2, derivatives, products, normal, right):
+            if _fit_profile(
+                child, good, cy, cx, half, shape, smallest[p], 2, derivatives, products, normal, right
+            ):
                 _fit_rings(child, weight, cy, cx, half, shape, factor, model, sums)
                 shapes[n] = shape
                 factors[n] = factor

@@ -35,12 +35,15 @@ class Places:
         """These and places of which nothing else is known."""
         nothing = np.full(len(y), np.nan)
         more = {"y": y, "x": x}
-        return Places(**{
-            f.name: np.concatenate([getattr(self, f.name), more.get(f.name, nothing)]) for f in fields(self)
-        })
+        return Places(
+            **{
+                f.name: np.concatenate([getattr(self, f.name), more.get(f.name, nothing)])
+                for f in fields(self)
+            }
+        )
 
     def replaced(self, chosen: NDArray[np.bool_], sums: NDArray[np.float64]) -> Places:
-        """The same but for the chosen places, whose fit is that of sums of `skysub.measurement.child_kernels`."""
+        """The same, but the fit of the chosen places is that of sums that `measure_children` wrote."""
         pc, pp, ppv, chi, p, y_variance, x_variance, _ = sums[chosen].T
         with np.errstate(divide="ignore", invalid="ignore"):
             new = {

@@ -10,7 +10,7 @@ __all__ = ["collect_bits"]
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def collect_bits(mask, unusable, y, x, radius, core, around, centre, lost):
-    """All bits within a circle about each place, those within ``core`` pixels, and whether any is unusable."""
+    """All bits within a circle about each place, those within ``core`` pixels, and if any is unusable."""
     ny, nx = mask.shape
     for k in range(len(y)):
         cy, cx, r = int(np.rint(y[k])), int(np.rint(x[k])), radius[k]

@@ -33,7 +33,7 @@ class Blends:
     """(ny, nx): footprints, grown."""
 
     @classmethod
-    def of(
+    def of(  # noqa: PLR0917
         cls,
         values: NDArray[np.float32],
         y: NDArray[np.float64],
@@ -44,7 +44,8 @@ class Blends:
     ) -> Blends:
         """Footprints of a map of significance, and the sources (n,) at (y, x) in them."""
         runs = runs_above(values, config.threshold, config.threshold)
-        area = np.bincount(runs.label, weights=runs.stop - runs.start, minlength=runs.footprints)
+        length = (runs.stop - runs.start).astype(np.float64)
+        area = np.bincount(runs.label, weights=length, minlength=runs.footprints)
         ny, nx = frame.shape
         row, column = (np.clip(np.rint(a).astype(np.int64), 0, n - 1) for a, n in ((y, ny), (x, nx)))
         keys = runs.y.astype(np.int64) * nx + runs.start
@@ -57,7 +58,7 @@ class Blends:
         radius = np.full(runs.footprints, float(int(config.grow * psf.sigma + 0.5)))
         return cls(
             label=label,
-            area=area,
+            area=area.astype(np.float64),
             members=np.bincount(label[label >= 0], minlength=runs.footprints),
             detected=grown(runs, radius, frame.shape),
         )

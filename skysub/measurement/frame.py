@@ -22,6 +22,8 @@ __all__ = ["SATURATED", "UNUSABLE", "Frame"]
 
 UNUSABLE, SATURATED = np.uint8(1), np.uint8(2)
 """Bits of `Frame.state`: no light is known of a pixel; its light is too little."""
+_LARGEST = 1e15
+"""Counts of a pixel beyond which squares leave the range of float32: no light."""
 _TOO_FEW = 16
 """Pixels along an axis below which no noise is measured from neighbours."""
 
@@ -73,7 +75,7 @@ class Frame:
             state[(marks & _bits(planes, config.unusable)) != 0] |= UNUSABLE
             state[(marks & _bits(planes, (config.saturated,))) != 0] |= SATURATED
         with np.errstate(invalid="ignore"):
-            state[~(np.abs(pixels) < 1e30)] |= UNUSABLE
+            state[~(np.abs(pixels) < _LARGEST)] |= UNUSABLE
         unusable = (state & UNUSABLE) != 0
         pixels[unusable] = 0
         cell = config.noise_cell
@@ -104,15 +106,14 @@ class Frame:
         gy, gx = self.grid.shape
         row = np.clip(np.searchsorted(self.grid.y_edges, y, side="right") - 1, 0, gy - 1)
         column = np.clip(np.searchsorted(self.grid.x_edges, x, side="right") - 1, 0, gx - 1)
-        noise: NDArray[np.float64] = self.noise[row, column]
-        return noise
+        return np.asarray(self.noise[row, column], np.float64)
 
     def variance_at(self, y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Variance of the pixel at each of some places (n,), counts squared."""
         ny, nx = self.shape
         row = np.clip(np.rint(y), 0, ny - 1).astype(int)
         column = np.clip(np.rint(x), 0, nx - 1).astype(int)
-        return self.variance[row, column].astype(np.float64)
+        return np.asarray(self.variance[row, column], np.float64)
 
 
 def _plane(values: Any, name: str) -> NDArray[np.float32]:
@@ -148,7 +149,7 @@ def _noise(
             for b in range(grid.shape[1]):
                 columns = slice(grid.x_edges[b], grid.x_edges[b + 1])
                 cell = variance[rows, columns][::3, ::3]
-                good = cell[(state[rows, columns][::3, ::3] == 0) & (cell > 0) & (cell < 1e30)]
+                good = cell[(state[rows, columns][::3, ::3] == 0) & (cell > 0) & (cell < _LARGEST**2)]
                 if good.size:
                     noise[a, b] = np.sqrt(np.partition(good, good.size // 4)[good.size // 4])
     known = np.isfinite(noise)
@@ -175,7 +176,7 @@ def _measured(
     return np.full(grid.shape, deviation if deviation > 0 else np.nan)
 
 
-def _repaired(
+def _repaired(  # noqa: PLR0917
     variance: NDArray[np.float32] | None,
     pixels: NDArray[np.float32],
     noise: NDArray[np.float64],
@@ -188,7 +189,7 @@ def _repaired(
     if variance is None:
         variance = np.zeros(unusable.shape, np.float32)
     with np.errstate(invalid="ignore"):
-        bad = ~((variance > 0) & (variance < 1e30))
+        bad = ~((variance > 0) & (variance < _LARGEST**2))
     count = int(np.count_nonzero(bad & ~unusable))
     if count and "variance_unknown" not in flags:
         flags["variance_repaired"] = (

@@ -72,8 +72,8 @@ class PsfTable:
         defined = good.all((2, 3))
         if not defined.any():
             raise InvalidPsfError(
-                "the PSF is undefined (NaN, without light or flat) all over the detector; give another model, "
-                "or fit one to its stars by skysub.calibrate_image"
+                "the PSF is undefined (NaN, without light or flat) all over the detector; "
+                "give another model, or fit one to its stars by skysub.calibrate_image"
             )
         raw[defined] /= sums[defined][..., None, None]
         _fill(raw, defined)
@@ -121,7 +121,8 @@ class PsfTable:
         from skysub.measurement import psf_kernels
 
         out = np.empty(self.table.shape[2:], np.float32)
-        psf_kernels.blend(self.table, *self.node_of(np.array([y]), np.array([x]))[:, 0], out)
+        row, column = self.node_of(np.array([y]), np.array([x]))[:, 0]
+        psf_kernels.blend(self.table, row, column, out)
         return out
 
     def node_of(self, y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -173,7 +174,7 @@ def _ask(psf: Any, y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np
     sizes = [min(s.shape) for s in found if s is not None and s.ndim == 2 and s.size]
     if not sizes:
         raise InvalidPsfError("the PSF gives no stamp anywhere on the detector")
-    size = min(max(max(sizes), _SMALLEST), _LARGEST) | 1
+    size = min(max(*sizes, _SMALLEST), _LARGEST) | 1
     out = np.array([_of_size(s, size) for s in found])
     return out.reshape(len(y), len(x), len(offsets), len(offsets), size, size)
 

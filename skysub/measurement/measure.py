@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["measure_sources"]
 
 
-def measure_sources(
+def measure_sources(  # noqa: PLR0917 - image, variance and mask go together, as do mask and planes
     image: NDArray[Any],
     variance: NDArray[Any] | None,
     mask: NDArray[Any] | None,
@@ -75,21 +75,28 @@ def measure_sources(
     table = PsfTable.of(psf, frame.shape)
     filters = Filters.of(table, frame)
     values = significance(frame.image, filters, frame, threads=config.threads)
-    stars, templates = find_sources(frame, table, filters, values, config)
+    stars, templates, budget = find_sources(frame, table, filters, values, config)
     columns, blends = _rows(frame, table, stars, templates, values, config)
+    if budget.exceeded.any():
+        frame.flags["too_crowded"] = (
+            f"{np.count_nonzero(budget.exceeded)} of {budget.exceeded.size} cells of {config.noise_cell} "
+            "pixels have more sources than the budget; the faintest were left out there"
+        )
+    crowded = budget.at(columns["y"], columns["x"])
+    columns["deblend_tooManyPeaks"] = crowded & (columns["deblend_nChild"] > 0)
     unusable = (frame.state & UNUSABLE) != 0
     radius = np.full(len(columns["x"]), max(1, round(config.grow * table.sigma)))
     columns |= pixel_flags(mask, planes, unusable, columns["y"], columns["x"], radius)
     return SourceMeasurements(
         columns=columns,
         detected=blends.detected,
-        too_crowded=np.zeros(frame.shape, np.bool_),
+        too_crowded=budget.plane(),
         model=stars.model(),
         flags=frame.flags,
     )
 
 
-def _rows(
+def _rows(  # noqa: PLR0917
     frame: Frame,
     psf: PsfTable,
     stars: StarModel,

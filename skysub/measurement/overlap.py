@@ -92,3 +92,10 @@ class Pairs:
         starts, partners = np.zeros(n + 1, np.int64), np.empty(2 * len(self.first), np.int64)
         kernels.list_neighbours(n, self.first, self.second, starts, partners)
         return starts, partners
+
+    def spread(self, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """The chosen stars, (n,) bool, and all that overlap with one of them."""
+        out = chosen.copy()
+        out[self.first[chosen[self.second]]] = True
+        out[self.second[chosen[self.first]]] = True
+        return out

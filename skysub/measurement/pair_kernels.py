@@ -25,8 +25,8 @@ _inner = njit(nogil=True, error_model="numpy")
 def find_pairs(y, x, order, starts, columns, reach, first, second):
     """Pairs of stars within ``reach``; returns how many there are, and lists as many as there is room for.
 
-    Stars are sorted into cells of at least ``reach`` pixels: ``order`` (n,), ``starts`` (cells + 1,), cells in
-    rows of ``columns``.
+    Stars are sorted into cells of at least ``reach`` pixels: ``order`` (n,), ``starts`` (cells + 1,),
+    cells in rows of ``columns``.
     """
     count = 0
     cells = len(starts) - 1
@@ -55,7 +55,7 @@ def _correlation(table, per_pixel, dy, dx, out):
     """Autocorrelation and its derivatives at an offset, bilinear, to out (`TABLES`,); 0 beyond the table."""
     half = table.shape[1] // 2
     v, u = dy * per_pixel + half, dx * per_pixel + half
-    j, i = int(math.floor(v)), int(math.floor(u))
+    j, i = math.floor(v), math.floor(u)
     if j < 0 or i < 0 or j + 1 >= table.shape[1] or i + 1 >= table.shape[2]:
         out[:] = 0.0
         return
@@ -202,8 +202,8 @@ def list_neighbours(n, first, second, starts, neighbours):
 def errors_of_stars(table, per_pixel, norm, y, x, flux, diagonal, variance, starts, neighbours, out):
     """Covariance of each star's flux and place, its nearest neighbours' parameters being free as well.
 
-    ``variance`` (n,) is that of a pixel under each star's profile. Written to out (n, 4): variance of the flux,
-    of y and of x, and the covariance of y and x; NaN where a star cannot be told from its neighbours.
+    ``variance`` (n,) is that of a pixel under each star's profile. Written to out (n, 4): variance of the
+    flux, of y and of x, and the covariance of y and x; NaN where a star cannot be told from its neighbours.
     """
     size = 3 * (MOST_NEIGHBOURS + 1)
     h = np.zeros((size, size))

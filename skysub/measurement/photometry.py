@@ -23,6 +23,8 @@ __all__ = ["Photometry", "Targets", "measure_places", "shapes_at"]
 _ITERATIONS = 40
 _BAND = 128
 """Rows of places whose apertures share their running sums."""
+_CUT = 6.5
+"""Half-width of a star's cut-out, in sigma of the PSF."""
 _RING = (7.0, 15.0)
 """Radii of the ring of the local background, in sigma of the PSF, as LSST takes them."""
 _RING_CLIP, _RING_PASSES = 3.0, 3
@@ -63,7 +65,7 @@ class Photometry:
     shapes: NDArray[np.float64]
     """(n, 8) as `skysub.measurement.photometry_kernels.shape_of_child` has them."""
     kron: NDArray[np.float64]
-    """(n, 4): Kron flux, its variance, first moment of the radius, own share of the light under the source."""
+    """(n, 4): Kron flux, its variance, first moment of the radius, own share of the light under it."""
     psf: NDArray[np.float64]
     """(n, 8) as `skysub.measurement.child_kernels` has them: sums of the PSF over the cut-out."""
     ring: NDArray[np.float64]
@@ -117,7 +119,7 @@ def shapes_at(
     return _children(frame, psf, light, targets, nothing, sums, deep=False, threads=threads)[0]
 
 
-def _apertures(
+def _apertures(  # noqa: PLR0917
     frame: Frame,
     light: NDArray[np.float32],
     y: NDArray[np.float64],
@@ -153,7 +155,7 @@ def _apertures(
     return sums, spread
 
 
-def _children(
+def _children(  # noqa: PLR0917
     frame: Frame,
     psf: PsfTable,
     light: NDArray[np.float32],
@@ -167,9 +169,11 @@ def _children(
     from skysub.measurement import child_kernels as kernels
 
     y, x, n = targets.y, targets.x, len(targets.y)
-    shapes, kron, psf_sums = (np.full((n, m), np.nan) for m in (kernels.SHAPE, kernels.KRON, kernels.PSF_SUMS))
+    shapes, kron, psf_sums = (
+        np.full((n, m), np.nan) for m in (kernels.SHAPE, kernels.KRON, kernels.PSF_SUMS)
+    )
     templates = targets.templates
-    halves = np.full(n, psf.half)
+    halves = np.full(n, min(psf.half, int(np.ceil(_CUT * psf.sigma))))
     extended = targets.template >= 0
     halves[extended] = np.maximum(psf.half, templates.halves[targets.template[extended]])
     moments = np.ascontiguousarray(np.array([psf.values_at(m, y, x) for m in psf.moments]).T)

@@ -96,7 +96,7 @@ def disc_integral(sums, y, x, radius):
 
 @_compiled
 def aperture_sums(sums, first, y, x, radii, out):
-    """Add to out (n, radii) the sums over discs about places y, x (n,); row 0 of ``sums`` is row ``first``."""
+    """Add to out (n, radii) the sums over discs about places (n,); row 0 of ``sums`` is row ``first``."""
     for k in range(len(y)):
         for r in range(len(radii)):
             out[k, r] += disc_integral(sums, y[k] - first, x[k], radii[r])
@@ -104,7 +104,10 @@ def aperture_sums(sums, first, y, x, radii, out):
 
 @_inner
 def _weighted(child, cy, cx, a, b, c, out):
-    """Sums under the weight exp(-(a dx2 + 2 b dx dy + c dy2) / 2): I, I dx, I dy, I dx2, I dx dy, I dy2, w2."""
+    """Sums of I, I dx, I dy, I dx2, I dx dy, I dy2 under a Gaussian weight w, and of w2.
+
+    The weight is exp(-(a dx2 + 2 b dx dy + c dy2) / 2).
+    """
     size_y, size_x = child.shape
     det = a * c - b * b
     reach_y, reach_x = math.sqrt(_REACH2 * a / det), math.sqrt(_REACH2 * c / det)
@@ -149,7 +152,7 @@ def shape_of_child(child, y, x, start, iterations, limit, out):
     s = np.empty(7)
     good = False
     size = min(child.shape) / 2
-    for step in range(iterations):
+    for _ in range(iterations):
         det = xx * yy - xy * xy
         if not (det > 0 and xx > 0 and yy > 0 and xx + yy < size * size):
             break

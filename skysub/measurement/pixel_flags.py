@@ -30,7 +30,7 @@ _CENTRE = 1
 """A centre is 3 x 3 pixels."""
 
 
-def pixel_flags(
+def pixel_flags(  # noqa: PLR0917
     mask: NDArray[Any] | None,
     planes: Mapping[str, int],
     unusable: NDArray[np.bool_],
@@ -38,7 +38,7 @@ def pixel_flags(
     x: NDArray[np.float64],
     radius: NDArray[np.int64],
 ) -> dict[str, NDArray[np.bool_]]:
-    """Columns pixelFlags_* of sources (n,) at (y, x): planes found within ``radius`` pixels, and at the centre.
+    """Columns pixelFlags_* of sources (n,) at (y, x): planes within ``radius`` pixels, and at the centre.
 
     Parameters
     ----------

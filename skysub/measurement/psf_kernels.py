@@ -19,7 +19,7 @@ _inner = njit(nogil=True, error_model="numpy")
 
 @_compiled
 def blend(table, row, column, out):
-    """Stamps at fractional node (row, column) of ``table`` (my, mx, 7, 7, s, w), bilinear, to (7, 7, s, w)."""
+    """Stamps (7, 7, s, w) at fractional node (row, column) of ``table`` (my, mx, 7, 7, s, w), bilinear."""
     my, mx = table.shape[:2]
     a, b = min(int(row), max(my - 2, 0)), min(int(column), max(mx - 2, 0))
     a2, b2 = min(a + 1, my - 1), min(b + 1, mx - 1)

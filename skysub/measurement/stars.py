@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,7 +46,7 @@ class Tiles:
         ty = np.clip((y + 0.5) // TILE, 0, counts[0] - 1).astype(np.int64)
         tx = np.clip((x + 0.5) // TILE, 0, counts[1] - 1).astype(np.int64)
         number = ty * counts[1] + tx
-        middles = [(np.arange(c) + 0.5) * TILE - 0.5 for c in counts]
+        middles = [np.asarray((np.arange(c) + 0.5) * TILE - 0.5, np.float64) for c in counts]
         return cls(
             nodes_y=psf.node_of(middles[0], middles[0])[0],
             nodes_x=psf.node_of(middles[1], middles[1])[1],
@@ -58,10 +59,14 @@ class Tiles:
         for parity in range(2):
             rows = np.arange(parity, len(self.nodes_y), 2)
             if len(rows):
-                in_threads(lambda part, rows=rows: work(rows[part.start : part.stop]), len(rows), threads)
+                in_threads(partial(_work_on, work, rows), len(rows), threads)
 
 
-def paint(
+def _work_on(work: Callable[[NDArray[np.int64]], None], rows: NDArray[np.int64], part: range) -> None:
+    work(rows[part.start : part.stop])
+
+
+def paint(  # noqa: PLR0917
     image: NDArray[np.float32],
     tiles: Tiles,
     psf: PsfTable,
@@ -93,7 +98,7 @@ def paint(
     )
 
 
-def project(
+def project(  # noqa: PLR0917
     residual: NDArray[np.float32],
     frame: Frame,
     tiles: Tiles,

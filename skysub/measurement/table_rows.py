@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 
 __all__ = ["aperture_name", "columns_of_places", "stacked"]
 
+
 def aperture_name(radius: float) -> str:
     """Name of a column of an aperture: ap03Flux, ap04_5Flux."""
     whole, part = divmod(radius, 1)
     return f"ap{int(whole):02d}{f'_{round(part * 10)}' if part else ''}Flux"
 
 
-def columns_of_places(
+def columns_of_places(  # noqa: PLR0917
     places: Places,
     photometry: Photometry,
     psf: PsfTable,
@@ -46,8 +47,8 @@ def columns_of_places(
     columns: dict[str, NDArray[Any]] = {
         "x": x,
         "y": y,
-        "xErr": places.x_error,
-        "yErr": places.y_error,
+        "xErr": np.where(np.isfinite(places.x_error), places.x_error, np.nan),
+        "yErr": np.where(np.isfinite(places.y_error), places.y_error, np.nan),
         "psfFlux": places.flux,
         "psfFluxErr": places.flux_error,
         "deblend_chi2": places.chi2,

@@ -187,21 +187,35 @@ def rows_share_a_drift(cells: Cells, noise: float) -> bool:
         Per pixel, unit of the image.
     """
     weight = cells.count / noise**2
-    rows, columns = _Shared(), _Shared()
+    tiles = _tiles(cells)
+    rows = _Shared()
+    for cut, tall, _ in tiles:
+        rows.add(_averaged(cells.mean[cut], weight[cut], tall // _GROUP))
+    if not (rows.sure > _SURE and rows.far > _AS_FAR * rows.touching):
+        return False
+    columns = _Shared()
+    for cut, _, broad in tiles:
+        columns.add(_averaged(cells.mean[cut].T, weight[cut].T, broad))
+    return rows.far > _MORE_THAN_COLUMNS * max(columns.far, columns.touching, 0.0)
+
+
+def _tiles(cells: Cells) -> list[tuple[tuple[slice, slice], int, int]]:
+    """Square tiles within amplifiers: the cells of each, and how many there are along columns and rows."""
+    found = []
     n_columns = cells.lattice.shape[1]
     for number, amplifier in enumerate(cells.lattice.amplifiers):
         own_rows = np.flatnonzero(cells.y_amplifier == number // n_columns)
         own_columns = np.flatnonzero(cells.x_amplifier == number % n_columns)
         ny, nx = amplifier.shape
         side = min(ny, nx)
-        tall, broad = side // BIN_ROWS, round(side * len(own_columns) / nx)
-        for top in range(0, len(own_rows) - tall + 1, tall):
-            for left in range(0, len(own_columns) - broad + 1, broad):
-                cut = np.ix_(own_rows[top : top + tall], own_columns[left : left + broad])
-                rows.add(_averaged(cells.mean[cut], weight[cut], tall // _GROUP))
-                columns.add(_averaged(cells.mean[cut].T, weight[cut].T, broad))
-    more = rows.far > _MORE_THAN_COLUMNS * max(columns.far, columns.touching, 0.0)
-    return rows.sure > _SURE and more and rows.far > _AS_FAR * rows.touching
+        tall, broad = side // BIN_ROWS, max(1, round(side * len(own_columns) / nx))
+        top, left = int(own_rows[0]), int(own_columns[0])
+        found += [
+            ((slice(top + y, top + y + tall), slice(left + x, left + x + broad)), tall, broad)
+            for y in range(0, len(own_rows) - tall + 1, tall)
+            for x in range(0, len(own_columns) - broad + 1, broad)
+        ]
+    return found
 
 
 class _Shared:

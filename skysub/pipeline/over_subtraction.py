@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -119,7 +119,7 @@ def predict_losses(
     layers = layers_of(background)
     if not n or not layers:
         return Losses(loss=loss, error=error, flag=np.zeros(n, bool))
-    last = getattr(layers[-1], "smooth", layers[-1])
+    last = _followed(layers[-1])
     ny, nx = last.shape
     area = np.minimum(math.pi * (config.radii * np.maximum(radius, 1.0)) ** 2, ny * nx)
     at_x = np.clip(np.nan_to_num(x).astype(np.int64), 0, nx - 1)
@@ -146,6 +146,13 @@ def predict_losses(
     loss[large] = np.einsum("jt,t->j", within, rise) / flux[large]
     np.clip(loss, -1.0, _MOST_LOST, out=loss, where=known)
     return Losses(loss=loss, error=error, flag=known & (loss > config.loss))
+
+
+def _followed(layer: Any) -> Background:
+    """The part of a layer that follows superpixels, without steps between amplifiers."""
+    smooth = getattr(layer, "smooth", layer)
+    followed: Background = smooth() if callable(smooth) else smooth
+    return followed
 
 
 def _apart(
@@ -185,6 +192,9 @@ def _light_seen(
     y, x = (c.ravel() for c in np.meshgrid(grid.y_centers, grid.x_centers, indexing="ij"))
     terms = response.terms(x, y)
     design = (units - np.einsum("kt,tm->km", terms, rises)) * flux
+    if layer.is_spline:
+        # it goes through its superpixels, and leaves nothing to judge by
+        return flux
     left = statistics.mean.ravel() - np.einsum("kt,t->k", terms, layer.coefficients)
     errors = statistics.error.ravel().astype(np.float64)
     seen = np.isfinite(left) & np.isfinite(errors) & (errors > 0) & (statistics.count.ravel() > 0)

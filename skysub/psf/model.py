@@ -65,6 +65,26 @@ class MoffatPsf:
     """(s, s) float64: mean of (star / flux - profile), centred on the middle pixel."""
     stars: PsfStars
 
+    def __repr__(self) -> str:
+        return (
+            f"MoffatPsf(fwhm={self.fwhm:.3f} pixel, beta={self.beta:.3g}, order={self.order}, "
+            f"stars={int(self.stars.used.sum())} of {len(self.stars.x)}, detector={self.shape})"
+        )
+
+    def _repr_html_(self) -> str:
+        from skysub.html import card, picture
+
+        ny, nx = self.shape
+        middle = self.stamp(x=round((nx - 1) / 2), y=round((ny - 1) / 2))
+        rows = {
+            "full width at half maximum": f"{self.fwhm:.3f} pixel",
+            "beta": f"{self.beta:.3g}",
+            "stars": f"{int(self.stars.used.sum())} of {len(self.stars.x)} used",
+            "detector": f"{ny} x {nx} pixels, polynomials of order {self.order}",
+        }
+        # the wings show in the root
+        return card("MoffatPsf", rows, [picture(np.sqrt(np.maximum(middle, 0)), "the PSF in the middle")])
+
     @property
     def size(self) -> int:
         """Edge of a stamp, pixel; odd."""

@@ -106,7 +106,7 @@ def convolve(image, k, start, stop, out):
     for y in range(start - half, stop + half):
         smoothed = ring[y % size]
         if 0 <= y < ny:
-            padded[half : half + nx] = image[y]
+            _copy(image[y], padded[half : half + nx])
             if half == TAPS:
                 _smooth_six(padded, k, smoothed)
             else:
@@ -122,6 +122,12 @@ def convolve(image, k, start, stop, out):
             _weigh(ring[at % size], k[0], into)
             for t in range(1, half + 1):
                 _add_pair(ring[(at - t) % size], ring[(at + t) % size], k[t], into)
+
+
+@_inner
+def _copy(values, out):
+    for x in range(len(out)):
+        out[x] = values[x]
 
 
 @_inner

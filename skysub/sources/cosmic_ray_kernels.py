@@ -146,15 +146,24 @@ def _median7(a, b, c, d, e, f, g):
 
 
 @_inner
+def _copy(image, out):
+    """Copy row by row: NumPy's way would be compiled with all that it may have to say of shapes."""
+    for j in range(len(image)):
+        here, there = image[j], out[j]
+        for i in range(len(here)):
+            there[i] = here[i]
+
+
+@_inner
 def _median_filter(image, spare, out):
     """Median of seven along rows, then along columns; three pixels at the edges stay as they are."""
     edge = len(image)
-    spare[:] = image
+    _copy(image, spare)
     for j in range(edge):
         v, row = image[j], spare[j]
         for i in range(3, edge - 3):
             row[i] = _median7(v[i - 3], v[i - 2], v[i - 1], v[i], v[i + 1], v[i + 2], v[i + 3])
-    out[:] = spare
+    _copy(spare, out)
     for j in range(3, edge - 3):
         row = out[j]
         a, b, c, d = spare[j - 3], spare[j - 2], spare[j - 1], spare[j]

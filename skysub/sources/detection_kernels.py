@@ -136,6 +136,12 @@ def _mark_strip(h, k, scale, low, high, marks):
 
 
 @_inner
+def _copy(values, out):
+    for i in range(len(out)):
+        out[i] = values[i]
+
+
+@_inner
 def _pack(marks, out):
     """Bits of words of eight marks into bytes."""
     for i in range(len(out)):
@@ -160,8 +166,11 @@ def mark_significant(
     residual = np.zeros(strips * STRIP + 2 * TAPS, np.float32)
     rows = np.zeros((strips, (DEPTH + 2 * TAPS) * STRIP), np.float32)
     scale = np.zeros((strips, GROUP * STRIP), np.float32)
-    scaled_by = np.full((strips, GROUP), -1)
-    superpixel = np.searchsorted(y_edges, np.arange(ny), side="right") - 1
+    scaled_by = np.empty((strips, GROUP), np.int64)
+    scaled_by[:] = -1
+    superpixel = np.empty(ny, np.int64)
+    for j in range(len(y_edges) - 1):
+        superpixel[y_edges[j] : y_edges[j + 1]] = j
     marks = np.zeros(2 * GROUP * STRIP, np.uint8)
     words = marks.view(np.uint64)
     each = STRIP // 8
@@ -170,7 +179,7 @@ def mark_significant(
         if top > start:
             kept = 2 * TAPS
             for s in range(strips):
-                rows[s, : kept * STRIP] = rows[s, DEPTH * STRIP :]
+                _copy(rows[s, DEPTH * STRIP :], rows[s, : kept * STRIP])
         for t in range(kept, DEPTH + 2 * TAPS):
             y = top - TAPS + t
             if 0 <= y < min(ny, stop + TAPS):

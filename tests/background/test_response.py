@@ -97,6 +97,20 @@ def test_a_model_that_other_detectors_helped_to_fit_gives_way_less(fitted):
     )
 
 
+def test_a_spline_follows_its_superpixels():
+    rng = np.random.default_rng(3)
+    image = (500 + rng.normal(0, 20, SHAPE)).astype(np.float32)
+    config = BackgroundConfig(superpixel=20, model="akima")
+    model = fit_background(image, None, config)
+    response = find_response(model)
+    values = np.zeros(model.grid.shape)
+    values[4, 5] = 2.0
+    y, x = model.grid.y_centers, model.grid.x_centers
+    change = response.change(values.ravel())
+    places = np.array([x[5], (x[5] + x[6]) / 2, x[7], x[5]]), np.array([y[4], y[4], y[4], (y[3] + y[4]) / 2])
+    np.testing.assert_allclose(response.terms(*places) @ change, [2.0, 1.0, 0.0, 1.0], atol=1e-12)
+
+
 def test_a_background_of_constant_pixels():
     flat = fit_background(np.full(SHAPE, 7.0, np.float32), None, dataclasses.replace(CONFIG, weighting=False))
     response = find_response(flat)

@@ -239,4 +239,38 @@ def test_light_of_undetected_sources_comes_off(image):
     )
     held = replace(background, faint_light=skysub.FaintLight(3.0, 0.5, "test"))
     np.testing.assert_allclose(held.evaluate() - held.evaluate(faint_light=False), 3.0, atol=1e-4)
-    assert (held.uncertainty(faint_light=False) > held.uncertainty()).all()
+    # what is not known of it is common to all pixels
+    np.testing.assert_allclose(
+        held.uncertainty(faint_light=False), np.hypot(held.uncertainty(), 0.5), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("model", ["akima", "natural"])
+def test_files_of_lsst_keep_the_spline(image, tmp_path, model):
+    pixels = image[0].copy()
+    pixels[64:96, 128:160] = np.nan
+    config = skysub.BackgroundConfig(superpixel=32, model=model, superpixel_filter=3)
+    background = skysub.fit_background(pixels, None, config)
+    skysub.write_background(background, tmp_path / "b.fits")
+    (again,) = skysub.read_background(tmp_path / "b.fits")
+    np.testing.assert_array_equal(again.evaluate(), background.evaluate())
+    np.testing.assert_array_equal(again.uncertainty(), background.uncertainty())
+    from astropy.io import fits
+
+    header = fits.getheader(tmp_path / "b.fits")
+    assert (header["APPROXSTYLE"], header["INTERPSTYLE"]) == (-1, {"akima": 5, "natural": 2}[model])
+
+
+def test_files_of_lsst_have_no_other_spline(image, tmp_path):
+    config = skysub.BackgroundConfig(superpixel=32, model="reflect")
+    with pytest.raises(skysub.errors.LayoutError, match="akima and natural"):
+        skysub.write_background(skysub.fit_background(image[0], None, config), tmp_path / "b.fits")
+
+
+def test_stores_keep_the_spline(image):
+    from skysub.campaign.store.backgrounds import inline, outline
+
+    config = skysub.BackgroundConfig(superpixel=32, model="akima")
+    background = skysub.fit_background(image[0], None, config)
+    (again,) = outline(inline([background]))
+    np.testing.assert_array_equal(again.evaluate(), background.evaluate())

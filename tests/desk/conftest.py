@@ -22,8 +22,8 @@ def field():
 def image(field, tmp_path):
     """The field as a FITS file with a header to keep."""
     header = fits.Header({"OBJECT": "M 33", "BUNIT": "adu", "CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN"})
-    header |= {"CRVAL1": 20.0, "CRVAL2": 30.0, "CRPIX1": 100.0, "CRPIX2": 90.0}
-    header |= {"CD1_1": -1e-4, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": 1e-4}
+    header.update({"CRVAL1": 20.0, "CRVAL2": 30.0, "CRPIX1": 100.0, "CRPIX2": 90.0})
+    header.update({"CD1_1": -1e-4, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": 1e-4})
     path = tmp_path / "field.fits"
     fits.PrimaryHDU(field[0], header).writeto(path, checksum=True)
     return path

@@ -106,8 +106,14 @@ def test_a_file_without_approx_cards_is_a_spline(tmp_path):
         for hdu in hdus:
             del hdu.header["APPROXSTYLE"]
         rewrite(hdus, tmp_path / "c.fits")
-    with pytest.raises(LayoutError, match=r"layer 0: APPROXSTYLE is -1: this layer is a spline"):
-        read_background(tmp_path / "c.fits")
+    (read,) = read_background(tmp_path / "c.fits")
+    assert read.config.model == "akima"
+    with fits.open(tmp_path / "c.fits") as hdus:
+        for hdu in hdus:
+            hdu.header["INTERPSTYLE"] = 1
+        rewrite(hdus, tmp_path / "d.fits")
+    with pytest.raises(LayoutError, match=r"layer 0: INTERPSTYLE is 1"):
+        read_background(tmp_path / "d.fits")
 
 
 def test_what_is_no_background_list(tmp_path, files):

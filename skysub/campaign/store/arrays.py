@@ -10,15 +10,15 @@ import functools
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
+import google_crc32c
 import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.storage import MemoryStore, StorePath
 
 from skysub.campaign.store.backgrounds import FIELDS
-from skysub.campaign.store.records import pixels_checksum
 from skysub.campaign.store.seals import damage, sealed_metadata, unsealed_metadata
-from skysub.campaign.store.shards import ShardFormat, encoded_shard
+from skysub.campaign.store.shards import ShardFormat, shard_parts
 from skysub.errors import DamagedError, OutputError, SkysubError
 
 if TYPE_CHECKING:
@@ -146,14 +146,15 @@ def write_plane(
     array = _array_to_fill(store / product / name)
     layout = ShardFormat.of(array)
     if layout is not None:
-        data = encoded_shard(layout, pixels)
+        parts = shard_parts(layout, pixels)
     else:
         whole = np.full(array.shape[2:], PLANES[name][1], PLANES[name][0])
         whole[: pixels.shape[0], : pixels.shape[1]] = pixels
-        data = _encoded(array, index, whole)
+        parts = iter((_encoded(array, index, whole).tobytes(),))
+    written = _Written()
     shard = shard_place(store, product, name, index)
-    shard.put(data.data, durable=durable, scratch=scratch)
-    return {"bytes": data.nbytes, "crc32c": pixels_checksum(data)}
+    shard.put_parts(map(written.add, parts), durable=durable, scratch=scratch)
+    return {"bytes": written.bytes, "crc32c": f"{written.crc:08x}"}
 
 
 def read_plane(
@@ -427,3 +428,15 @@ def _encoded(array: Any, index: tuple[int, ...], block: NDArray[Any]) -> NDArray
     sink[tuple(slice(each, each + 1) for each in index)] = block[(np.newaxis,) * len(index)]
     encoded: NDArray[np.uint8] = kept.popitem()[1].as_numpy_array().view(np.uint8)
     return encoded
+
+
+class _Written:
+    """Size and checksum of what is written part by part."""
+
+    def __init__(self) -> None:
+        self.bytes, self.crc = 0, 0
+
+    def add(self, part: bytes) -> bytes:
+        self.bytes += len(part)
+        self.crc = google_crc32c.extend(self.crc, part)
+        return part

@@ -12,6 +12,7 @@ import numpy as np
 from skysub.background.amplifiers import AmplifierBackground
 from skysub.background.config import BackgroundConfig
 from skysub.background.faint_light import FaintLight
+from skysub.background.layered import LayeredBackground
 from skysub.background.model import Background, BackgroundList
 from skysub.background.superpixels import SuperpixelGrid, SuperpixelStatistics
 
@@ -57,6 +58,7 @@ def described(layer: Background) -> dict[str, Any]:
         "reduced": layer.reduced,
         "config": dataclasses.asdict(layer.config),
         **({} if layer.faint_light is None else {"faint_light": dataclasses.asdict(layer.faint_light)}),
+        **({"parts": _parts(layer)} if isinstance(layer, LayeredBackground) else {}),
         **({} if layer.amplifiers is None else {"amplifiers": _of_amplifiers(layer.amplifiers)}),
     }
 
@@ -71,7 +73,7 @@ def from_arrays(description: Mapping[str, Any], arrays: Mapping[str, NDArray[Any
     }
     chi2 = description["chi2_per_freedom"]
     added = description.get("amplifiers")
-    return Background(
+    background = Background(
         grid=SuperpixelGrid.of_counts((ny, nx), gy=gy, gx=gx),
         statistics=SuperpixelStatistics(mean=cut["mean"], error=cut["error"], count=cut["count"]),
         coefficients=np.ascontiguousarray(arrays["coefficients"][:terms]),
@@ -84,6 +86,23 @@ def from_arrays(description: Mapping[str, Any], arrays: Mapping[str, NDArray[Any
         faint_light=FaintLight(**description["faint_light"]) if "faint_light" in description else None,
         amplifiers=None if added is None else AmplifierBackground.of_array(added, unpacked(added["values"])),
     )
+    if "parts" not in description:
+        return background
+    parts: dict[str, Any] = {name: unpacked(array) for name, array in description["parts"].items()}
+    own = {each.name: getattr(background, each.name) for each in dataclasses.fields(Background)}
+    boxes = tuple((int(a), int(b), int(c), int(d)) for a, b, c, d in parts.pop("boxes", ()))
+    return LayeredBackground(**own, boxes=boxes, **parts)
+
+
+def _parts(layer: LayeredBackground) -> dict[str, Any]:
+    """Return what a polynomial cannot follow, as text; few layers have it, and its shapes vary."""
+    parts: dict[str, NDArray[Any] | None] = {
+        "boxes": np.array(layer.boxes, np.int32).reshape(-1, 4) if layer.boxes else None,
+        "steps": layer.steps,
+        "cells": layer.cells,
+        "deviation": layer.deviation,
+    }
+    return {name: packed(array) for name, array in parts.items() if array is not None}
 
 
 def inline(layers: BackgroundList) -> list[dict[str, Any]]:

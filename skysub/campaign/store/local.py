@@ -99,9 +99,14 @@ class LocalPlace(Place):
         return checksum(self.path)
 
     def put(self, data: bytes | memoryview, *, durable: bool = False, scratch: Place | None = None) -> None:
+        self.put_parts((data,), durable=durable, scratch=scratch)
+
+    def put_parts(
+        self, parts: Iterable[bytes | memoryview], *, durable: bool = False, scratch: Place | None = None
+    ) -> None:
         put(
             self.path,
-            data,
+            parts,
             durable=durable,
             scratch=scratch.path if isinstance(scratch, LocalPlace) else None,
         )
@@ -182,12 +187,15 @@ class LocalPlace(Place):
         return self.path
 
 
-def put(path: Path, data: bytes | memoryview, *, durable: bool = False, scratch: Path | None = None) -> None:
+def put(
+    path: Path, parts: Iterable[bytes | memoryview], *, durable: bool = False, scratch: Path | None = None
+) -> None:
     """Write a whole file in place of any that is there: readers see the old one or the new one.
 
-    ``scratch`` is a folder for what is not yet whole, of the same file system; by default the file's own.
+    ``parts`` are its bytes, in order; ``scratch`` is a folder for what is not yet whole, of the same file
+    system; by default the file's own.
     """
-    temporary = _temporary(path, data, durable=durable, scratch=scratch)
+    temporary = _temporary(path, parts, durable=durable, scratch=scratch)
     if scratch is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
     temporary.replace(path)
@@ -195,7 +203,7 @@ def put(path: Path, data: bytes | memoryview, *, durable: bool = False, scratch:
 
 def put_if_absent(path: Path, data: bytes, *, durable: bool = False) -> bool:
     """Write a whole file unless it is there already; False where another writer came first."""
-    temporary = _temporary(path, data, durable=durable)
+    temporary = _temporary(path, (data,), durable=durable)
     try:
         os.link(temporary, path)
     except FileExistsError:
@@ -237,13 +245,15 @@ def _check_folder(folder: Path) -> None:
         raise OutputError(f"{folder} is a file, not a folder: choose another output")
 
 
-def _temporary(path: Path, data: bytes | memoryview, *, durable: bool, scratch: Path | None = None) -> Path:
+def _temporary(
+    path: Path, parts: Iterable[bytes | memoryview], *, durable: bool, scratch: Path | None = None
+) -> Path:
     folder = scratch or path.parent
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{path.name}.{uuid.uuid4().hex}.partial"
     try:
         with temporary.open("wb") as file:
-            file.write(data)
+            file.writelines(parts)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())

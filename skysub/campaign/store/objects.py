@@ -16,9 +16,15 @@ __all__ = ["object_of", "text_of"]
 
 _HOMES = {
     "ApertureCorrection": "skysub.pipeline.characterise",
+    "Choice": "skysub.pipeline.joint.choice",
+    "FaintLight": "skysub.background.faint_light",
     "Moments": "skysub.psf.stars",
     "MoffatPsf": "skysub.psf.model",
     "PsfStars": "skysub.psf.model",
+    "SkyFacts": "skysub.pipeline.joint.record",
+    "Spline": "skysub.pipeline.joint.spline",
+    "VisitSky": "skysub.pipeline.visit_background",
+    "Votes": "skysub.pipeline.joint.votes",
 }
 """Classes that may stand in a marker, and their modules."""
 

@@ -101,6 +101,12 @@ class Place(ABC):
         ``scratch`` is a folder for what is not yet whole, of the same file system; by default the file's own.
         """
 
+    def put_parts(
+        self, parts: Iterable[bytes], *, durable: bool = False, scratch: Place | None = None
+    ) -> None:
+        """Write a file as `put` does, of parts that are made one after the other."""
+        self.put(b"".join(parts), durable=durable, scratch=scratch)
+
     @abstractmethod
     def put_if_absent(self, data: bytes, *, durable: bool = False) -> bool:
         """Write a whole file unless it is there already; False where another writer came first."""

@@ -17,9 +17,11 @@ import google_crc32c
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
-__all__ = ["ShardFormat", "encoded_shard"]
+__all__ = ["ShardFormat", "shard_parts"]
 
 _BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
 _CRC = {"name": "crc32c"}
@@ -70,8 +72,11 @@ class ShardFormat:
         )
 
 
-def encoded_shard(layout: ShardFormat, block: NDArray[Any]) -> NDArray[np.uint8]:
-    """Bytes of the shard that holds a whole block; of one that is all the fill value, an index alone.
+def shard_parts(layout: ShardFormat, block: NDArray[Any]) -> Iterator[bytes]:
+    """Make the bytes of the shard that holds a whole block; of one of filling alone, an index.
+
+    No more than a chunk is held at a time: memory for a whole shard would have to be asked of the system each
+    time, which takes as long as compressing it.
 
     Parameters
     ----------
@@ -84,7 +89,6 @@ def encoded_shard(layout: ShardFormat, block: NDArray[Any]) -> NDArray[np.uint8]
     block = block.astype(layout.dtype, copy=False)[(np.newaxis,) * (len(layout.chunk) - block.ndim)]
     counts = tuple(length // edge for length, edge in zip(layout.shard, layout.chunk, strict=True))
     index = np.full((*counts, 2), _ABSENT, "<u8")
-    parts: list[bytes] = []
     end = 0
     reached = tuple(-(-length // edge) for length, edge in zip(block.shape, layout.chunk, strict=True))
     # the order goes by bits of all places that there are, so those that are reached keep theirs
@@ -102,12 +106,13 @@ def encoded_shard(layout: ShardFormat, block: NDArray[Any]) -> NDArray[np.uint8]
         else:
             name, level, shuffle, size, width = layout.compressor
             part = compress(chunk, name.encode(), level, shuffle, size, typesize=width)
-        parts += [part, google_crc32c.value(part).to_bytes(4, "little")]
+        yield part
+        yield google_crc32c.value(part).to_bytes(4, "little")
         index[place] = end, len(part) + 4
         end += len(part) + 4
     listed = index.tobytes()
-    parts += [listed, google_crc32c.value(listed).to_bytes(4, "little")]
-    return np.frombuffer(b"".join(parts), np.uint8)
+    yield listed
+    yield google_crc32c.value(listed).to_bytes(4, "little")
 
 
 def _is_filling(chunk: NDArray[Any], fill: Any) -> bool:

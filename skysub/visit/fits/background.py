@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skysub.background.chebyshev import design_matrix
-from skysub.background.config import MAX_ORDER, BackgroundConfig
+from skysub.background.config import MAX_ORDER, BackgroundConfig, Model
 from skysub.background.faint_light import FaintLight
+from skysub.background.layered import LayeredBackground
 from skysub.background.model import Background, BackgroundList, fit_statistics
+from skysub.background.spline import surface_of
 from skysub.background.superpixels import SuperpixelGrid, SuperpixelStatistics
 from skysub.errors import LayoutError, NoUsableSuperpixelsError, UndersampledError
 from skysub.visit.fits.amplifiers import amplifier_layer_blocks, is_amplifier_layer, read_amplifier_layer
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["read_background", "write_background"]
 
-_AKIMA, _REDUCE, _CHEBYSHEV = 5, 1, 0
+_AKIMA, _CUBIC, _REDUCE, _CHEBYSHEV, _NO_APPROXIMATION = 5, 3, 1, 0, -1
+_STYLES = {"akima": _AKIMA, "natural": 2}
+"""Splines that the file can say."""
 _SAME = 1e-9
 """Difference of coefficients, over the largest, up to which two models are the same."""
 _PIECE = 25
@@ -81,9 +85,9 @@ def write_background(
         ny, nx = layer.shape
         more = cards(
             {
-                "INTERPSTYLE": _AKIMA,
+                "INTERPSTYLE": _STYLES.get(layer.config.model, _AKIMA),
                 "UNDERSAMPLESTYLE": _UNDERSAMPLED[layer.config.undersampled],
-                "APPROXSTYLE": _CHEBYSHEV,
+                "APPROXSTYLE": _NO_APPROXIMATION if layer.is_spline else _CHEBYSHEV,
                 "APPROXORDERX": layer.order,
                 "APPROXORDERY": layer.order,
                 "APPROXWEIGHTING": layer.config.weighting,
@@ -117,7 +121,7 @@ def read_background(path: str | os.PathLike[str]) -> BackgroundList:
     VisitFileNotFoundError, VisitFileError
         When the file is missing or damaged.
     LayoutError
-        When it is no BackgroundList, or a layer is of a kind that is not a polynomial (splines).
+        When it is no BackgroundList, or a layer is neither a polynomial nor a spline that is known.
     NoUsableSuperpixelsError
         When a layer has no superpixel to fit.
     """
@@ -151,11 +155,9 @@ def _layer(file: FitsFile, hdus: list[Hdu]) -> Background:
             f"{where}: its three images have the shapes {', '.join(str(h.shape) for h in hdus)}"
         )
     style = _whole(where, hdus[0], "APPROXSTYLE", default=-1)
+    model: Model = "chebyshev"
     if style != _CHEBYSHEV:
-        raise LayoutError(
-            f"{where}: APPROXSTYLE is {style}: this layer is a spline, not a polynomial; skysub reads layers "
-            "with APPROXSTYLE = 0 (useApprox in LSST's configuration)"
-        )
+        model = _spline_model(where, hdus[0])
     order = _whole(where, hdus[0], "APPROXORDERX", default=1, high=MAX_ORDER)
     order_y = _whole(where, hdus[0], "APPROXORDERY", default=-1, high=MAX_ORDER)
     if order_y not in {-1, order}:
@@ -174,15 +176,18 @@ def _layer(file: FitsFile, hdus: list[Hdu]) -> Background:
     area = np.outer(np.diff(grid.y_edges), np.diff(grid.x_edges))
     count = np.where(np.isfinite(mean), area, 0).astype(np.int32)
     config = BackgroundConfig(
-        superpixel=(-(-shape[1] // gx), -(-shape[0] // gy)), order=order, weighting=weighting
+        superpixel=(-(-shape[1] // gx), -(-shape[0] // gy)), order=order, weighting=weighting, model=model
     )
     layer = fit_statistics(grid, SuperpixelStatistics(mean=mean, error=error, count=count), config)
     return replace(layer, faint_light=_faint_light(where, hdus[0]))
 
 
 def _to_fit_again(layer: Background) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(gy, gx) values and errors of superpixels from which least squares gives the layer's model."""
+    """(gy, gx) values and errors of superpixels from which least squares, or a spline, gives the model."""
     statistics = layer.statistics
+    if layer.is_spline:
+        through = np.where(layer.usable, surface_of(layer).values, np.nan)
+        return through.astype(np.float32), statistics.error.astype(np.float32)
     values = np.where(layer.usable, statistics.mean, np.float32(np.nan)).astype(np.float32)
     errors = statistics.error.astype(np.float32)
     with suppress(NoUsableSuperpixelsError, UndersampledError):
@@ -229,13 +234,39 @@ def _faint_light(where: str, hdu: Hdu) -> FaintLight | None:
         ) from None
 
 
+def _spline_model(where: str, hdu: Hdu) -> Model:
+    style = _whole(where, hdu, "INTERPSTYLE", default=-1)
+    if style == _AKIMA:
+        return "akima"
+    # afw's natural and its cubic splines are one and the same
+    if style in {_STYLES["natural"], _CUBIC}:
+        return "natural"
+    raise LayoutError(
+        f"{where}: INTERPSTYLE is {style} (and APPROXSTYLE no polynomial); of LSST's interpolations "
+        "skysub has AKIMA_SPLINE (5), NATURAL_SPLINE (2) and CUBIC_SPLINE (3)"
+    )
+
+
 def _check_writable(where: str, layer: Background) -> None:
+    if isinstance(layer, LayeredBackground) and not layer.is_smooth:
+        raise LayoutError(
+            f"{where}: beside its polynomial it has steps or small structure, which a BackgroundList cannot "
+            "say; evaluate() it and write the pixels"
+        )
     gy, gx = layer.grid.shape
     even = SuperpixelGrid.of_counts(layer.shape, gy=gy, gx=gx)
     if not (
         np.array_equal(even.x_edges, layer.grid.x_edges) and np.array_equal(even.y_edges, layer.grid.y_edges)
     ):
         raise LayoutError(f"{where}: its superpixels are not spread evenly, which is all the file can say")
+    if layer.is_spline:
+        if layer.config.model not in _STYLES:
+            raise LayoutError(
+                f"{where}: its model is {layer.config.model!r}; of splines the file can say "
+                f"{' and '.join(_STYLES)} alone"
+            )
+        # the filtered superpixels are what is written: the spline goes through them
+        return
     if layer.config.superpixel_filter:
         raise LayoutError(
             f"{where}: it was fit to filtered superpixels "

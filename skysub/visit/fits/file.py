@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
+from skysub.background.threads import in_threads
 from skysub.errors import ChecksumError, LayoutError, SkysubError, VisitFileError, VisitFileNotFoundError
 from skysub.visit.fits.cards import CARD, Cards
 from skysub.visit.fits.checksum import header_holds
@@ -25,9 +26,11 @@ from skysub.visit.fits.remote import is_remote, open_remote
 from skysub.visit.ingest import by_hand
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
+
+    from skysub.visit.fits.tally import Tally
 
 __all__ = ["BLOCK", "FitsFile", "Hdu", "open_fits"]
 
@@ -36,6 +39,8 @@ _GZIP = b"\x1f\x8b"
 _MAX_HEADER = 4000
 """Blocks of one header, and a quarter of those of all headers of a file."""
 _MAX_HDUS = 2000
+_PIECE = 1 << 20
+"""Bytes of data that are read at once."""
 _END = b"END".ljust(CARD)
 _ASCII = bytes(byte if 32 <= byte < 127 else ord("?") for byte in range(256))
 _DAMAGED: tuple[type[Exception], ...] = (
@@ -114,6 +119,10 @@ class FitsFile:
         Bytes of the packed file; 0 where it is not packed.
     verify
         Compare headers with their CHECKSUM, where they have one, and DATASUM.
+    threads
+        Threads to share the reading of pixels among.
+    tally
+        Takes in what is read of a file that is not packed.
     """
 
     def __init__(
@@ -124,8 +133,12 @@ class FitsFile:
         *,
         packed: int = 0,
         verify: bool = True,
+        threads: int = 1,
+        tally: Tally | None = None,
     ) -> None:
         self.path = path
+        self.threads = threads
+        self._tally = tally
         self._stream = stream
         self._size = size
         self._packed = packed
@@ -160,8 +173,12 @@ class FitsFile:
         have = ", ".join(f"{hdu.index} {hdu.name or '(no name)'}" for hdu in self.hdus)
         raise LayoutError(f"{self.path}: there is no extension {extension!r}; there are: {have}")
 
-    def read(self, hdu: Hdu) -> NDArray[np.uint8]:
-        """Bytes of an HDU's data, without padding, read once into memory of their own."""
+    def read(self, hdu: Hdu, each: Callable[[NDArray[np.uint8]], object] | None = None) -> NDArray[np.uint8]:
+        """Bytes of an HDU's data, without padding, read once into memory of their own.
+
+        ``each`` is called on one piece after the other while it is in the processor's cache: a multiple of 4
+        bytes, but for the last. Where the file has threads that is in any order, and several at a time.
+        """
         where = f"{self.path}: extension {hdu.index}"
         check_room(where, hdu.nbytes + (8 * math.prod(hdu.shape) if hdu.compressed else 0))
         try:
@@ -169,25 +186,55 @@ class FitsFile:
             data = np.empty(hdu.nbytes, np.uint8)
         except MemoryError as error:
             raise VisitFileError(no_room(where, str(error))) from error
-        view, done = data.data, 0
+        # a file can be read in several places at a time, a stream of something else cannot
+        plain = isinstance(self._stream, io.FileIO)
+        short: list[int] = []
+
+        def read_pieces(pieces: range) -> None:
+            for start in range(pieces.start * _PIECE, min(pieces.stop * _PIECE, hdu.nbytes), _PIECE):
+                piece = data[start : start + _PIECE]
+                done = self._fill(hdu.offset + start, piece)
+                if done < len(piece):
+                    short.append(start + done)
+                    return
+                if self._tally is not None:
+                    self._tally.add(hdu.offset + start, piece)
+                if each is not None:
+                    each(piece)
+
         try:
-            self._stream.seek(hdu.offset)
-            while done < len(view):
-                got = self._stream.readinto(view[done:])  # type: ignore[union-attr]
-                if not got:
-                    break
-                done += got
+            in_threads(read_pieces, -(-hdu.nbytes // _PIECE), self.threads if plain else 1)
         except self._failures as error:
             raise VisitFileError(f"{self.path}: cannot read extension {hdu.index}: {error}") from error
-        if done < len(view):
-            raise self._truncated(hdu.offset + len(view), hdu.offset + done)
+        if short:
+            raise self._truncated(hdu.offset + hdu.nbytes, hdu.offset + min(short))
         return data
+
+    def checksum(self) -> str | None:
+        """CRC-32C of the whole file, 8 hexadecimal digits; None where it is packed or has no tally."""
+        if self._tally is None or self._size is None or not isinstance(self._stream, io.FileIO):
+            return None
+        handle = self._stream.fileno()
+        return self._tally.total(self._size, lambda offset, count: os.pread(handle, count, offset))
 
     def read_alone(self, hdu: Hdu) -> bytes:
         """Bytes of an HDU with header and padding, as the file of this extension alone."""
         text = hdu.raw.sound().text + "END"
         head = text.ljust(-(-len(text) // BLOCK) * BLOCK).encode("ascii")
         return b"".join((head, self.read(hdu).data, b"\0" * (-hdu.nbytes % BLOCK)))
+
+    def _fill(self, offset: int, piece: NDArray[np.uint8]) -> int:
+        """Read into a piece from a place on; returns how many bytes there were."""
+        view, done = piece.data, 0
+        if isinstance(self._stream, io.FileIO):
+            handle = self._stream.fileno()
+            while done < len(view) and (got := os.preadv(handle, [view[done:]], offset + done)):
+                done += got
+            return done
+        self._stream.seek(offset)
+        while done < len(view) and (got := self._stream.readinto(view[done:])):  # type: ignore[union-attr]
+            done += got
+        return done
 
     def _walk(self) -> Iterator[Hdu]:
         position = 0
@@ -294,7 +341,12 @@ class FitsFile:
 
 @contextmanager
 def open_fits(
-    path: str | os.PathLike[str], *, headers_only: bool = False, verify: bool = True
+    path: str | os.PathLike[str],
+    *,
+    headers_only: bool = False,
+    verify: bool = True,
+    threads: int = 1,
+    tally: Tally | None = None,
 ) -> Iterator[FitsFile]:
     """Open a FITS file for reading, plain or packed by gzip, bzip2 or xz, local or at a URL.
 
@@ -310,6 +362,8 @@ def open_fits(
         gzip is unpacked up to its last header alone.
     verify
         Compare headers with their CHECKSUM, where they have one, and DATASUM.
+    threads, tally
+        As `FitsFile` has them.
 
     Raises
     ------
@@ -321,21 +375,23 @@ def open_fits(
     """
     name = os.fspath(path)
     with _stream(name) as plain:
-        yield _opened(name, plain, headers_only=headers_only, verify=verify)
+        yield _opened(name, plain, headers_only=headers_only, verify=verify, threads=threads, tally=tally)
 
 
-def _opened(name: str, plain: IO[bytes], *, headers_only: bool, verify: bool) -> FitsFile:
+def _opened(
+    name: str, plain: IO[bytes], *, headers_only: bool, verify: bool, threads: int, tally: Tally | None
+) -> FitsFile:
     try:
         mark = packing(plain.read(8))
         size = plain.seek(0, io.SEEK_END)
         if not mark:
-            return FitsFile(name, plain, size, verify=verify)
+            return FitsFile(name, plain, size, verify=verify, threads=threads, tally=tally)
         stated = None
         if headers_only and mark == _GZIP:
             plain.seek(-4, io.SEEK_END)
             stated = int.from_bytes(plain.read(4), "little")
         stream = Unpacking(name, plain, keep=not headers_only)
-        return FitsFile(name, stream, stated, packed=size, verify=verify)
+        return FitsFile(name, stream, stated, packed=size, verify=verify, threads=threads)
     except SkysubError:
         raise
     except _failures(name) as error:

@@ -7,6 +7,9 @@ import numpy as np
 
 __all__ = ["count_bad_variance", "sum_words", "swap_and_sum", "union_of_bits"]
 
+PIECE = 1 << 14
+"""Pixels that are counted together."""
+
 
 @numba.njit(nogil=True, cache=True)
 def swap_and_sum(words, out):
@@ -53,11 +56,21 @@ def union_of_bits(mask):
 def count_bad_variance(variance, mask):
     """Count unmasked pixels, and those of them without a positive finite variance; the first of these."""
     unmasked, bad, first = 0, 0, -1
-    for i in range(variance.size):
-        if mask[i] == 0:
-            unmasked += 1
-            if not (variance[i] > 0 and variance[i] < np.inf):
-                if bad == 0:
-                    first = i
-                bad += 1
+    zero, infinite = np.float32(0), np.float32(np.inf)
+    for start in range(0, variance.size, PIECE):
+        values, planes = variance[start : start + PIECE], mask[start : start + PIECE]
+        # narrow counts and no branch: vector code
+        some, wrong = np.int32(0), np.int32(0)
+        for i in range(values.size):
+            looked_at = planes[i] == 0
+            good = (values[i] > zero) & (values[i] < infinite)
+            some = np.int32(some + np.int32(looked_at))
+            wrong = np.int32(wrong + np.int32(looked_at & (not good)))
+        if bad == 0 and wrong:
+            for i in range(values.size):
+                if planes[i] == 0 and not (values[i] > zero and values[i] < infinite):
+                    first = start + i
+                    break
+        unmasked += some
+        bad += wrong
     return unmasked, bad, first

@@ -106,20 +106,25 @@ def _read(file: FitsFile, hdu: Hdu, *, verify: bool, axes: int = 2) -> NDArray[A
     if hdu.compressed:
         _check_tiles(file, hdu)
         return _unpack(file, hdu, verify=verify)
-    data = file.read(hdu)
     if hdu.raw.get("BITPIX") not in (32, -32) or sys.byteorder != "little":
+        data = file.read(hdu)
         if verify:
             _verify(file, hdu, data_sum(data))
         pixels = np.frombuffer(data, _TYPES[hdu.raw.get("BITPIX")]).reshape(hdu.shape)
         return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     from skysub.visit.fits import kernels
 
-    # the sum comes for free with the change of byte order, which is done in place
-    words = np.frombuffer(data, np.uint32)
-    total = fold(int(kernels.swap_and_sum(words, words)))
+    sums: list[int] = []
+
+    def swap(piece: NDArray[np.uint8]) -> None:
+        # the sum comes for free with the change of byte order, which is done in place
+        words = piece.view(np.uint32)
+        sums.append(int(kernels.swap_and_sum(words, words)))
+
+    data = file.read(hdu, swap)
     if verify:
-        _verify(file, hdu, total)
-    return words.view(np.float32 if hdu.raw.get("BITPIX") < 0 else np.int32).reshape(hdu.shape)
+        _verify(file, hdu, fold(sum(sums)))
+    return data.view(np.float32 if hdu.raw.get("BITPIX") < 0 else np.int32).reshape(hdu.shape)
 
 
 def _verify(file: FitsFile, hdu: Hdu, total: int) -> None:
@@ -167,7 +172,7 @@ def _unpack(file: FitsFile, hdu: Hdu, *, verify: bool) -> NDArray[Any]:
     if verify:
         _verify(file, hdu, data_sum(data))
     try:
-        return unpack_tiles(hdu, data)
+        return unpack_tiles(hdu, data, threads=file.threads)
     except DamagedTileError as error:
         raise VisitFileError(f"{_where(file, hdu)}: the tiles cannot be unpacked: {error}") from error
     except UnusualTileError:

@@ -16,15 +16,26 @@ if TYPE_CHECKING:
 
     from skysub.visit.fits.file import FitsFile
     from skysub.visit.fits.header import VisitHeader
+    from skysub.visit.fits.tally import Tally
     from skysub.visit.image import VisitImage
 
-__all__ = ["layout_of", "read_visit_header", "read_visit_headers", "read_visit_image"]
+__all__ = [
+    "layout_of",
+    "read_visit_header",
+    "read_visit_headers",
+    "read_visit_image",
+    "read_with_checksum",
+]
 
 _LAYOUTS = (subtracted, lsst_images, afw, decam, sdss, plain)
 
 
 def read_visit_image(
-    path: str | os.PathLike[str], ingest: IngestMap | None = None, *, detector: int | None = None
+    path: str | os.PathLike[str],
+    ingest: IngestMap | None = None,
+    *,
+    detector: int | None = None,
+    threads: int = 1,
 ) -> VisitImage:
     """Read one detector of one visit from a FITS file, whatever layout it has.
 
@@ -41,6 +52,8 @@ def read_visit_image(
         What to take from where, for files that keep it elsewhere.
     detector
         Which detector, in a file of several.
+    threads
+        Threads to share the work among; what is read is the same.
 
     Returns
     -------
@@ -56,15 +69,39 @@ def read_visit_image(
     LayoutError
         When it does not hold what a visit image needs; the message says what, and what to do.
     """
+    return _read(path, ingest, detector, threads=threads)[0]
+
+
+def read_with_checksum(
+    path: str | os.PathLike[str], ingest: IngestMap | None = None, *, detector: int | None = None
+) -> tuple[VisitImage, str | None]:
+    """Read one detector, and the CRC-32C of the file's bytes as they were read.
+
+    Parameters and errors are those of `read_visit_image`. The checksum is None where the file is packed as a
+    whole or not local; it is that of ``path`` alone, without files beside it.
+    """
+    from skysub.visit.fits.tally import Tally
+
+    return _read(path, ingest, detector, tally=Tally())
+
+
+def _read(
+    path: str | os.PathLike[str],
+    ingest: IngestMap | None,
+    detector: int | None,
+    *,
+    threads: int = 1,
+    tally: Tally | None = None,
+) -> tuple[VisitImage, str | None]:
     ingest = ingest or IngestMap()
-    with open_fits(path, verify=ingest.verify) as file:
+    with open_fits(path, verify=ingest.verify, threads=threads, tally=tally) as file:
         layout = layout_of(file, ingest)
         header = _chosen(layout.headers(file, ingest), detector, file.path)
         try:
             visit_image: VisitImage = layout.read(file, header, ingest)
         except MemoryError as error:
             raise VisitFileError(no_room(header.who, str(error) or "it ended on the way")) from error
-        return visit_image
+        return visit_image, file.checksum()
 
 
 def read_visit_header(

@@ -11,7 +11,7 @@ from numba import njit
 
 from skysub.visit.fits.leading_zeros import leading_zeros
 
-__all__ = ["RANDOM", "dither_table", "join_bytes", "to_floats", "to_integers", "unrice"]
+__all__ = ["RANDOM", "dither_table", "to_floats", "unpack_bytes", "unpack_rice", "unrice"]
 
 RANDOM = 10000
 """Random numbers of FITS."""
@@ -20,7 +20,8 @@ NO_DITHER, DITHER_1, DITHER_2 = -1, 1, 2
 _ZERO = -2147483646
 """Stands for a zero of the second method."""
 _compiled = njit(nogil=True, cache=True, error_model="numpy")
-_inlined = njit(nogil=True, inline="always")
+_inner = njit(nogil=True, error_model="numpy")
+_forced = njit(nogil=True, error_model="numpy", forceinline=True)
 
 
 def dither_table() -> np.ndarray:
@@ -32,7 +33,7 @@ def dither_table() -> np.ndarray:
     return table
 
 
-@_inlined
+@_forced
 def _refill(data, position, end, word, held):
     """Fill a word, whose ``held`` first bits (63 at most) are the next ones of the stream, up to 56 or more.
 
@@ -49,15 +50,109 @@ def _refill(data, position, end, word, held):
         eight |= np.uint64(data[at + np.uint64(5)]) << np.uint64(16)
         eight |= np.uint64(data[at + np.uint64(6)]) << np.uint64(8)
         eight |= np.uint64(data[at + np.uint64(7)])
-        word |= eight >> np.uint64(held)
-        position += (63 - held) >> 3
-        held |= 56
-    else:
-        while held <= 56 and position < end:
-            word |= np.uint64(data[position]) << np.uint64(56 - held)
-            position += 1
-            held += 8
+        return position + ((63 - held) >> 3), word | (eight >> np.uint64(held)), held | 56
+    return _refill_last(data, position, end, word, held)
+
+
+@_inner
+def _refill_last(data, position, end, word, held):
+    """`_refill` where fewer than eight bytes are left."""
+    while held <= 56 and position < end:
+        word |= np.uint64(data[position]) << np.uint64(56 - held)
+        position += 1
+        held += 8
     return position, word, held
+
+
+@_forced
+def _difference(coded):
+    """Signed number that was coded as an unsigned one: 0, -1, 1, -2, ..."""
+    half = np.uint32(coded >> np.uint32(1))
+    return np.uint32(half ^ np.uint32(np.uint32(0) - np.uint32(coded & np.uint32(1))))
+
+
+@_forced
+def _coded(word, zeros, split):
+    """Number of ``zeros`` zero bits, a one, and ``split`` more bits; all of them are in the word."""
+    # two shifts where one may be by 64
+    low = np.uint32(((word << np.uint64(zeros + 1)) >> np.uint64(1)) >> np.uint64(63 - split))
+    return np.uint32(np.uint64(zeros) << np.uint64(split)) | low
+
+
+@_inner
+def _long_number(data, position, end, word, held, split):
+    """A number that is not whole in the word; ``held`` is -1 where the stream ends before it does."""
+    zeros, many = np.int64(leading_zeros(word)), np.int64(0)
+    while zeros >= held:
+        # all that is held are zeros
+        many += held
+        position, word, held = _refill(data, position, end, np.uint64(0), np.int64(0))
+        if held == 0:
+            return position, word, np.int64(-1), np.uint32(0)
+        zeros = np.int64(leading_zeros(word))
+    word = (word << np.uint64(zeros)) << np.uint64(1)
+    held -= zeros + 1
+    if held < split:
+        position, word, held = _refill(data, position, end, word, held)
+        if held < split:
+            return position, word, np.int64(-1), np.uint32(0)
+    low = np.uint32((word >> np.uint64(1)) >> np.uint64(63 - split))
+    coded = np.uint32(np.uint64(many + zeros) << np.uint64(split)) | low
+    return position, word << np.uint64(split), held - split, coded
+
+
+@_inner
+def _begin(data, start, end, width):
+    """First pixel of a stream; ``held`` is -1 where it ends before."""
+    position, word, held = _refill(data, start, end, np.uint64(0), np.int64(0))
+    value = np.uint32(word >> np.uint64(64 - width))
+    return position, word << np.uint64(width), held - width if held >= width else np.int64(-1), value
+
+
+@_inner
+def _split_of(data, position, end, word, held, code):
+    """How many low bits of each number of a block are written as they are, less than 0 for no difference."""
+    position, word, held = _refill(data, position, end, word, held)
+    if held < code:
+        return position, word, np.int64(-1), np.int64(0)
+    split = np.int64(word >> np.uint64(64 - code)) - 1
+    return position, word << np.uint64(code), held - code, split
+
+
+@_inner
+def _block(data, position, end, word, held, value, split, most, width, out):
+    """Pixels of a block; ``held`` is -1 where the stream ends before the last one."""
+    if split < 0:
+        # no pixel differs from the one before
+        for i in range(len(out)):
+            out[i] = np.int32(value)
+    elif split >= most:
+        for i in range(len(out)):
+            position, word, held = _refill(data, position, end, word, held)
+            if held < width:
+                return position, word, np.int64(-1), value
+            value += _difference(np.uint32(word >> np.uint64(64 - width)))
+            word <<= np.uint64(width)
+            held -= width
+            out[i] = np.int32(value)
+    else:
+        for i in range(len(out)):
+            # every other pixel, which processors foresee
+            if i & 1 == 0:
+                position, word, held = _refill(data, position, end, word, held)
+            zeros = np.int64(leading_zeros(word))
+            if zeros + 1 + split <= held:
+                # nearly always
+                value += _difference(_coded(word, zeros, split))
+                word <<= np.uint64(zeros + 1 + split)
+                held -= zeros + 1 + split
+            else:
+                position, word, held, coded = _long_number(data, position, end, word, held, split)
+                if held < 0:
+                    return position, word, held, value
+                value += _difference(coded)
+            out[i] = np.int32(value)
+    return position, word, held, value
 
 
 @_compiled
@@ -80,97 +175,42 @@ def unrice(data, start, stop, width, block, out):
     good
         False where the stream ends before the last pixel.
     """
-    position, end = max(np.int64(0), start), min(stop, np.int64(len(data)))
+    end = min(stop, np.int64(len(data)))
     code, most = (3, 6) if width == 8 else ((4, 14) if width == 16 else (5, 25))
-    word, held = np.uint64(0), np.int64(0)
-    position, word, held = _refill(data, position, end, word, held)
-    if held < width:
-        return False
-    value = np.uint32(word >> np.uint64(64 - width))
-    word <<= np.uint64(width)
-    held -= width
+    position, word, held, value = _begin(data, max(np.int64(0), start), end, width)
     first = 0
-    while first < len(out):
-        last = min(first + block, len(out))
-        position, word, held = _refill(data, position, end, word, held)
-        if held < code:
-            return False
-        split = np.int64(word >> np.uint64(64 - code)) - 1
-        word <<= np.uint64(code)
-        held -= code
-        if split < 0:
-            # no pixel differs from the one before
-            for i in range(first, last):
-                out[i] = np.int32(value)
-        elif split >= most:
-            for i in range(first, last):
-                position, word, held = _refill(data, position, end, word, held)
-                if held < width:
-                    return False
-                value += _difference(np.uint32(word >> np.uint64(64 - width)))
-                word <<= np.uint64(width)
-                held -= width
-                out[i] = np.int32(value)
-        else:
-            for i in range(first, last):
-                # every other pixel, which processors foresee
-                if (i - first) & 1 == 0:
-                    position, word, held = _refill(data, position, end, word, held)
-                zeros = np.int64(leading_zeros(word))
-                if zeros + 1 + split <= held:
-                    # nearly always: all of the pixel is held. Two shifts, as one may be by 64
-                    word = (word << np.uint64(zeros)) << np.uint64(1)
-                    low = np.uint32((word >> np.uint64(1)) >> np.uint64(63 - split))
-                    word <<= np.uint64(split)
-                    held -= zeros + 1 + split
-                    value += _difference(np.uint32(np.uint64(zeros) << np.uint64(split)) | low)
-                    out[i] = np.int32(value)
-                    continue
-                many = np.int64(0)
-                while zeros >= held:
-                    # all that is held are zeros
-                    many += held
-                    word, held = np.uint64(0), np.int64(0)
-                    position, word, held = _refill(data, position, end, word, held)
-                    if held == 0:
-                        return False
-                    zeros = np.int64(leading_zeros(word))
-                word = (word << np.uint64(zeros)) << np.uint64(1)
-                held -= zeros + 1
-                if held < split:
-                    position, word, held = _refill(data, position, end, word, held)
-                    if held < split:
-                        return False
-                low = np.uint32((word >> np.uint64(1)) >> np.uint64(63 - split))
-                word <<= np.uint64(split)
-                held -= split
-                value += _difference(np.uint32(np.uint64(many + zeros) << np.uint64(split)) | low)
-                out[i] = np.int32(value)
-        first = last
+    while held >= 0 and first < len(out):
+        position, word, held, split = _split_of(data, position, end, word, held, code)
+        if held >= 0:
+            part = out[first : min(first + block, len(out))]
+            position, word, held, value = _block(
+                data, position, end, word, held, value, split, most, width, part
+            )
+        first += block
+    _cut(out, width)
+    return held >= 0
+
+
+@_inner
+def _cut(pixels, width):
+    """Cut pixels to their width."""
     if width == 16:
-        for i in range(len(out)):
-            out[i] = np.int16(out[i])
+        for i in range(len(pixels)):
+            pixels[i] = np.int16(pixels[i])
     elif width == 8:
-        for i in range(len(out)):
-            out[i] = np.uint8(out[i])
-    return True
+        for i in range(len(pixels)):
+            pixels[i] = np.uint8(pixels[i])
 
 
-@_inlined
-def _difference(coded):
-    """Signed number that was coded as an unsigned one: 0, -1, 1, -2, ..."""
-    half = np.uint32(coded >> np.uint32(1))
-    return np.uint32(half ^ np.uint32(np.uint32(0) - np.uint32(coded & np.uint32(1))))
+@_inner
+def _join(data, size, shuffled, out):
+    """Integers of ``size`` bytes, 2 or 4, the highest first, to (n,) int32; two bytes are a signed number.
 
-
-@_compiled
-def join_bytes(data, out):
-    """Integers whose bytes lie in planes, the highest first (GZIP_2): (2 n or 4 n,) uint8 to (n,) int32.
-
-    Two bytes are a signed number.
+    Shuffled bytes (GZIP_2) lie in planes: first the highest of all numbers, then the next. ``data`` has
+    ``size`` n bytes, which the caller sees to.
     """
     n = len(out)
-    if len(data) >= 4 * n:
+    if size == 4 and shuffled:
         a, b, c, d = data[:n], data[n : 2 * n], data[2 * n : 3 * n], data[3 * n : 4 * n]
         for i in range(n):
             out[i] = np.int32(
@@ -179,24 +219,104 @@ def join_bytes(data, out):
                 | np.uint32(c[i]) << np.uint32(8)
                 | np.uint32(d[i])
             )
-    elif len(data) >= 2 * n:
-        a, b = data[:n], data[n : 2 * n]
+    elif size == 4:
         for i in range(n):
-            out[i] = np.int32(np.int16(np.uint16(a[i]) << np.uint16(8) | np.uint16(b[i])))
+            at = np.uint64(4 * i)
+            out[i] = np.int32(
+                np.uint32(data[at]) << np.uint32(24)
+                | np.uint32(data[at + np.uint64(1)]) << np.uint32(16)
+                | np.uint32(data[at + np.uint64(2)]) << np.uint32(8)
+                | np.uint32(data[at + np.uint64(3)])
+            )
+    else:
+        # the second byte of a number, and how far numbers are from each other
+        low, step = (n, 1) if shuffled else (1, 2)
+        for i in range(n):
+            high = np.uint16(data[np.uint64(i * step)]) << np.uint16(8)
+            out[i] = np.int32(np.int16(high | np.uint16(data[np.uint64(low + i * step)])))
 
 
 @_compiled
-def to_integers(pixels, out):
-    """Copy the pixels of a tile, (n,) int32, to their place in the image, out (y, x) int32 or float32."""
+def unpack_rice(
+    data, starts, stops, first, last, width, block, high, wide, quantised, numbers, scaling, random, bits, out
+):
+    """Unpack tiles ``first`` to ``last`` of an image, packed by RICE_1, but for those without a byte.
+
+    Parameters
+    ----------
+    data, starts, stops
+        (n,) uint8, and where each tile lies in it, (tiles,) int64.
+    width, block
+        As `unrice` has them.
+    high, wide
+        Rows and columns of a tile; the last ones have what is left.
+    quantised, numbers, scaling, random
+        Whether integers are to be scaled; and then method of dither, the file's seed, whether an integer
+        stands for NaN, and which, (4,) int64; scale and zero of each tile, (tiles, 2) float64; and
+        `dither_table`.
+    bits, out
+        (ny, nx) int32 and float32, the same memory: written.
+
+    Returns
+    -------
+    bad
+        Number of the first tile that ends before its last pixel; -1 where there is none.
+    """
     ny, nx = out.shape
-    for y in range(ny):
-        row, here = pixels[y * nx :], out[y]
-        for x in range(nx):
-            here[x] = row[x]
+    across = (nx + wide - 1) // wide
+    room = np.empty(high * wide, np.int32)
+    for tile in range(first, last):
+        if stops[tile] <= starts[tile]:
+            continue
+        y, x = tile // across * high, tile % across * wide
+        rows, columns = min(high, ny - y), min(wide, nx - x)
+        pixels = room[: rows * columns]
+        if not unrice(data, starts[tile], stops[tile], width, block, pixels):
+            return tile
+        _place(pixels, tile, quantised, numbers, scaling, random, y, x, columns, bits, out)
+    return -1
 
 
 @_compiled
-def to_floats(pixels, scale, zero, method, row, random, has_blank, blank, out):
+def unpack_bytes(
+    data, first, last, size, shuffled, high, wide, quantised, numbers, scaling, random, bits, out
+):
+    """Unpack tiles ``first`` to ``last`` of an image, integers of ``size`` bytes one after the other.
+
+    Parameters are those of `unpack_rice`; returns the first tile that ``data`` has no bytes for, or -1.
+    """
+    ny, nx = out.shape
+    across = (nx + wide - 1) // wide
+    room = np.empty(high * wide, np.int32)
+    at = 0
+    for tile in range(first, last):
+        y, x = tile // across * high, tile % across * wide
+        rows, columns = min(high, ny - y), min(wide, nx - x)
+        pixels = room[: rows * columns]
+        if at + size * len(pixels) > len(data):
+            return tile
+        _join(data[at : at + size * len(pixels)], size, shuffled, pixels)
+        at += size * len(pixels)
+        _place(pixels, tile, quantised, numbers, scaling, random, y, x, columns, bits, out)
+    return -1
+
+
+@_inner
+def _place(pixels, tile, quantised, numbers, scaling, random, y, x, columns, bits, out):
+    """Put the integers of a tile to its place in the image."""
+    if quantised:
+        method, row = numbers[0], tile + numbers[1]
+        scale, zero = scaling[tile, 0], scaling[tile, 1]
+        to_floats(pixels, scale, zero, method, row, random, numbers[2] != 0, numbers[3], y, x, columns, out)
+        return
+    for j in range(len(pixels) // columns):
+        row, here = pixels[j * columns :], bits[y + j, x : x + columns]
+        for i in range(columns):
+            here[i] = row[i]
+
+
+@_compiled
+def to_floats(pixels, scale, zero, method, row, random, has_blank, blank, y, x, columns, out):
     """Quantised pixels of a tile back to floating point, as the FITS standard 4.0, section 10.2, has it.
 
     Parameters
@@ -204,25 +324,26 @@ def to_floats(pixels, scale, zero, method, row, random, has_blank, blank, out):
     pixels
         (n,) int32.
     method, row
-        Of dither, and number of the tile from 1 on, the file's seed added.
+        Of dither, and number of the tile, the file's seed added.
     random
         (RANDOM,) float32, of `dither_table`.
     has_blank, blank
         Integer that stands for NaN, where there is one.
+    y, x, columns
+        First pixel of the tile in the image, and its width.
     out
-        (y, x) float32, y x = n: place of the tile in the image.
+        (ny, nx) float32, written at the tile's place.
     """
-    ny, nx = out.shape
     nan, blank = np.float32(np.nan), np.int32(blank)
     seed = (row - 1) % RANDOM
     at = np.int64(random[seed] * np.float32(500))
-    for y in range(ny):
-        line, here = pixels[y * nx :], out[y]
-        x = 0
-        while x < nx:
+    for j in range(len(pixels) // columns):
+        line, here = pixels[j * columns :], out[y + j, x : x + columns]
+        done = 0
+        while done < columns:
             # up to where the table of random numbers ends
-            count = nx - x if method == NO_DITHER else min(nx - x, RANDOM - at)
-            part, place = line[x : x + count], here[x : x + count]
+            count = columns - done if method == NO_DITHER else min(columns - done, RANDOM - at)
+            part, place = line[done : done + count], here[done : done + count]
             if method == NO_DITHER:
                 for i in range(count):
                     place[i] = np.float32(np.float64(part[i]) * scale + zero)
@@ -240,4 +361,4 @@ def to_floats(pixels, scale, zero, method, row, random, has_blank, blank, out):
             if has_blank:
                 for i in range(count):
                     place[i] = nan if part[i] == blank else place[i]
-            x += count
+            done += count

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from skysub.background.threads import in_threads
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -25,6 +27,10 @@ _TYPES = {8: np.uint8, 16: np.int16, 32: np.int32, -32: np.float32}
 _BYTES = {"B": 1, "I": 2, "J": 4, "E": 4, "K": 8, "D": 8, "L": 1, "A": 1}
 _FORM = re.compile(r"(\d{0,6})([PQ]?)([A-Z])")
 _GZIP = 16 + zlib.MAX_WBITS
+_BATCH = 1 << 18
+"""Bytes from which tiles are put together at once: so many stay in the cache."""
+_SHORT = 1024
+"""Packed bytes of a tile up to which it is looked at whether the one before was the same."""
 
 
 class UnusualTileError(Exception):
@@ -44,13 +50,15 @@ class _Column:
     kind: str
 
 
-def unpack_tiles(hdu: Hdu, data: NDArray[np.uint8]) -> NDArray[Any]:
+def unpack_tiles(hdu: Hdu, data: NDArray[np.uint8], *, threads: int = 1) -> NDArray[Any]:
     """Pixels of a tile-compressed image as it stores them, BSCALE and BZERO not applied.
 
     Parameters
     ----------
     data
         Bytes of the HDU's data.
+    threads
+        Threads to share the tiles among.
 
     Returns
     -------
@@ -98,52 +106,112 @@ def unpack_tiles(hdu: Hdu, data: NDArray[np.uint8]) -> NDArray[Any]:
     high, wide = min(raw.get("ZTILE2", 1), ny), min(raw.get("ZTILE1", nx), nx)
     # integers are put together as int32, and cut to what the image holds at the end
     out = np.empty((ny, nx), np.float32 if bitpix < 0 else np.int32)
-    bits = out.view(np.int32)
-    room = np.empty(high * wide, np.int32)
-    heap = raw.get("THEAP", raw.get("NAXIS1") * raw.get("NAXIS2"))
-    random = _random()
-    for number, (y, x) in enumerate((y, x) for y in range(0, ny, high) for x in range(0, nx, wide)):
-        place = out[y : y + high, x : x + wide]
-        pixels = room[: place.size]
-        length, start = (int(value) for value in packed.values[number])
-        lossless = not quantised
-        if length == 0 and gzipped is not None:
-            length, start = (int(value) for value in gzipped.values[number])
-            kind, lossless = "GZIP_1", True
-        else:
-            kind = algorithm
-        start += heap
-        if length <= 0:
-            raise UnusualTileError
-        if not 0 <= start <= start + length <= len(data):
-            raise DamagedTileError(f"tile {number} lies outside of the data")
-        if kind.startswith("RICE"):
-            if not kernels.unrice(data, start, start + length, width, block, pixels):
-                raise DamagedTileError(f"tile {number} ends before its last pixel")
-        else:
-            _gunzip(
-                data[start : start + length],
-                pixels,
-                shuffled=kind == "GZIP_2",
-                floats=lossless and bitpix < 0,
-            )
-        if lossless:
-            kernels.to_integers(pixels, bits[y : y + high, x : x + wide])
-        else:
-            assert scales is not None
-            assert zeros is not None
-            kernels.to_floats(
-                pixels,
-                float(scales[number]),
-                float(zeros[number]),
-                _DITHERS[dither],
-                number + seed,
-                random,
-                blank is not None,
-                blank or 0,
-                place,
-            )
+    place = (out.view(np.int32), out.view(np.float32))
+    scaling = np.zeros((0, 2)) if scales is None or zeros is None else np.column_stack([scales, zeros])
+    numbers = np.array([_DITHERS[dither], seed, blank is not None, blank or 0], np.int64)
+    scaled = (quantised, numbers, scaling, _random())
+
+    starts, stops = _extents(packed, gzipped, hdu, data)
+    tiles = len(starts)
+    # tiles that could not be quantised are kept as they are, packed by gzip
+    kept = np.zeros(tiles, bool) if gzipped is None else packed.values[:tiles, 0] == 0
+    bad: list[int] = []
+    if algorithm.startswith("RICE"):
+        stops_here = np.where(kept, starts, stops)
+
+        def unrice(tiles: range) -> None:
+            ends = (starts, stops_here, tiles.start, tiles.stop)
+            damaged = kernels.unpack_rice(data, *ends, width, block, high, wide, *scaled, *place)
+            if damaged >= 0:
+                bad.append(damaged)
+
+        in_threads(unrice, tiles, threads)
+        if bad:
+            raise DamagedTileError(f"tile {min(bad)} ends before its last pixel")
+    else:
+        sizes = (4,) if bitpix < 0 and not quantised else (2, 4)
+        unpacker = _Inflated(data, starts, stops, (ny, nx), (high, wide), sizes)
+
+        def inflate(tiles: range) -> None:
+            shuffled = algorithm == "GZIP_2"
+            for batch in unpacker.batches(tiles, ~kept):
+                kernels.unpack_bytes(*batch, shuffled, high, wide, *scaled, *place)
+
+        in_threads(inflate, tiles, threads)
+    if kept.any():
+        sizes = (4,) if bitpix < 0 else (2, 4)
+        unpacker = _Inflated(data, starts, stops, (ny, nx), (high, wide), sizes)
+        for batch in unpacker.batches(range(tiles), kept):
+            kernels.unpack_bytes(*batch, False, high, wide, False, *scaled[1:], *place)
     return out.astype(_TYPES[bitpix], copy=False)
+
+
+def _extents(
+    packed: _Column, gzipped: _Column | None, hdu: Hdu, data: NDArray[np.uint8]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First byte of each tile in the data, and the one past its last."""
+    lengths, starts = packed.values.T
+    if gzipped is not None:
+        lengths = np.where(packed.values[:, 0] == 0, gzipped.values[:, 0], lengths)
+        starts = np.where(packed.values[:, 0] == 0, gzipped.values[:, 1], starts)
+    if (lengths <= 0).any():
+        raise UnusualTileError
+    heap = hdu.raw.get("THEAP", hdu.raw.get("NAXIS1") * hdu.raw.get("NAXIS2"))
+    if type(heap) is not int:
+        raise UnusualTileError
+    # each compared by itself, so that no sum can overflow
+    size = len(data) - heap
+    inside = (starts >= 0) & (starts <= size) & (lengths <= size - np.clip(starts, 0, max(size, 0)))
+    if size < 0 or heap < 0 or not inside.all():
+        raise DamagedTileError(f"tile {int(np.argmin(inside))} lies outside of the data")
+    return starts + heap, starts + heap + lengths
+
+
+@dataclass(frozen=True)
+class _Inflated:
+    """Tiles packed by gzip, unpacked in batches of neighbours."""
+
+    data: NDArray[np.uint8]
+    starts: NDArray[np.int64]
+    stops: NDArray[np.int64]
+    shape: tuple[int, int]
+    tile: tuple[int, int]
+    sizes: tuple[int, ...]
+    """Bytes that an integer may have."""
+
+    def batches(
+        self, tiles: range, chosen: NDArray[np.bool_]
+    ) -> Iterator[tuple[NDArray[np.uint8], int, int, int]]:
+        """Bytes of tiles, the first of them, the one past the last, and bytes of an integer."""
+        (ny, nx), (high, wide) = self.shape, self.tile
+        across = -(-nx // wide)
+        parts: list[bytes] = []
+        first = size = room = 0
+        before: tuple[int, bytes] = (0, b"")
+        unpacked = b""
+        for tile in tiles:
+            if not chosen[tile]:
+                continue
+            y, x = tile // across * high, tile % across * wide
+            pixels = min(high, ny - y) * min(wide, nx - x)
+            packed = self.data[self.starts[tile] : self.stops[tile]]
+            # rows of a mask are often alike
+            this = (pixels, packed.tobytes()) if len(packed) < _SHORT else (0, b"")
+            if this[0] == 0 or this != before:
+                unpacked = _gunzip(packed, pixels)
+            before = this
+            found, left = divmod(len(unpacked), pixels)
+            if left or found not in self.sizes:
+                raise UnusualTileError
+            if parts and (found != size or tile != first + len(parts) or room > _BATCH):
+                yield np.frombuffer(bytearray().join(parts), np.uint8), first, first + len(parts), size
+                parts = []
+            if not parts:
+                first, size, room = tile, found, 0
+            parts.append(unpacked)
+            room += len(unpacked)
+        if parts:
+            yield np.frombuffer(bytearray().join(parts), np.uint8), first, first + len(parts), size
 
 
 def _columns(hdu: Hdu, data: NDArray[np.uint8]) -> dict[str, _Column]:
@@ -206,24 +274,16 @@ def _inflater() -> Callable[[int], Any]:
     return made
 
 
-def _gunzip(packed: NDArray[np.uint8], pixels: NDArray[np.int32], *, shuffled: bool, floats: bool) -> None:
-    """Unpack a tile to 32 bits a pixel; integers of 16 bits are widened."""
-    from skysub.visit.fits import tile_kernels as kernels
-
+def _gunzip(packed: NDArray[np.uint8], pixels: int) -> bytes:
+    """Bytes of a tile of so many pixels."""
     inflater = _inflater()(_GZIP)
     try:
         # never more than the largest pixels take
-        unpacked = inflater.decompress(packed, 8 * pixels.size + 1)
+        unpacked: bytes = inflater.decompress(packed, 8 * pixels + 1)
     except Exception as error:
         raise DamagedTileError(f"gzip: {error}") from error
     if not inflater.eof:
         raise DamagedTileError("gzip: the stream is cut short, or holds more than its tile")
     if inflater.unused_data:
         raise UnusualTileError
-    size, left = divmod(len(unpacked), pixels.size)
-    if left or size not in ((4,) if floats else (2, 4)):
-        raise UnusualTileError
-    if shuffled:
-        kernels.join_bytes(np.frombuffer(unpacked, np.uint8), pixels)
-    else:
-        pixels[:] = np.frombuffer(unpacked, f">i{size}")
+    return unpacked

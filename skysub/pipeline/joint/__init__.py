@@ -1,0 +1,1 @@
+"""The parts of a fit of all detectors of a visit together."""
