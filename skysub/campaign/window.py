@@ -21,6 +21,9 @@ __all__ = ["Finished", "Job", "Window"]
 _NAMES = 512
 """Names that jobs take turns to have, at least."""
 
+_RESULT_SECONDS = 10
+"""Time that the result of a finished job has to come; its worker may have gone in between."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -99,7 +102,13 @@ class Window:
             if key is None or key not in self._flying:
                 continue
             job, future = self._flying.pop(key)
-            yield self._outcome(job, future)
+            outcome = self._outcome(job, future)
+            if outcome is None:
+                # its result went with the worker that had it, and is made anew
+                self._flying[key] = (job, future)
+                self._listen(future)
+            else:
+                yield outcome
 
     def close(self) -> None:
         """Take everything back that is still in flight."""
@@ -137,6 +146,9 @@ class Window:
             resources=self._workers.resources or None,
         )
         self._flying[key] = (job, future)
+        self._listen(future)
+
+    def _listen(self, future: Future[Any]) -> None:
         landed = self._landed
         future.add_done_callback(lambda done: landed.put(done.key))
 
@@ -156,9 +168,14 @@ class Window:
             self._client.cancel([future for _, future in taken])
         return [job for job, _ in taken]
 
-    def _outcome(self, job: Job, future: Future[Any]) -> Finished:
+    def _outcome(self, job: Job, future: Future[Any]) -> Finished | None:
+        if future.status in {"pending", "lost"}:
+            return None
         if future.status == "finished":
-            outcome = Finished(job, future.result(), None)
+            try:
+                outcome = Finished(job, future.result(timeout=_RESULT_SECONDS), None)
+            except TimeoutError:
+                return None
         elif future.status == "error":
             outcome = Finished(job, None, future.exception())
         else:
