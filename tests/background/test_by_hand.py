@@ -6,7 +6,7 @@ import pytest
 import skysub
 from skysub.background.chebyshev import design_matrix
 from skysub.background.clipping import superpixel_statistics
-from skysub.background.model import _median_filtered
+from skysub.background.model import median_filtered
 from skysub.background.quartile_kernels import CORE, RIM
 from skysub.background.superpixels import SuperpixelGrid
 from tests.background import plain
@@ -67,7 +67,7 @@ def test_clips_of_lopsided_skies_follow_the_rules(seed):
 
 def test_the_median_filter_mirrors_the_edge_itself():
     values = np.add.outer(10.0 * np.arange(4), np.arange(5.0))
-    found = _median_filtered(values, 3)
+    found = median_filtered(values, 3)
     assert found[1:-1, 1:-1].tolist() == values[1:-1, 1:-1].tolist()
     # about the corner: 0 four times, 1 and 10 twice, 11 once
     assert found[0, 0] == 1
@@ -79,7 +79,7 @@ def test_the_median_filter_mirrors_the_edge_itself():
     assert found[0, 2] == 3
     values[1, 3] = np.nan
     # it counts as the median of all
-    assert _median_filtered(values, 3)[1, 3] == np.median([2, 3, 4, 12, np.nanmedian(values), 14, 22, 23, 24])
+    assert median_filtered(values, 3)[1, 3] == np.median([2, 3, 4, 12, np.nanmedian(values), 14, 22, 23, 24])
 
 
 def test_the_fit_of_a_filtered_grid_is_that_of_the_filtered_values():
@@ -87,7 +87,7 @@ def test_the_fit_of_a_filtered_grid_is_that_of_the_filtered_values():
     image = rng.normal(100, 1, (160, 240)) + np.add.outer(0.3 * np.arange(160), -0.1 * np.arange(240))
     settings = {"superpixel": 40, "order": 1, "weighting": False}
     filtered = skysub.fit_background(image, None, skysub.BackgroundConfig(**settings, superpixel_filter=3))
-    values = _median_filtered(filtered.statistics.mean.astype(np.float64), 3)
+    values = median_filtered(filtered.statistics.mean.astype(np.float64), 3)
     y, x = np.meshgrid(filtered.grid.y_centers, filtered.grid.x_centers, indexing="ij")
     matrix = design_matrix(x.ravel(), y.ravel(), shape=image.shape, order=1)
     expected = np.linalg.lstsq(matrix, values.ravel(), rcond=None)[0]

@@ -72,11 +72,11 @@ class Votes:
 
 def suspects(records: Sequence[DetectorRecord]) -> tuple[int, ...]:
     """Detectors that are starved of sky, or whose own fit is extrapolated."""
-    found = []
-    for record in records:
-        if _starved(record) >= _STARVED or _outside(record) >= _EXTRAPOLATED:
-            found.append(record.detector)
-    return tuple(found)
+    return tuple(
+        record.detector
+        for record in records
+        if _starved(record) >= _STARVED or _outside(record) >= _EXTRAPOLATED
+    )
 
 
 def _starved(record: DetectorRecord) -> float:
