@@ -22,7 +22,7 @@ from skysub.visit.summary_file import write_visit_summary
 SHAPE = (400, 460)
 VISITS, DETECTORS = (2024112400123, 12), (0, 1)
 SETTINGS = ("steps.calibrate_image.fwhm=4", "steps.reprocess_visit_image.measurement.sky_sources=20")
-PRODUCTS = ("visit_image", "visit_image_psf", "source", "preliminary_visit_image")
+PRODUCTS = ("visit_image_background", "visit_image", "visit_image_psf", "source", "preliminary_visit_image")
 
 
 def write_raw(folder):
@@ -65,6 +65,8 @@ def _bytes(value):
         return value.image.tobytes() + value.mask.tobytes() + value.variance.tobytes() + header
     if hasattr(value, "colnames"):
         return b"".join(np.asarray(value[name]).tobytes() for name in value.colnames)
+    if isinstance(value, skysub.BackgroundList):
+        return value.evaluate().tobytes() + value.uncertainty().tobytes()
     return value.coefficients.tobytes() + value.residual.tobytes()
 
 
@@ -74,7 +76,7 @@ def release(tmp_path_factory):
     folder = tmp_path_factory.mktemp("release")
     raw = write_raw(folder / "raw")
     outcome = run(raw, folder / "out")
-    assert (outcome.done, outcome.failed) == (8, 0), outcome
+    assert (outcome.done, outcome.failed) == (10, 0), outcome
     return raw, folder / "out"
 
 
@@ -92,7 +94,7 @@ def test_images_and_tables_are_there(release):
         assert factor == pytest.approx(given.photo_calib, rel=1e-12)
         known = np.isfinite(final.variance)
         np.testing.assert_allclose(final.variance[known], given.variance[known] * factor**2, rtol=1e-6)
-        background = campaign.background("preliminary_visit_image_background", visit, 1)
+        background = campaign.background("visit_image_background", visit, 1)
         back = restore_post_isr_image(final, background)
         left = np.abs(given.image - background.evaluate())
         allowed = np.spacing(np.maximum(np.abs(given.image), left))
@@ -107,7 +109,7 @@ def test_images_and_tables_are_there(release):
         assert np.isfinite(figures[f"bg_subtracted_skyPixel_instFlux_{name}"]).all()
         assert np.isfinite(figures[f"bg_subtracted_skySource_flux_{name}"]).all()
     assert set(figures["calibration_psf"]) == {"calibrate_image"}
-    assert set(figures["background"]) == {"preliminary_visit_image_background"}
+    assert set(figures["background"]) == {"visit_image_background"}
 
 
 def test_sources_are_read_by_visit_column_and_condition(release):
