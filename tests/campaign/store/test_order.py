@@ -126,7 +126,7 @@ def test_a_file_system_without_links_is_written_by_renaming(tmp_path, monkeypatc
 
 
 def test_bytes_are_on_the_disk_before_they_have_their_name(tmp_path, events):
-    put(tmp_path / "a.json", b"bytes", durable=True)
+    put(tmp_path / "a.json", (b"bytes",), durable=True)
     acts = [act for act, name in events if name.startswith(".a.json")]
     assert acts == ["sync", "replace"]
     events.clear()
@@ -135,18 +135,18 @@ def test_bytes_are_on_the_disk_before_they_have_their_name(tmp_path, events):
     assert [act for act, _ in events] == ["sync", "link", "sync", "sync"]
     assert [name for _, name in events[2:]] == ["b.json", tmp_path.name]
     events.clear()
-    put(tmp_path / "c.json", b"bytes")
+    put(tmp_path / "c.json", (b"bytes",))
     assert [act for act, _ in events] == ["replace"]
 
 
 def test_a_write_that_ends_half_way_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "a.json"
-    put(path, b"old")
+    put(path, (b"old",))
 
     def die(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Path, "replace", die)
     with pytest.raises(KeyboardInterrupt):
-        put(path, b"new and longer")
+        put(path, (b"new and longer",))
     assert path.read_bytes() == b"old"
