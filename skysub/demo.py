@@ -1,4 +1,4 @@
-"""What ``make demo`` does: two simulated visits through calibrate_image on this machine, and their report."""
+"""What ``make demo`` does: two simulated visits through the chain of a data release on this machine, and their report."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         code = _verb("simulate", str(folder), *size, *scene)
         if code:
             return code
-    code = _verb("run", "calibrate_image", "--inputs", f"{raw}/*.fits", "--output", str(out))
+    code = _verb("run", "data_release", "--inputs", f"{raw}/*.fits", "--output", str(out))
     # failures are best looked at in the report
     return max(code, _verb("report", str(out)))
 
