@@ -1,4 +1,4 @@
-"""What ``make demo`` does: two simulated visits through the chain of a data release on this machine, and their report."""
+"""What ``make demo`` does: two simulated visits through the chain of a data release, and their report."""
 
 from __future__ import annotations
 

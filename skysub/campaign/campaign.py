@@ -149,6 +149,16 @@ class Campaign:
         step, declared = self._declared(product)
         return step.of(declared)
 
+    def maker(self, product: str) -> str:
+        """Name of the step that makes a product.
+
+        Raises
+        ------
+        NotDoneError
+            When no run makes such a product.
+        """
+        return self._declared(product)[0].name
+
     def declared(self, product: str) -> Product:
         """A product as its step declares it.
 

@@ -237,11 +237,11 @@ def _panels(
 
     def scaled(title: str, name: str, scale: Scale, rendering: str = "cells", *, main: bool = True) -> Panel:
         urls = [scale.url(view.pictures[name]) for view in views]
-        return Panel(titled(title), unit, tiles(urls), rendering, scale, main)
+        return Panel(titled(title), scale.unit, tiles(urls), rendering, scale, main)
 
     yield scaled("Image", "image", image)
     if modelled:
-        sky = sky_scale(views, unit)
+        sky = sky_scale(views, views[0].sky_unit or unit)
         yield scaled("Sky model", "model", sky, "smooth")
     yield scaled("Residual", "residual", scales.residual[unit])
     masks = [mask_url(view.pictures["sources"], view.pictures["defects"]) for view in views]

@@ -56,7 +56,10 @@ class View:
     detector: int
     unit: str
     pictures: dict[str, NDArray[np.float32]]
-    """"image", "model", "residual", "superpixels" in ``unit``; "sources", "defects", "used" are shares."""
+    """"image" and "residual" in ``unit``; "model" and "superpixels" in ``sky_unit``; "sources", "defects" and
+    "used" are shares."""
+    sky_unit: str = ""
+    """Of the sky's model; that of the pixels where its own step subtracted it."""
     maps: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     """Those of the step, by name, and "error" of the superpixels' means."""
     footprint: Footprint | None = None
@@ -111,20 +114,41 @@ def view_of(campaign: Campaign, visit: int, detector: int, edge: int) -> View:
     try:
         visit_image = campaign.visit_image(visit, detector)
         unit = visit_image.unit
-        backgrounds = [name for name, kind in kinds.items() if kind == "background"]
-        layers: BackgroundList | None = (
-            campaign.background(backgrounds[-1], visit, detector) if backgrounds else None
-        )
+        layers, earlier = _skies(campaign, visit, detector, kinds)
     except SkysubError as error:
         return View(visit=visit, detector=detector, unit=unit, pictures={}, trouble=str(error))
+    pictures = pictures_of(visit_image, layers, edge)
+    if earlier:
+        pictures = _of_background(pictures["image"], earlier, edge) | pictures
     return View(
         visit=visit,
         detector=detector,
         unit=unit,
-        pictures=pictures_of(visit_image, layers, edge),
+        sky_unit=campaign.exposure(visit, detector).unit if earlier else unit,
+        pictures=pictures,
         maps=_maps(marker, kinds, layers, edge),
         footprint=footprint(visit_image.wcs, visit_image.shape),
     )
+
+
+def _skies(
+    campaign: Campaign, visit: int, detector: int, kinds: Mapping[str, str]
+) -> tuple[BackgroundList | None, BackgroundList | None]:
+    """Background that a detector's last step subtracted, or else that of an earlier step.
+
+    The latter may be in another unit than the pixels; None stands for what there is not.
+    """
+    own = [name for name, kind in kinds.items() if kind == "background"]
+    if own:
+        return campaign.background(own[-1], visit, detector), None
+    made: dict[str, str] = {}
+    for name in campaign.products:
+        if campaign.kind(name) == "background" and campaign.belongs_to(name) == "detector":
+            # the first of a step is what it is for
+            made.setdefault(campaign.maker(name), name)
+    if not made:
+        return None, None
+    return None, campaign.background(list(made.values())[-1], visit, detector)
 
 
 def _maps(
@@ -148,8 +172,7 @@ def preview_view_of(campaign: Campaign, visit: int, detector: int) -> View:
         preview = campaign.preview(visit, detector)
         marker = campaign.marker(visit, detector)
         kinds = {name: campaign.kind(name) for name in marker["products"]}
-        backgrounds = [name for name, kind in kinds.items() if kind == "background"]
-        layers = campaign.background(backgrounds[-1], visit, detector) if backgrounds else None
+        layers, earlier = _skies(campaign, visit, detector, kinds)
         images = [marker["products"][name] for name, kind in kinds.items() if kind == "image"]
         wcs = campaign.wcs(visit, detector)
     except SkysubError as error:
@@ -158,12 +181,15 @@ def preview_view_of(campaign: Campaign, visit: int, detector: int) -> View:
     shape = campaign.exposure(visit, detector).shape
     pictures = dict(preview)
     if layers:
-        grid = cells(shape, PREVIEW_EDGE)
-        pictures |= _of_background(preview["image"], layers, grid, grid, PREVIEW_EDGE)
+        pictures |= _of_background(preview["image"], layers, PREVIEW_EDGE, smooth=PREVIEW_EDGE)
+    elif earlier:
+        pictures = _of_background(preview["image"], earlier, PREVIEW_EDGE, smooth=PREVIEW_EDGE) | pictures
+    unit = images[-1]["unit"]
     return View(
         visit=visit,
         detector=detector,
-        unit=images[-1]["unit"],
+        unit=unit,
+        sky_unit=campaign.exposure(visit, detector).unit if earlier else unit,
         pictures=pictures,
         maps=_maps(marker, kinds, layers, PREVIEW_EDGE),
         footprint=footprint(wcs, shape),
@@ -203,26 +229,22 @@ def pictures_of(
     }
     if not layers:
         return pictures
-    smooth = cells(layers[-1].shape, min(edge, GRID_EDGE))
-    return pictures | _of_background(seen, layers, fine, smooth, edge)
+    return pictures | _of_background(seen, layers, edge)
 
 
 def _of_background(
-    seen: NDArray[np.float32], layers: BackgroundList, fine: SuperpixelGrid, smooth: SuperpixelGrid, edge: int
+    seen: NDArray[np.float32], layers: BackgroundList, edge: int, *, smooth: int = GRID_EDGE
 ) -> dict[str, NDArray[np.float32]]:
-    """Pictures that need the background.
-
-    "image" has it again, in cells of ``fine``; "model" is in cells of ``smooth``.
-    """
-    there = _at(layers, fine)
+    """Pictures that need the background: "image" has it again; "model" has ``smooth`` cells along a side."""
     last = layers[-1]
+    there = _at(layers, cells(last.shape, edge))
     means = np.where(last.usable, _as_float(last.statistics.mean), np.float32(np.nan))
     if len(layers) > 1:
         means += _at(layers[:-1], last.grid)
     size = np.diff(last.grid.y_edges)[:, None] * np.diff(last.grid.x_edges)[None]
     return {
         "image": seen + there,
-        "model": there if smooth is fine else _at(layers, smooth),
+        "model": there if smooth == edge else _at(layers, cells(last.shape, min(edge, smooth))),
         "superpixels": _shrunk(means, min(edge, GRID_EDGE)),
         "used": _shrunk(_as_float(last.statistics.count / size), min(edge, GRID_EDGE)),
     }
