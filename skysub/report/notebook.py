@@ -6,11 +6,9 @@ import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from skysub.report.panels import common_scales, visit_cards
-from skysub.report.rows import rows_of
+from skysub.report.previews import previewed
 from skysub.report.templating import environment, template_text
 from skysub.report.verdict import verdict_of
-from skysub.report.views import preview_view_of
 
 if TYPE_CHECKING:
     from skysub.campaign.campaign import Campaign
@@ -49,9 +47,7 @@ def show_visit(campaign: Campaign, visit: int) -> Shown:
         When there is no such visit.
     """
     state = campaign.visit_status(visit)
-    rows = list(rows_of(campaign, [visit]))
-    views = [preview_view_of(campaign, visit, row.detector) for row in rows]
-    cards = list(visit_cards(rows, views, state.failures, common_scales(views)))
+    _, card = previewed(campaign, visit, state.failures)
     words = ", ".join(f"{count} {name}" for name, count in state.counts.items() if count)
     page = (
         environment()
@@ -59,7 +55,7 @@ def show_visit(campaign: Campaign, visit: int) -> Shown:
         .render(
             visit=visit,
             words=words,
-            card=cards[0] if cards else None,
+            card=card,
             failures=[{"message": each.message, "detector": each.detector} for each in state.failures],
             style=template_text("report.css"),
         )

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from skysub.campaign.campaign import Campaign
+    from skysub.campaign.records import Exposure
 
-__all__ = ["FIGURES", "NOT_COMPARED", "Row", "label_of", "rows_of"]
+__all__ = ["FIGURES", "NOT_COMPARED", "Row", "label_of", "row_of", "rows_of"]
 
 FIGURES: dict[str, tuple[str, str]] = {
     "sky": ("Sky level", "{unit}"),
@@ -79,40 +80,54 @@ def rows_of(campaign: Campaign, visits: Collection[int] | None = None) -> Iterat
     """Go through the finished detectors of a campaign, or of some visits, visit by visit."""
     last: int | None = None
     for visit, detector, marker in campaign.markers(visits=visits):
-        exposure = campaign.exposure(visit, detector)
-        figures: dict[str, float | str] = {
-            name: math.nan if value is None else value
-            for name, value in marker["figures"].items()
-            # the corners on the sky are seen on the focal plane
-            if "Corners" not in name
-        }
-        noise = _noise(marker)
-        if noise is not None:
-            figures["noise"] = noise
-        unit = _unit(marker) or exposure.unit
-        figures |= derived_figures(figures, unit)
-        figures["seconds"] = sum(marker["timings"].values())
-        yield Row(
-            visit=visit,
-            detector=detector,
-            band=exposure.band,
-            unit=unit,
-            observed=_observed(marker) if visit != last else (),
-            shape=exposure.shape,
-            path=exposure.path,
-            host=marker["host"],
-            peak_memory=marker["peak_memory"],
-            flags=marker["flags"],
-            timings=marker["timings"],
-            figures=figures,
-        )
+        yield _row(campaign.exposure(visit, detector), marker, first=visit != last)
         last = visit
+
+
+def row_of(campaign: Campaign, visit: int, detector: int) -> Row:
+    """Return one finished detector.
+
+    Raises
+    ------
+    NotDoneError
+        When it is not done; the message says why.
+    """
+    return _row(campaign.exposure(visit, detector), campaign.marker(visit, detector), first=True)
 
 
 def label_of(name: str, unit: str = "") -> tuple[str, str]:
     """Name for people, and unit, of a figure; a figure that is not known keeps its own name."""
     label, template = FIGURES.get(name, (name.replace("_", " "), ""))
     return label, template.format(unit=unit)
+
+
+def _row(exposure: Exposure, marker: Mapping[str, Any], *, first: bool) -> Row:
+    figures: dict[str, float | str] = {
+        name: math.nan if value is None else value
+        for name, value in marker["figures"].items()
+        # the corners on the sky are seen on the focal plane
+        if "Corners" not in name
+    }
+    noise = _noise(marker)
+    if noise is not None:
+        figures["noise"] = noise
+    unit = _unit(marker) or exposure.unit
+    figures |= derived_figures(figures, unit)
+    figures["seconds"] = sum(marker["timings"].values())
+    return Row(
+        visit=exposure.visit,
+        detector=exposure.detector,
+        band=exposure.band,
+        unit=unit,
+        observed=_observed(marker) if first else (),
+        shape=exposure.shape,
+        path=exposure.path,
+        host=marker["host"],
+        peak_memory=marker["peak_memory"],
+        flags=marker["flags"],
+        timings=marker["timings"],
+        figures=figures,
+    )
 
 
 def _unit(marker: Mapping[str, Any]) -> str:

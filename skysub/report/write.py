@@ -181,15 +181,16 @@ def _page(campaign: Campaign, status: Status, rows: list[Row], views: list[View]
         sections = [("visits", "Visits"), ("distributions", "Distributions"), ("outliers", "Outliers")]
         sections += [("detectors", "Detectors"), ("cost", "Cost")]
     context = _frame(campaign, status, sections, has_rows=bool(rows))
+    outliers = find_outliers(rows)
     flags = counted_flags((name, row.visit, (row.detector,)) for row in reversed(rows) for name in row.flags)
     context |= {
         "summary": _summary(status, rows),
         "done": bool(rows),
-        "verdict": verdict_of(status, flags, len(find_outliers(rows))),
+        "verdict": verdict_of(status, flags, len(outliers)),
         "flags": flags,
     }
     if rows:
-        context |= _results(rows, views, status.failures)
+        context |= _results(rows, views, status.failures, outliers)
     return environment().get_template("report.html").generate(context)
 
 
@@ -218,8 +219,9 @@ def _frame(
     }
 
 
-def _results(rows: list[Row], views: list[View], failures: Sequence[Failure]) -> dict[str, Any]:
-    outliers = find_outliers(rows)
+def _results(
+    rows: list[Row], views: list[View], failures: Sequence[Failure], outliers: list[Outlier]
+) -> dict[str, Any]:
     outlier_columns, outlier_rows = outlier_table(outliers)
     detector_columns, detector_rows = detector_table(rows)
     outlying = {(each.row.key, each.name) for each in outliers}

@@ -9,11 +9,10 @@ from skysub.errors import NotDoneError
 from skysub.report.charts import short
 from skysub.report.dashboard.pixels import STRETCHES, layers_of
 from skysub.report.dashboard.watch import SHOWN
-from skysub.report.panels import common_scales, visit_cards
-from skysub.report.rows import label_of, rows_of
+from skysub.report.previews import previewed
+from skysub.report.rows import label_of, row_of
 from skysub.report.tables import detector_table
 from skysub.report.verdict import verdict_of
-from skysub.report.views import preview_view_of
 from skysub.text import printable
 
 if TYPE_CHECKING:
@@ -111,15 +110,13 @@ def visit_page(snapshot: Snapshot, visit: int) -> dict[str, Any]:
     campaign = snapshot.campaign
     detectors = campaign.detectors(visit)
     state = campaign.visit_status(visit)
-    rows = list(rows_of(campaign, [visit]))
-    views = [preview_view_of(campaign, visit, row.detector) for row in rows]
-    cards = list(visit_cards(rows, views, state.failures, common_scales(views)))
+    rows, card = previewed(campaign, visit, state.failures)
     columns, table = detector_table(rows) if rows else ([], [])
-    visits = [int(each) for each in snapshot.campaign.visits["visit"]]
+    visits = [row["visit"] for row in snapshot.status.by_visit]
     at = visits.index(visit)
     return {
         "visit": visit,
-        "card": cards[0] if cards else None,
+        "card": card,
         "band": ", ".join(dict.fromkeys(campaign.exposure(visit, each).band for each in detectors)),
         "words": ", ".join(f"{count:,} {name}" for name, count in state.counts.items() if count),
         "failures": [
@@ -169,13 +166,9 @@ def detector_page(snapshot: Snapshot, visit: int, detector: int) -> dict[str, An
         "stretches": STRETCHES,
     }
     try:
-        (row,) = (each for each in rows_of(campaign, [visit]) if each.detector == detector)
-    except ValueError:
-        try:
-            campaign.marker(visit, detector)
-        except NotDoneError as error:
-            page["trouble"] = str(error)
-        return page
+        row = row_of(campaign, visit, detector)
+    except NotDoneError as error:
+        return page | {"trouble": str(error)}
     page |= {
         "layers": layers_of(campaign, visit, detector),
         "unit": row.unit,
