@@ -140,10 +140,12 @@ def cast_votes(
             continue
         deviation = math.hypot(expected, math.sqrt(max(0.0, variance[number])))
         if number in suspect:
-            hidden = outside[number] and (prior is not None or starved[number] >= _STARVED_TOO)
-            if off > (_DISAGREES if hidden else _DISAGREES_STARVED) * deviation and (
-                hidden or starved[number] >= _STARVED
-            ):
+            bar = math.inf
+            if outside[number] and (prior is not None or starved[number] >= _STARVED_TOO):
+                bar = _DISAGREES
+            elif starved[number] >= _STARVED:
+                bar = _DISAGREES_STARVED
+            if off > bar * deviation:
                 lost.append(number)
             if prior is None:
                 # either the detector is right or the others are, and half the difference covers both

@@ -146,6 +146,20 @@ def test_normal_detectors_keep_their_votes(make_record):
         assert sky.votes.lost == ()
 
 
+def test_an_offset_far_out_is_no_galaxy_where_most_of_the_sky_is_seen(make_record, model_error):
+    # a tenth of the superpixels is dry and a corner is extrapolated, but the detector's offset is its own
+    dry = lambda x, y: np.hypot(x - 100, y - 100) < 700  # noqa: E731
+    outside = np.zeros((16, 16), bool)
+    outside[:2, :2] = True
+    own = (0.6, -0.5, 0.4, 0.3, 9.0, -0.4, 0.8, 0.3, -0.7)
+    records = [make_record(n, offset=own[n]) for n in range(9) if n != 4]
+    records.append(make_record(4, offset=own[4], starved=dry, extrapolated=outside))
+    sky = visit_background(records)
+    assert sky.votes.suspect == (4,)
+    assert sky.votes.lost == ()
+    assert abs(model_error(sky, 4, offset=own[4]).mean()) < 0.5
+
+
 def test_a_model_that_underfits_does_not_drag_the_level(make_record, model_error):
     def waves(x, y):
         return 880 + 3 * np.sin(2 * np.pi * x / 1700) * np.cos(2 * np.pi * y / 1900)
