@@ -11,6 +11,7 @@ import math
 import numpy as np
 from numba import njit
 
+from skysub.measurement.cholesky_kernels import factored, solved
 from skysub.measurement.psf_kernels import blend, profile, profile_and_slopes
 
 __all__ = ["compare_models", "evaluate_template", "paint_extended", "refit_extended"]
@@ -99,28 +100,9 @@ def _cut(residual, variance, state, cy, cx, half, child, good, weight):
 @_inner
 def _solve(normal, right, n, damping):
     """Cholesky solution in ``right`` of normal equations with damped diagonal; false if there is none."""
-    for a in range(n):
-        for b in range(a + 1):
-            s = normal[a, b]
-            if a == b:
-                s *= 1 + damping
-            for m in range(b):
-                s -= normal[a, m] * normal[b, m]
-            if a == b:
-                if not s > 1e-12 * abs(normal[a, a]):
-                    return False
-                normal[a, a] = math.sqrt(s)
-            else:
-                normal[a, b] = s / normal[b, b]
-        s = right[a]
-        for m in range(a):
-            s -= normal[a, m] * right[m]
-        right[a] = s / normal[a, a]
-    for a in range(n - 1, -1, -1):
-        s = right[a]
-        for m in range(a + 1, n):
-            s -= normal[m, a] * right[m]
-        right[a] = s / normal[a, a]
+    if not factored(normal, n, damping, 1e-12):
+        return False
+    solved(normal, n, right)
     return True
 
 

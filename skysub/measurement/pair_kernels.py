@@ -11,6 +11,8 @@ import math
 import numpy as np
 from numba import njit
 
+from skysub.measurement.cholesky_kernels import factored, solved
+
 __all__ = ["conjugate_gradients", "errors_of_stars", "find_pairs", "list_neighbours"]
 
 TABLES = 6
@@ -235,45 +237,14 @@ def errors_of_stars(table, per_pixel, norm, y, x, flux, diagonal, variance, star
                 _block(table, per_pixel, y[ia] - y[ib], x[ia] - x[ib], norm[ia] * norm[ib], c, block)
                 h[3 * a : 3 * a + 3, 3 * b : 3 * b + 3] = block
         out[i] = np.nan
-        if not _factored(h, total):
+        if not factored(h, total, 0.0, 1e-8):
             continue
         columns[:] = 0.0
         for a in range(3):
             columns[a, a] = 1.0
-            _solved(h, total, columns[a])
+            solved(h, total, columns[a])
         f2 = flux[i] * flux[i]
         out[i, 0] = columns[0, 0] * variance[i]
         out[i, 1] = columns[1, 1] * variance[i] / f2
         out[i, 2] = columns[2, 2] * variance[i] / f2
         out[i, 3] = columns[1, 2] * variance[i] / f2
-
-
-@_inner
-def _factored(h, n):
-    """Cholesky factor in the lower triangle; false where the matrix is not positive."""
-    for a in range(n):
-        for b in range(a + 1):
-            s = h[a, b]
-            for m in range(b):
-                s -= h[a, m] * h[b, m]
-            if a == b:
-                if not s > 1e-8 * abs(h[a, a]):
-                    return False
-                h[a, a] = math.sqrt(s)
-            else:
-                h[a, b] = s / h[b, b]
-    return True
-
-
-@_inner
-def _solved(h, n, v):
-    for a in range(n):
-        s = v[a]
-        for m in range(a):
-            s -= h[a, m] * v[m]
-        v[a] = s / h[a, a]
-    for a in range(n - 1, -1, -1):
-        s = v[a]
-        for m in range(a + 1, n):
-            s -= h[m, a] * v[m]
-        v[a] = s / h[a, a]
