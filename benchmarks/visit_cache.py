@@ -1,4 +1,4 @@
-"""Visits of which only what a joint fit needs is kept: statistics, cells, and a truth made anew when asked for.
+"""Visits of which only what a joint fit needs is kept: statistics, cells, and a truth made when asked for.
 
 A detector of 4000 x 4072 pixels takes about 2 MB, and simulating and calibrating it some ten seconds, once.
 """
@@ -10,7 +10,7 @@ import pickle
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from skysub.simulation.metrics import good_pixels
 from skysub.simulation.scene import Electronics, Scene, named_scene
 from skysub.simulation.sky import SKY_PLANES, sky_planes
 from skysub.simulation.truth import Truth
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 VERSION = 1
 
@@ -61,7 +64,7 @@ def fixed_offset(name: str, seed: int, visit: int, detector: int) -> float:
 
 
 class _Planes(Mapping[str, np.ndarray]):
-    """Planes of a truth: those of the sky made anew, of sources only where they are, and how much is faint."""
+    """Planes of a truth: those of the sky made anew, of sources where they are, and how much is faint."""
 
     def __init__(self, held: dict) -> None:
         self._held = held
@@ -75,7 +78,9 @@ class _Planes(Mapping[str, np.ndarray]):
                 self._sky["detector_offset"] = self._sky["detector_offset"] + np.float32(held["offset"])
             return self._sky[name]
         if name == "sources":
-            lit = np.unpackbits(np.frombuffer(zlib.decompress(held["lit"]), np.uint8), count=shape[0] * shape[1])
+            lit = np.unpackbits(
+                np.frombuffer(zlib.decompress(held["lit"]), np.uint8), count=shape[0] * shape[1]
+            )
             return lit.reshape(shape).astype(np.float32) * np.float32(1e6)
         return np.broadcast_to(np.float32(held["faint"] if name == "faint_sources" else 0), shape)
 
@@ -87,7 +92,7 @@ class _Planes(Mapping[str, np.ndarray]):
 
 
 def calibrated(
-    name: str, seed: int, visit: int, detector: int, shape: tuple[int, int], cache: Path
+    name: str, seed: int, visit: int, detector: int, *, shape: tuple[int, int], cache: Path
 ) -> Calibrated:
     """Record, cells and truth of a detector, from the cache where it has them."""
     folder = cache / f"{name.replace(':', '_')}-{shape[0]}x{shape[1]}-{seed}-v{VERSION}"
@@ -105,7 +110,9 @@ def calibrated(
             "seed": seed,
             "observation": true.observation,
             # all that scores look at
-            "catalog": true.catalog[(true.catalog["type"] == "probe_galaxy") | (true.catalog["magnitude"] < 14.1)],
+            "catalog": true.catalog[
+                (true.catalog["type"] == "probe_galaxy") | (true.catalog["magnitude"] < 14.1)
+            ],
             "offset": offset,
             "faint": float(true.planes["faint_sources"].mean(dtype=np.float64)),
             "lit": zlib.compress(np.packbits(~good_pixels(true)).tobytes(), 1),
@@ -127,7 +134,7 @@ def calibrated(
 
 
 def visit_of(
-    name: str, seed: int, visit: int, detectors: int, shape: tuple[int, int], cache: Path
+    name: str, seed: int, visit: int, detectors: int, *, shape: tuple[int, int], cache: Path
 ) -> dict[int, Calibrated]:
     """All detectors of a visit, by number."""
-    return {n: calibrated(name, seed, visit, n, shape, cache) for n in range(detectors)}
+    return {n: calibrated(name, seed, visit, n, shape=shape, cache=cache) for n in range(detectors)}

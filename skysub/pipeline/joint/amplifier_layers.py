@@ -1,7 +1,7 @@
 """What calibration took for amplifiers of a detector, seen again once sky frames are known.
 
-Fringes lie across boundaries of amplifiers, and along their rows, and a detector alone cannot tell: its steps and
-drift hold a part of them. Where frames of many visits say what the pattern is, that part is given back.
+Fringes lie across boundaries of amplifiers, and along their rows, and a detector alone cannot tell: its steps
+and drift hold a part of them. Where frames of many visits say what the pattern is, that part is given back.
 """
 
 from __future__ import annotations
@@ -46,9 +46,7 @@ def put_back(record: DetectorRecord, layer: AmplifierBackground | None = None) -
         back -= layer_means(layer, background.grid)
     mean = (background.statistics.mean + back).astype(np.float32)
     statistics = dataclasses.replace(background.statistics, mean=mean)
-    return record.replace(
-        background=dataclasses.replace(background, statistics=statistics, amplifiers=layer)
-    )
+    return record.replace(background=dataclasses.replace(background, statistics=statistics, amplifiers=layer))
 
 
 def pattern_layer(layer: AmplifierBackground, pattern: NDArray[np.float32]) -> AmplifierBackground:

@@ -32,8 +32,8 @@ def reconsidered(
     """The same with what amplifiers had taken of the sky frames given back; None where that is nothing.
 
     A detector alone takes fringes for steps and drift of its amplifiers. The part of each layer that is the
-    frames' goes back to the superpixels. What is left of the layer is kept where superpixels are nearer to the
-    model with it than without it; where they cannot tell, unless hardly anything is left.
+    frames' goes back to the superpixels. What is left of the layer is kept where superpixels are nearer to
+    the model with it than without it; where they cannot tell, unless hardly anything is left.
     """
     if not any(r.background.amplifiers is not None for r in known.records if r.detector in known.frames):
         return None

@@ -50,8 +50,8 @@ _VAGUE = 0.1
 """Share of the light of undetected sources by which it is not defined: sources at the limit are masked in
 part."""
 _FRAMES_SPREAD = 1.1
-"""What sky frames are multiplied by before they count as structure that is gone: cells are coarser than what was
-measured of the detector's own structure, and posterior means are smaller than the patterns."""
+"""What sky frames are multiplied by before they count as structure that is gone: cells are coarser than what
+was measured of the detector's own structure, and posterior means are smaller than the patterns."""
 _MOST_SUSPECT = 0.5
 """Share of the detectors beyond which suspects are heard when terms are chosen: there are no others."""
 

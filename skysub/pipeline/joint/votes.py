@@ -179,7 +179,7 @@ def _told_wrongly(
     priors: Mapping[int, OffsetPrior],
     scale: Scale,
 ) -> tuple[float, float]:
-    """What all offsets have in common beside what was told of them, and how much wider they scatter; at least 1.
+    """What all offsets have in common beside what was told, and how much wider they scatter; at least 1.
 
     The level of all is the spline's, so that a common part says nothing.
     """

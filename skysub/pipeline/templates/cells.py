@@ -65,7 +65,7 @@ def cells_of(subtracted: VisitImage, *, cell: int = CELL, threads: int = 1) -> S
     grid = SuperpixelGrid.of_counts((ny, nx), gy=max(1, round(ny / cell)), gx=max(1, round(nx / cell)))
     # one clip takes cosmic rays and what is left of sources; a mean of so few pixels needs no more
     config = BackgroundConfig(superpixel=cell, clip_passes=2)
-    mask = subtracted.mask.view(np.uint64 if subtracted.mask.dtype == np.int64 else np.uint32)
+    mask: NDArray[np.unsignedinteger] = subtracted.mask.view(f"u{subtracted.mask.itemsize}")
     bits = subtracted.bits(*IGNORED_PLANES, *SATURATED_PLANES, *SOURCE_PLANES)
     found = superpixel_statistics(subtracted.image, mask, bits, grid, config, threads=threads)
     area = np.outer(np.diff(grid.y_edges), np.diff(grid.x_edges))

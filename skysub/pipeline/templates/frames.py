@@ -1,8 +1,9 @@
 """Sky frames: patterns fixed to the detectors whose strength changes from visit to visit.
 
-What many visits' skies leave over, cell by cell, is written as a sum of few frames times a strength per visit and
-frame, which all detectors share: factor analysis (Rubin & Thayer 1982), with frames as posterior means under a
-prior that their own two halves tell. A frame is taken where it foretells cells that it has not seen.
+What many visits' skies leave over, cell by cell, is written as a sum of few frames times a strength per visit
+and frame, which all detectors share: factor analysis (Rubin & Thayer 1982), with frames as posterior means
+under a prior that two halves of the visits tell. A frame is taken where it foretells cells that it has not
+seen.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Frames:
     @property
     def count(self) -> int:
         """Number K of frames."""
-        return self.strengths.shape[1]
+        return int(self.strengths.shape[1])
 
 
 @dataclass(eq=False)
@@ -67,8 +68,8 @@ class _Detector:
 
     def without(self, strengths: NDArray[np.float64], frame: NDArray[np.float64]) -> None:
         """Take a frame off, where there is something."""
-        for value, weight, strength in zip(self.values, self.weight, strengths, strict=True):
-            value -= np.where(weight > 0, strength * frame, 0.0).astype(np.float32)
+        for k, strength in enumerate(strengths.tolist()):
+            self.values[k] -= np.where(self.weight[k] > 0, strength * frame, 0.0).astype(np.float32)
 
 
 def sky_frames(
@@ -123,7 +124,7 @@ def sky_frames(
 
 
 def nodes_of(cells: NDArray[np.float64]) -> NDArray[np.float32]:
-    """(cy, cx) float32 values at the centres of cells between which linear interpolation has these cells' means.
+    """(cy, cx) float32 values at centres of cells: linear interpolation between them has these cells' means.
 
     Interpolating the means themselves would make a pattern of five cells a fifth too faint.
     """
@@ -279,20 +280,17 @@ def _foretold(
 ) -> float:
     """By how many standard errors a frame of the other visits makes a visit's hidden cells better.
 
-    A half of the visits makes the frame; in each of the other half, blocks like one colour of a chessboard tell
-    its strength, and the others are foretold. Standard errors are as visits and detectors scatter.
+    A half of the visits makes the frame; in each of the other half, blocks like one colour of a chessboard
+    tell its strength, and the others are foretold. Standard errors are as visits and detectors scatter.
     """
     halves = np.arange(len(strengths)) % 2 == 0
     gains: list[list[float]] = []
     for makes in (halves, ~halves):
-        made = {
-            n: _Detector(one.values[makes], one.weight[makes]) for n, one in detectors.items()
-        }
+        made = {n: _Detector(one.values[makes], one.weight[makes]) for n, one in detectors.items()}
         if int(makes.sum()) < 2:
             continue
         frames, _ = _frames_of(made, {n: trusted[n][makes] for n in made}, strengths[makes])
-        for v in np.flatnonzero(~makes).tolist():
-            gains.append(_gain_of_visit(detectors, trusted, frames, v))
+        gains += [_gain_of_visit(detectors, trusted, frames, v) for v in np.flatnonzero(~makes).tolist()]
     each = np.array([gain for visit in gains for gain in visit])
     if len(each) < 2:
         return 0.0

@@ -126,7 +126,7 @@ def _polynomial(layer: Background, grid: SuperpixelGrid) -> NDArray[np.float64]:
 def amplifier_means(
     cells: NDArray[np.float32], errors: NDArray[np.float32], shape: tuple[int, int], boxes: Sequence[Box]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(q,) mean of each amplifier's own cells about the mean of all, and its standard error; NaN where unseen."""
+    """(q,) mean of each amplifier's own cells about that of all, and its standard error; NaN where unseen."""
     cy, cx = cells.shape
     grid = SuperpixelGrid.of_counts(shape, gy=cy, gx=cx)
     inside = amplifier_shares(grid, boxes) > _WHOLE

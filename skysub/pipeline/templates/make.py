@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skysub._version import __version__
+from skysub.background.superpixels import SuperpixelGrid
 from skysub.errors import ConfigError, TemplatesError
-from skysub.pipeline.joint.rows import displaced
+from skysub.pipeline.joint.rows import amplifier_shares, displaced
 from skysub.pipeline.joint.templates import DetectorTemplate, StepTemplate, VisitTemplates
 from skysub.pipeline.templates.frames import Frames, nodes_of, sky_frames
 from skysub.pipeline.templates.lesson import Lesson, TemplateVisit, amplifier_means, lesson_of
 from skysub.pipeline.templates.series import Series, regressed
-from skysub.background.superpixels import SuperpixelGrid
-from skysub.pipeline.joint.rows import amplifier_shares
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,9 +59,7 @@ class TemplatesConfig:
                 raise ConfigError(f"{name} must be a whole number of at least {least}, not {value!r}")
 
 
-def make_templates(
-    visits: Sequence[TemplateVisit], config: TemplatesConfig | None = None
-) -> VisitTemplates:
+def make_templates(visits: Sequence[TemplateVisit], config: TemplatesConfig | None = None) -> VisitTemplates:
     """Find what the detectors of a camera add to the sky of every visit.
 
     Parameters
@@ -98,8 +95,8 @@ def make_templates(
         lessons = [lesson for lesson in found if lesson is not None]
         if len(lessons) < 2:
             raise TemplatesError(
-                f"{len(lessons)} of {len(visits)} visits could be fit jointly; templates need two at least, and "
-                f"{ENOUGH_VISITS} to be good: detectors need world coordinates, and two or more a visit"
+                f"{len(lessons)} of {len(visits)} visits could be fit jointly; templates need two at least, "
+                f"and {ENOUGH_VISITS} to be good: detectors need world coordinates, and two or more a visit"
             )
         boxes = _boxes(visits)
         steps, taken = _steps(lessons, shapes, boxes, frames)

@@ -1,8 +1,8 @@
-"""What a detector or amplifier adds in every visit: a constant and a share of the sky, of many visits' values.
+"""What a detector or amplifier adds in every visit: a constant and a share of the sky.
 
-A hierarchical normal model: each detector's constant and share come from one population, whose widths the data
-set, and what a visit adds to them is normal as well. The answers are posterior means, so that little data give
-little (James & Stein 1961; the widths by expectation and maximisation, Dempster, Laird & Rubin 1977).
+A hierarchical normal model: each detector's constant and share come from one population, whose widths the
+data set, and what a visit adds to them is normal as well. The answers are posterior means, so that few data
+give little (James & Stein 1961; the widths by expectation and maximisation, Dempster, Laird & Rubin 1977).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A field on a grid of cells from noisy values with holes, by a prior whose spectrum the data tell.
 
-The prior is a stationary normal field. Its covariance is that between two independent halves of the data, which
-share the field and no noise, so that nothing has to be known of the noise; lags where it does not stand out
+The prior is a stationary normal field. Its covariance is that between two independent halves of the data,
+which share the field and no noise, so that nothing has to be known of the noise; modes that do not stand out
 count nothing. The answer is the posterior mean: Wiener's filter where nothing is missing, and what neighbours
 foretell in holes (Rybicki & Press 1992, ApJ 398, 169).
 """
@@ -116,7 +116,10 @@ def posterior(
 
 
 def _through(prior: Prior, vector: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.fft.irfft2(np.fft.rfft2(vector, s=prior.shape) * prior.spectrum, s=prior.shape)
+    passed: NDArray[np.float64] = np.fft.irfft2(
+        np.fft.rfft2(vector, s=prior.shape) * prior.spectrum, s=prior.shape
+    )
+    return passed
 
 
 def _refolded(
@@ -156,4 +159,4 @@ def _mean_over_modes(values: NDArray[np.float64], columns: int) -> float:
     """Mean over all modes of what `numpy.fft.rfft2` gives of a grid with so many columns."""
     weight = np.full(values.shape[1], 2.0)
     weight[0] = weight[-1] = 1.0
-    return float(np.sum(values * weight)) / (values.shape[0] * columns)
+    return float(np.sum(values * weight)) / float(values.shape[0] * columns)
