@@ -136,17 +136,20 @@ def cast_votes(
     outside = {record.detector: _outside(record) >= _EXTRAPOLATED for record in records}
     starved = {record.detector: _starved(record) for record in records}
     centre = float(np.median([found[number] for number in sound])) if sound else 0.0
-    common, wider = _told_wrongly(found, variance, sound, priors, scale)
+    # most of what is not known of an offset is common to all, and the spline's
+    least = min(variance.values(), default=0.0)
+    common, wider = _told_wrongly(found, {n: v - least for n, v in variance.items()}, sound, priors, scale)
     changed: list[int] = []
     for number, value in found.items():
         prior = priors.get(number)
         if prior is not None:
             off, expected = value - prior.mean / scale.unit - common, wider * prior.deviation / scale.unit
+            own = variance[number] - least
         else:
-            off, expected = value - centre, width
+            off, expected, own = value - centre, width, variance[number]
         if not math.isfinite(expected):
             continue
-        deviation = math.hypot(expected, math.sqrt(max(0.0, variance[number])))
+        deviation = math.hypot(expected, math.sqrt(max(0.0, own)))
         if number in suspect:
             bar = math.inf
             if outside[number] and (prior is not None or starved[number] >= _STARVED_TOO):
@@ -156,8 +159,9 @@ def cast_votes(
             if off > bar * deviation:
                 lost.append(number)
             if prior is None:
-                # either the detector is right or the others are, and half the difference covers both
-                unknown[number] = max(expected, 0.5 * abs(off))
+                # either the detector is right or the others are: half the difference covers both, beside the
+                # scatter that an offset has in any case
+                unknown[number] = math.hypot(expected, 0.5 * abs(off))
         elif prior is not None:
             if abs(off) > max(_STANDS_OUT * deviation, _WORTH_WHILE):
                 changed.append(number)

@@ -73,12 +73,18 @@ class Lesson:
     errors: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
 
 
-def lesson_of(visit: TemplateVisit, templates: VisitTemplates | None = None) -> Lesson | None:
-    """Fit a visit jointly, with an offset for each detector; None where no joint fit was possible."""
+def lesson_of(
+    visit: TemplateVisit, templates: VisitTemplates | None = None, *, terms: tuple[str, ...] = ("offset",)
+) -> Lesson | None:
+    """Fit a visit jointly, with an offset for each detector; None where no joint fit was possible.
+
+    ``terms`` are those of the fit. Steps of amplifiers are needed among them where there are some: else the
+    smooth sky takes a part of them.
+    """
     # a pattern looks like steps and drift of amplifiers to a detector alone, so that all is looked at again
     sky = visit_background(
         [put_back(record) for record in visit.records],
-        VisitBackgroundConfig(terms=("offset",), detection=False),
+        VisitBackgroundConfig(terms=terms, detection=False),
         templates=templates,
     )
     if sky.mode != "joint" or sky.votes is None:

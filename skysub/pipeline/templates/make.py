@@ -13,7 +13,7 @@ import numpy as np
 from skysub._version import __version__
 from skysub.background.superpixels import SuperpixelGrid
 from skysub.errors import ConfigError, TemplatesError
-from skysub.pipeline.joint.rows import amplifier_shares, displaced
+from skysub.pipeline.joint.rows import amplifier_shares
 from skysub.pipeline.joint.templates import DetectorTemplate, StepTemplate, VisitTemplates
 from skysub.pipeline.templates.frames import Frames, nodes_of, sky_frames
 from skysub.pipeline.templates.lesson import Lesson, TemplateVisit, amplifier_means, lesson_of
@@ -31,8 +31,11 @@ __all__ = ["ENOUGH_VISITS", "TemplatesConfig", "make_templates"]
 ENOUGH_VISITS = 10
 """Visits below which templates are flagged: unshrunk ones from one or two took half of the true strength."""
 _REAL_STEPS = 3.0
-"""Power of steps at amplifiers' boundaries over that at boundaries where there are none, from which they are
-taken for steps of amplifiers."""
+"""Power of jumps at amplifiers' boundaries over that in their middles, from which amplifiers have steps."""
+_STRIP = 2
+"""Cells on either side of a boundary that are compared."""
+_ALIGNED = 2
+"""How often visits' offsets are moved onto the others'."""
 _TOLD = 0.5
 """Share of the visits that must have had a vote for a detector's offset to be told."""
 
@@ -91,7 +94,8 @@ def make_templates(visits: Sequence[TemplateVisit], config: TemplatesConfig | No
     frames = Frames({}, {}, np.zeros((0, 0)), ())
     steps: dict[int, StepTemplate] = {}
     for _ in range(config.rounds):
-        found = [lesson_of(visit, templates) for visit in visits]
+        terms = ("offset", "amplifier") if steps else ("offset",)
+        found = [lesson_of(visit, templates, terms=terms) for visit in visits]
         lessons = [lesson for lesson in found if lesson is not None]
         if len(lessons) < 2:
             raise TemplatesError(
@@ -102,7 +106,7 @@ def make_templates(visits: Sequence[TemplateVisit], config: TemplatesConfig | No
         steps, taken = _steps(lessons, shapes, boxes, frames)
         frames = _frames(lessons, shapes, taken, most=config.frames)
         whole = _assembled(lessons, shapes, frames, steps, unit=unit, band=band, camera=camera)
-        templates = _without_offsets(whole)
+        templates = _frames_alone(whole)
     assert whole is not None
     flags = {}
     if len(lessons) < ENOUGH_VISITS:
@@ -156,7 +160,24 @@ def _levels(lessons: Sequence[Lesson]) -> NDArray[np.float64]:
 def _offsets(lessons: Sequence[Lesson], numbers: Sequence[int]) -> Series:
     nothing = (math.nan, math.nan)
     table = np.array([[lesson.offsets.get(n, nothing) for n in numbers] for lesson in lessons])
-    return regressed(table[..., 0], table[..., 1], _levels(lessons))
+    values, levels = table[..., 0], _levels(lessons)
+    # what is common to all detectors is the sky's, and most of what is not known of any of them
+    known = np.any(np.isfinite(table[..., 1]), axis=1)
+    least = np.zeros(len(lessons))
+    least[known] = np.nanmin(table[known, :, 1], axis=1)
+    errors = np.sqrt(np.maximum(table[..., 1] ** 2 - least[:, None] ** 2, 0.0))
+    values[known] -= np.nanmedian(values[known], axis=1)[:, None]
+    series = regressed(values, errors, levels)
+    for _ in range(_ALIGNED):
+        # detectors that a visit lacks shift the others' mean
+        off = values - np.einsum("vj,nj->vn", np.stack([np.ones_like(levels), levels], axis=1), series.terms)
+        values[known] -= np.nanmedian(off[known], axis=1)[:, None]
+        series = regressed(values, errors, levels)
+    told = series.visits > 0
+    middle = np.array([1.0, float(np.median(levels))])
+    terms = series.terms.copy()
+    terms[:, 0] -= float(np.mean(np.einsum("nj,j->n", terms[told], middle))) if told.any() else 0.0
+    return dataclasses.replace(series, terms=terms)
 
 
 def _steps(
@@ -167,8 +188,8 @@ def _steps(
 ) -> tuple[dict[int, StepTemplate], list[dict[int, NDArray[np.float32]]]]:
     """Steps of amplifiers, and by visit and detector what they add to its cells.
 
-    Patterns in the silicon make amplifiers differ as well, at any boundaries: steps must beat those at
-    boundaries half an amplifier away.
+    Patterns in the silicon make amplifiers differ as well, but do not end at their boundaries: jumps there must
+    beat those in the middle of amplifiers.
     """
     nothing: list[dict[int, NDArray[np.float32]]] = [{} for _ in lessons]
     numbers = [n for n in shapes if n in boxes]
@@ -177,12 +198,8 @@ def _steps(
     known = len(frames.strengths) == len(lessons)
     left = [_without_frames(lesson, frames, k) if known else lesson.cells for k, lesson in enumerate(lessons)]
     true = _regressed_steps(lessons, left, shapes, {n: boxes[n] for n in numbers})
-    elsewhere = {n: tuple(displaced(boxes[n], shapes[n])) for n in numbers}
-    placebo = _regressed_steps(lessons, left, shapes, elsewhere)
-    if true is None or placebo is None:
-        return {}, nothing
-    powers = [float(np.sum(series.widths**2)) for series in (true, placebo)]
-    if not powers[0] > _REAL_STEPS * powers[1]:
+    powers = [_jumps(left, shapes, boxes, numbers, displaced_by=half) for half in (0.0, 0.5)]
+    if true is None or not powers[0] > _REAL_STEPS * powers[1]:
         return {}, nothing
     found, first = {}, 0
     for n in numbers:
@@ -200,6 +217,38 @@ def _steps(
                 maps[n] = np.einsum("kq,q->k", shares, values).reshape(cy, cx).astype(np.float32)
         taken.append(maps)
     return found, taken
+
+
+def _jumps(
+    cells: Sequence[Mapping[int, NDArray[np.float32]]],
+    shapes: Mapping[int, tuple[int, int]],
+    boxes: Mapping[int, tuple[Box, ...]],
+    numbers: Sequence[int],
+    *,
+    displaced_by: float,
+) -> float:
+    """Mean square of jumps of the mean of all visits across boundaries, or lines displaced by a part of a box."""
+    squares = []
+    for n in numbers:
+        maps = [each[n] for each in cells if n in each]
+        if not maps:
+            continue
+        seen = np.isfinite(maps)
+        mean = np.sum(np.where(seen, maps, 0.0), axis=0) / np.maximum(np.sum(seen, axis=0), 1)
+        mean[~seen.any(axis=0)] = np.nan
+        for y0, y1, x0, x1 in boxes[n]:
+            for sky, (low, high), (first, last), (length, across) in (
+                (mean, (x0, x1), (y0, y1), shapes[n][::-1]),
+                (mean.T, (y0, y1), (x0, x1), shapes[n]),
+            ):
+                edge = round((low + displaced_by * (high - low)) / length * sky.shape[1])
+                if not _STRIP <= edge <= sky.shape[1] - _STRIP or (displaced_by == 0 and low == 0):
+                    continue
+                rows = slice(*(round(each / across * sky.shape[0]) for each in (first, last)))
+                sides = sky[rows, edge : edge + _STRIP], sky[rows, edge - _STRIP : edge]
+                if all(np.isfinite(side).any() for side in sides):
+                    squares.append(float(np.nanmean(sides[0]) - np.nanmean(sides[1])) ** 2)
+    return float(np.mean(squares)) if squares else 0.0
 
 
 def _regressed_steps(
@@ -288,9 +337,11 @@ def _assembled(
     )
 
 
-def _without_offsets(templates: VisitTemplates) -> VisitTemplates:
-    """The same for the visits that they were made of, whose offsets are not to be told twice."""
-    detectors = {n: dataclasses.replace(one, deviation=0.0) for n, one in templates.detectors.items()}
+def _frames_alone(templates: VisitTemplates) -> VisitTemplates:
+    """The same for the visits that they were made of, whose offsets and steps are not to be told twice."""
+    detectors = {
+        n: dataclasses.replace(one, deviation=0.0, steps=None) for n, one in templates.detectors.items()
+    }
     return dataclasses.replace(templates, detectors=detectors)
 
 

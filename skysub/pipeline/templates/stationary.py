@@ -23,7 +23,7 @@ _LAGS = 14.0
 their phase over some such lengths, and what is farther apart tells no more than noise."""
 _SIGNIFICANT = 2.0
 """Standard errors of the spectrum that are taken off it: modes that do not stand out count nothing."""
-_ROUNDS, _TOLERANCE = 200, 1e-6
+_ROUNDS, _TOLERANCE = 100, 1e-4
 
 
 @dataclass(frozen=True, eq=False)
