@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from skysub.pipeline.visit_background import VisitBackground, VisitBackgroundConfig, visit_background
     from skysub.pipeline.zero_points import read_reference
     from skysub.report.dashboard.server import Dashboard, start_dashboard
-    from skysub.visit.calibrated import restore_post_isr_image
+    from skysub.visit.calibrated import exchange_background, restore_post_isr_image
     from skysub.visit.calibrations import Calibrations, find_calibrations
     from skysub.visit.fits.background import read_background, write_background
     from skysub.visit.fits.read import read_visit_header, read_visit_headers, read_visit_image
@@ -82,6 +82,7 @@ __all__ = [
     "align_chunks",
     "calibrate_image",
     "cells_of",
+    "exchange_background",
     "find_calibrations",
     "fit_background",
     "make_templates",
@@ -118,6 +119,7 @@ _HOME = {
     "find_calibrations": "skysub.visit.calibrations",
     "read_visit_summary": "skysub.visit.summary_file",
     "reprocess_visit_image": "skysub.pipeline.reprocess_visit_image",
+    "exchange_background": "skysub.visit.calibrated",
     "restore_post_isr_image": "skysub.visit.calibrated",
     "Background": "skysub.background.model",
     "BackgroundConfig": "skysub.background.config",

@@ -33,6 +33,7 @@ __all__ = ["VISIT_BACKGROUND", "VisitBackgroundStep"]
 _INPUT = "preliminary_visit_image_background"
 _FACTS = "sky_facts"
 _DEFAULT, _DETECTION, _SKY = "visit_image_background", "visit_image_detection_background", "visit_sky"
+_SETS = (("faint_light", _DEFAULT), ("detection", _DETECTION))
 
 
 @dataclass(frozen=True)
@@ -180,8 +181,8 @@ VISIT_BACKGROUND = Step(
     scope="visit",
     inputs=(_INPUT, _FACTS),
     outputs=(
-        Background(name=_DEFAULT, per="detector", layout=_layout),
-        Background(name=_DETECTION, per="detector", layout=_layout),
+        Background(name=_DEFAULT, per="detector", layout=_layout, sets=_SETS),
+        Background(name=_DETECTION, per="detector", layout=_layout, sets=_SETS),
         Object(name=_SKY),
     ),
     files=_files,

@@ -14,6 +14,7 @@ from skysub.campaign.store.address import place_at
 from skysub.campaign.store.place import writing
 from skysub.errors import OutputError, TemplatesError
 from skysub.pipeline.joint.templates import DetectorTemplate, StepTemplate, VisitTemplates
+from skysub.visit.fits.checksum import data_sum, fold
 
 if TYPE_CHECKING:
     import os
@@ -106,9 +107,9 @@ def templates_of_bytes(data: bytes, path: str) -> VisitTemplates:
 
     try:
         with warnings.catch_warnings():
-            # a checksum that does not agree is a warning there
             warnings.simplefilter("error")
-            with fits.open(io.BytesIO(data), checksum=True, memmap=False, lazy_load_hdus=False) as hdus:
+            with fits.open(io.BytesIO(data), memmap=False, lazy_load_hdus=False) as hdus:
+                _check_sums(hdus, data)
                 return _templates(hdus, path.rpartition("/")[2])
     except TemplatesError as error:
         raise TemplatesError(f"{path}: {error}") from None
@@ -118,6 +119,18 @@ def templates_of_bytes(data: bytes, path: str) -> VisitTemplates:
             f"{path}: is no sound file of templates ({type(error).__name__}: {error}); make it again by "
             "`skysub templates`"
         ) from error
+
+
+def _check_sums(hdus: Any, data: bytes) -> None:
+    """Refuse a file whose bytes are not those that were written: each HDU has a sum with all bits set."""
+    end = 0
+    for hdu in hdus:
+        place = hdu.fileinfo()
+        start, end = int(place["hdrLoc"]), int(place["datLoc"]) + int(place["datSpan"])
+        if end > len(data) or fold(data_sum(data[start:end])) not in {0, 0xFFFFFFFF}:
+            raise ValueError(f"the checksum of {hdu.name or 'the primary HDU'} does not agree")
+    if end != len(data) or "PROVENANCE" not in hdus or len(hdus) != int(hdus[0].header["NHDUS"]):
+        raise ValueError("the file is longer or shorter than it was written")
 
 
 def _bytes(templates: VisitTemplates, provenance: Mapping[str, str]) -> bytes:
@@ -184,6 +197,7 @@ def _bytes(templates: VisitTemplates, provenance: Mapping[str, str]) -> bytes:
             errors = np.zeros(len(one.frames)) if one.frame_errors is None else one.frame_errors
             image.header.update({"DETECTOR": n} | {f"ERROR{k + 1}": float(e) for k, e in enumerate(errors)})
             hdus.append(image)
+    primary.header["NHDUS"] = len(hdus)
     out = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", category=fits.verify.VerifyWarning)

@@ -188,8 +188,8 @@ def _steps(
 ) -> tuple[dict[int, StepTemplate], list[dict[int, NDArray[np.float32]]]]:
     """Steps of amplifiers, and by visit and detector what they add to its cells.
 
-    Patterns in the silicon make amplifiers differ as well, but do not end at their boundaries: jumps there must
-    beat those in the middle of amplifiers.
+    Patterns in the silicon make amplifiers differ as well, but do not end at their boundaries: jumps there
+    must beat those in the middle of amplifiers.
     """
     nothing: list[dict[int, NDArray[np.float32]]] = [{} for _ in lessons]
     numbers = [n for n in shapes if n in boxes]
@@ -227,7 +227,7 @@ def _jumps(
     *,
     displaced_by: float,
 ) -> float:
-    """Mean square of jumps of the mean of all visits across boundaries, or lines displaced by a part of a box."""
+    """Mean square of jumps of the mean of all visits across boundaries, or lines a part of a box away."""
     squares = []
     for n in numbers:
         maps = [each[n] for each in cells if n in each]
