@@ -192,7 +192,7 @@ def test_a_file_that_changes_under_way_is_noticed(made, tmp_path):
         files_of(run, "visit_background")
 
 
-def test_visits_of_several_bands_are_not_mixed(made, tmp_path):
+def test_visits_of_several_bands_are_not_mixed(tmp_path):
     raw = _write(tmp_path / "raw", [1])
     _write(tmp_path / "other", [2], band="i")
     for path in (tmp_path / "other").iterdir():

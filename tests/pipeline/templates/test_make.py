@@ -210,7 +210,7 @@ def test_few_visits_are_flagged_and_what_cannot_be_done_is_refused(plain):
     assert "visits_left_out" in make_templates([plain[0], lost, plain[2]]).flags
 
 
-def test_cells_are_means_of_sky(make_record):
+def test_cells_are_means_of_sky():
     image = make_visit_image((128, 160), visit=1, sources=8, seed=4)
     level = float(np.median(image.image))
     cells = cells_of(image.replace(image=image.image - np.float32(level)))
