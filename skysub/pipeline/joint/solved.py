@@ -131,7 +131,8 @@ def solve_visit(
         many = len(suspect) > _MOST_SUSPECT * len(records)
         heard = judged if many else _unheard(judged, records, suspect)
         candidates = [available[:k] for k in range(len(available) + 1)]
-        choice = choose(system, free, heard, candidates, placebo=placebo)
+        shown = sum(record.background.amplifiers is not None for record in records) * 2 > len(records)
+        choice = choose(system, free, heard, candidates, placebo=placebo, seen=shown)
     else:
         choice = Choice(tuple(t for t in terms if t in available))
     offsets = "offset" in choice.terms or bool(priors)
