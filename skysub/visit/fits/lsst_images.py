@@ -12,7 +12,8 @@ from skysub.visit.fits.afw import only
 from skysub.visit.fits.assemble import PLANES_PER_HDU, assemble, visit_header
 from skysub.visit.fits.psf import GaussianPsf
 from skysub.visit.fits.row import read_row
-from skysub.visit.planes import AFW_NAMES, MAX_BIT, MaskPlanes
+from skysub.visit.plane_table import our_name
+from skysub.visit.planes import MAX_BIT, MaskPlanes
 
 if TYPE_CHECKING:
     from skysub.visit.fits.file import FitsFile
@@ -131,7 +132,7 @@ def _planes(file: FitsFile) -> MaskPlanes:
             bit = value.bit_length() - 1 if isinstance(value, int) and not isinstance(value, bool) else -1
             if not isinstance(name, str) or not 0 <= bit < PLANES_PER_HDU or value != 1 << bit:
                 raise LayoutError(f"{where}: {keyword} and MSKM{number} do not give a plane and its bit")
-            ours = AFW_NAMES.get(name, name)
+            ours = our_name(name)
             if ours in bit_of or bit + PLANES_PER_HDU * index > MAX_BIT:
                 raise LayoutError(
                     f"{where}: mask plane {name} is there twice, or one of more than {MAX_BIT + 1}"
