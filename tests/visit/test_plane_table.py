@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 import skysub
@@ -58,3 +60,12 @@ def test_several_roles_are_either():
 def test_a_role_that_is_none_is_refused():
     with pytest.raises(ValueError, match="no role bright"):
         planes_with("bright")
+
+
+def test_the_docs_have_the_table():
+    text = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
+    for plane in PLANES:
+        bit = "" if plane.bit is None else plane.bit
+        roles = ", ".join(f"`{role}`" for role in plane.roles)
+        row = f"| {plane.name} | {plane.lsst_images_name or ''} | {bit} | {plane.meaning} | {roles} |"
+        assert f"\n{row}\n" in text
