@@ -3,12 +3,12 @@
     coverage run --rcfile RC -m pytest tests/pipeline ...
     python benchmarks/mutants.py --coverage FILE --count 100 --seed 1 [--only pipeline,campaign]
 
-RC sets `dynamic_context = test_function` and the data file. A fault is one change of an operator, a comparison,
-a number, a condition, the order of two arguments, or a call that is left out; places and changes are drawn at
-random, as many from each folder. Each is put into a copy of the tree. The tests that run its line are run until
-one fails; where all pass, or none is known to run it, those of the mirrored folder are run as well. A fault
-without any effect that a caller could see counts as survived: read the list. Prints a line for each fault, and
-the share that was noticed.
+RC sets `dynamic_context = test_function` and the data file. A fault is one change of an operator, a
+comparison, a number, a condition, the order of two arguments, or a call that is left out; places and
+changes are drawn at random, as many from each folder. Each is put into a copy of the tree. The tests that
+run its line are run until one fails; where all pass, or none is known to run it, those of the mirrored
+folder are run as well. A fault without any effect that a caller could see counts as survived: read the
+list. Prints a line for each fault, and the share that was noticed.
 """
 
 from __future__ import annotations
