@@ -23,13 +23,13 @@ from skysub.sources.mask import SourceMaskConfig
 
 FWHM = 4.0
 UNIT = 10 * math.sqrt(4 * math.pi) * FWHM / 2.3548
-    area_each = np.full(len(flux), covered * area / max(1, len(flux)))
-    footprints = SimpleNamespace(flux=flux, area=area_each)
+"""Flux of one sigma for a noise of 10 per pixel: that of a Gaussian matched filter."""
 
 
 def mask(flux, *, masked=0.2, area=1_000_000, covered=0.0):
     flux = np.asarray(flux, float)
-    footprints = SimpleNamespace(flux=flux, area=np.full(len(flux), covered * area / max(1, len(flux))))
+    area_each = np.full(len(flux), covered * area / max(1, len(flux)))
+    footprints = SimpleNamespace(flux=flux, area=area_each)
     return SimpleNamespace(footprints=footprints, area=area, masked=masked)
 
 
