@@ -211,6 +211,20 @@ def covering(coverage_file: Path, fault: Fault, root: Path) -> list[str]:
     return sorted(nodes, key=lambda node: (fault.path.stem not in node, node))
 
 
+def mirrored(fault: Fault, root: Path) -> list[str]:
+    """Test files of the mirrored folder: those named like the module first, then those that name it."""
+    folder = Path("tests", *fault.path.parts[1:-1])
+    while not (root / folder).is_dir():
+        folder = folder.parent
+    module = ".".join(fault.path.with_suffix("").parts)
+
+    def far(path: Path) -> tuple[bool, bool, int]:
+        return fault.path.stem not in path.stem, module not in path.read_text(), path.stat().st_size
+
+    files = sorted((root / folder).rglob("test_*.py"), key=far)
+    return [str(path.relative_to(root)) for path in files]
+
+
 def run(root: Path, arguments: list[str], seconds: float) -> str:
     """ "noticed", "passed" or "slow" (which a suite would notice as well, by not ending)."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *arguments]
@@ -267,13 +281,10 @@ def main() -> None:
             file = root / fault.path
             whole = file.read_bytes()
             file.write_bytes(fault.applied(whole))
-            mirrored = str(Path("tests", *fault.path.parts[1:-1]))
-            while not (root / mirrored).is_dir():
-                mirrored = str(Path(mirrored).parent)
             nodes = covering(given.coverage, fault, root) if given.coverage else []
             outcome = run(root, nodes[:60], given.limit) if nodes else "passed"
             if outcome == "passed":
-                outcome = run(root, [mirrored], given.limit)
+                outcome = run(root, mirrored(fault, root), given.limit)
             file.write_bytes(whole)
             outcome = "survived" if outcome == "passed" else outcome
             counts[outcome] += 1
