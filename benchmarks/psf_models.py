@@ -3,9 +3,9 @@
     python benchmarks/psf_models.py [--stars 150] [--seed 1] [--runs 3]
 
 The true PSF is a Kolmogorov profile with a faint halo, which no Moffat profile is. Its size varies by 10 %
-over a detector of 4000 x 4072 pixels and its shape by 0.06. Models are fit to stamps of stars and judged at 40
-places without stars: size and e1 against the truth's by adaptive moments, and the sum of abs(model - true) over
-a stamp. piff is compared where it is installed. Times are medians of processor time on one thread.
+over a detector of 4000 x 4072 pixels and its shape by 0.06. Models are fit to stamps of stars and judged at
+40 places without stars: size and e1 against the truth's by adaptive moments, and the sum of abs(model - true)
+over a stamp. piff is compared where it is installed. Times are medians of processor time on one thread.
 """
 
 from __future__ import annotations
