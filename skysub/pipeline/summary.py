@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from skysub.background.rows import sampled
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -87,7 +89,7 @@ def _clipped(
 ) -> tuple[float, float]:
     """Mean and standard deviation, clipped at 3 sigma about the median first, from a sample of the pixels."""
     step = max(1, math.isqrt(image.size // _SAMPLE))
-    sample, planes = image[::step, ::step], mask[::step, ::step]
+    sample, planes = sampled(image, step), sampled(mask, step)
     # in order, so that quartiles and clips are slices
     good = np.sort(sample[((planes & bits) == 0) & np.isfinite(sample)])
     if not good.size:
