@@ -24,7 +24,7 @@ _TILES_BYTES = 2 << 20
 
 def superpixel_statistics(
     image: NDArray[np.floating],
-    mask: NDArray[np.unsignedinteger],
+    mask: NDArray[np.integer],
     bits: int,
     grid: SuperpixelGrid,
     config: BackgroundConfig,
@@ -44,7 +44,7 @@ def superpixel_statistics(
     image
         (ny, nx) native float32 or float64. Non-finite pixels are left out.
     mask, bits
-        (ny, nx) unsigned integer, or (0, 0) for none; a pixel with ``mask & bits`` is left out.
+        (ny, nx) integer, or (0, 0) for none; a pixel with ``mask & bits`` is left out.
     model
         Monomial coefficients of a polynomial that is subtracted from the pixels first
         (`skysub.background.chebyshev.power_coefficients`); the statistics are those of the residual. A
@@ -89,7 +89,7 @@ def _of_rows(
         residual = np.empty((0 if model is None else highest, image.shape[1]), image.dtype)
         for row in rows:
             y = slice(int(grid.y_edges[row]), int(grid.y_edges[row + 1]))
-            pixels, planes = plain(image[y]), plain(mask[y])
+            pixels, planes = plain(image[y]), plain(mask[y].view(f"u{mask.itemsize}"))
             if model is not None:
                 left = residual[: len(pixels)]
                 evaluation_kernels.subtract(pixels, y.start, 0, *grid.image_shape, model, left)

@@ -38,8 +38,8 @@ class Source(Protocol):
     def key(self) -> Hashable:
         """What tells it from others."""
 
-    def rows(self, name: str, rows: range) -> NDArray[Any]:
-        """Rows of one of its planes, (len(rows), nx)."""
+    def rows(self, name: str, rows: range) -> Mapping[str, NDArray[Any]]:
+        """Rows of one of its planes, (len(rows), nx), and of others that were read with it, by name."""
 
 
 class Executor(Protocol):
@@ -338,7 +338,7 @@ class _Task:
             held = self.held
             if held.start <= self.rows.start and self.rows.stop <= held.stop:
                 return _READ.rows(self.source, spec, self.shape, held, self.budget)
-            return _read(self.source, spec, self.shape, self.rows)
+            return _on_sheet(self.source.rows(spec.name, self.rows)[spec.name], spec, self.shape, self.rows)
         out = sheet(self.shape, spec.dtype)
         if isinstance(spec, _FromParts):
             for held, own, part in spec.placed:
@@ -365,17 +365,30 @@ class _ReadOnce:
             if found is not None:
                 self._kept.move_to_end(key)
                 return found[1]
-        array = _read(source, spec, shape, held)
-        size = len(held) * shape[1] * spec.dtype.itemsize
+        read = source.rows(spec.name, held)
+        array = _on_sheet(read[spec.name], spec, shape, held)
         with self._lock:
             # those of a detector that is over go first
             for other in [each for each in self._kept if each[0] != source.key]:  # type: ignore[index]
                 del self._kept[other]
-            while self._kept and size + sum(n for n, _ in self._kept.values()) > budget:
-                self._kept.popitem(last=False)
-            if size <= budget:
-                self._kept[key] = size, array
+            for name, plane in read.items():
+                also = (source.key, name, held)
+                if name == spec.name:
+                    self._keep(key, array, plane.nbytes, budget)
+                elif also not in self._kept and self._size + plane.nbytes <= budget:
+                    own = _FromSource(name, plane.dtype)
+                    self._keep(also, _on_sheet(plane, own, shape, held), plane.nbytes, budget)
         return array
+
+    @property
+    def _size(self) -> int:
+        return sum(size for size, _ in self._kept.values())
+
+    def _keep(self, key: Hashable, array: NDArray[Any], size: int, budget: int) -> None:
+        while self._kept and self._size + size > budget:
+            self._kept.popitem(last=False)
+        if size <= budget:
+            self._kept[key] = size, array
 
 
 _READ = _ReadOnce()
@@ -390,9 +403,9 @@ def sheet(shape: tuple[int, int], dtype: np.dtype[Any]) -> NDArray[Any]:
     return np.frombuffer(mmap.mmap(-1, size, flags=flags), dtype).reshape(shape)
 
 
-def _read(source: Source, spec: _FromSource, shape: tuple[int, int], rows: range) -> NDArray[Any]:
+def _on_sheet(pixels: NDArray[Any], spec: _FromSource, shape: tuple[int, int], rows: range) -> NDArray[Any]:
     out = sheet(shape, spec.dtype)
-    out[rows.start : rows.stop] = source.rows(spec.name, rows)
+    out[rows.start : rows.stop] = pixels
     return out
 
 

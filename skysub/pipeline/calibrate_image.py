@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from skysub.background.estimate import less_background
 from skysub.background.model import BackgroundList
 from skysub.background.rows import Plane, copied, made_rows, sampled
 from skysub.background.superpixels import SuperpixelGrid
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from skysub.background.amplifiers import AmplifierBackground
-    from skysub.background.model import Background
     from skysub.background.robust import RobustFit
     from skysub.pipeline.characterise import ApertureCorrection, Character
     from skysub.pipeline.zero_points import Reference, ZeroPoints
@@ -348,7 +348,7 @@ class _Work:
                 out = None
                 if ours and not isinstance(image, Plane) and image.flags.writeable:
                     out = image if image.flags.c_contiguous else None
-                image = made_rows(_subtract, (image,), np.float32, out=out, threads=self.threads, layer=layer)
+                image = less_background(image, layer, threads=self.threads, out=out)
                 ours = True
             if self.ratio is not None:
                 image /= self.ratio
@@ -463,19 +463,6 @@ class _Work:
                 f"Neighbouring pixels scatter by {measured:.3g}, the variance says {given:.3g}: the gain "
                 "may be wrong, or the pixels correlated. The sky and its mask rest on the pixels."
             )
-
-
-def _subtract(
-    rows: range,
-    out: NDArray[np.float32],
-    image: NDArray[np.float32],
-    *,
-    layer: Background,
-    threads: int,
-) -> None:
-    cut = slice(rows.start, rows.stop)
-    window = out[cut]
-    layer.subtract_from(window if out is image else image[cut], y=cut, threads=threads, out=window)
 
 
 def _with_amplifiers(
