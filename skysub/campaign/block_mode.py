@@ -11,6 +11,7 @@ import functools
 import uuid
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from skysub.campaign.records import WorkUnit
 from skysub.campaign.unit import Receipt, guarded, process, process_units
 from skysub.visit.amplifiers import find_amplifiers
 from skysub.visit.fits.assemble import check_variance, lost_variance
-from skysub.visit.fits.read import image_rows, read_rows, verify_file
+from skysub.visit.fits.read import companion_files, image_rows, read_rows, verify_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -139,20 +140,22 @@ def _opened(run: Run, exposure: Exposure, *, step: str, tasks: _Tasks) -> tuple[
     check_planned(exposure)
     checksum = tasks.submit(0, _checked, exposure.path, ingest)
     first, header = read_rows(exposure.path, ingest, exposure.detector, range(1), own=range(0), bare=False)
-    check_shape(exposure, header.shape)
+    shape = header.shape
+    check_shape(exposure, shape)
     source = _File(str(run.folder), exposure, uuid.uuid4().hex)
     link = working_chain_of(run)[step]
     assert link.step.blocks is not None
-    cuts = block_cuts(header.shape, link.step.blocks(header.shape, link.config), len(tasks.workers))
+    cuts = block_cuts(shape, link.step.blocks(shape, link.config), len(tasks.workers))
     tasks.blocks = len(cuts) - 1
     group = RowBlocks(
-        header.shape,
+        shape,
         cuts,
         halo=_HALO,
         source=source,
         dtypes={"image": np.float32, "mask": first.mask.dtype, "variance": np.float32},
         executor=tasks,
-        held=tasks.memory // _KEPT,
+        # each worker the pixels of its own blocks, and no other plane
+        held=min(tasks.memory // _KEPT, 5 * shape[0] * shape[1] // len(tasks.workers)),
     )
     planes, notes = header.planes, first.notes
     if first.variance is not None:
@@ -177,5 +180,7 @@ def _opened(run: Run, exposure: Exposure, *, step: str, tasks: _Tasks) -> tuple[
 
 def _checked(path: str, ingest: IngestMap) -> str:
     """Checksum of a file whose data have the sums that it states."""
-    verify_file(path, ingest)
+    for each in (path, *companion_files(path)):
+        if each == path or Path(each).exists():
+            verify_file(each, ingest)
     return content_checksum(path)

@@ -8,7 +8,7 @@ import numpy as np
 
 from skysub.background.rows import over_rows, rows_between
 from skysub.background.superpixels import SuperpixelGrid
-from skysub.pipeline.config import IGNORED_PLANES, SATURATED_PLANES
+from skysub.visit.plane_table import planes_with
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,9 +46,9 @@ def preview_of(visit_image: VisitImage, edge: int = PREVIEW_EDGE) -> dict[str, N
         (visit_image.image, visit_image.mask),
         spans=rows_between(grid.y_edges),
         grid=grid,
-        excluded=visit_image.bits(*IGNORED_PLANES),
+        excluded=visit_image.bits(*planes_with("no_science")),
         sources=visit_image.bits(*SOURCE_PLANES),
-        defects=visit_image.bits(*IGNORED_PLANES, *SATURATED_PLANES),
+        defects=visit_image.bits(*planes_with("no_science", "saturated")),
     )
     made = (np.concatenate(each) for each in zip(*parts, strict=True))
     return dict(zip(("image", "residual", "sources", "defects"), made, strict=True))

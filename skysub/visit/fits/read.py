@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from skysub.errors import LayoutError, VisitFileError
-from skysub.visit.fits import afw, decam, lsst_images, mapped, plain, sdss, subtracted
+from skysub.visit.fits import afw, decam, lco, lsst_images, mapped, plain, sdss, subtracted
 from skysub.visit.fits.claims import no_room
 from skysub.visit.fits.file import open_fits
 from skysub.visit.fits.header import Window
@@ -15,17 +15,18 @@ from skysub.visit.ingest import IngestMap
 
 if TYPE_CHECKING:
     import os
-    from types import ModuleType
 
     import numpy as np
     from numpy.typing import NDArray
 
     from skysub.visit.fits.file import FitsFile
     from skysub.visit.fits.header import VisitHeader
+    from skysub.visit.fits.layout import Layout
     from skysub.visit.fits.tally import Tally
     from skysub.visit.image import VisitImage
 
 __all__ = [
+    "companion_files",
     "image_rows",
     "layout_of",
     "read_rows",
@@ -36,7 +37,16 @@ __all__ = [
     "verify_file",
 ]
 
-_LAYOUTS = (subtracted, lsst_images, afw, decam, sdss, plain)
+_LAYOUTS = (
+    subtracted.LAYOUT,
+    lsst_images.LAYOUT,
+    afw.LAYOUT,
+    decam.LAYOUT,
+    sdss.LAYOUT,
+    lco.LAYOUT,
+    plain.LAYOUT,
+)
+"""In the order in which they are tried: `plain` recognises all that hold an image."""
 
 
 def read_visit_image(
@@ -107,7 +117,7 @@ def _read(
         layout = layout_of(file, ingest)
         header = _chosen(layout.headers(file, ingest), detector, file.path)
         try:
-            visit_image: VisitImage = layout.read(file, header, ingest)
+            visit_image = layout.read(file, header, ingest)
         except MemoryError as error:
             raise VisitFileError(no_room(header.who, str(error) or "it ended on the way")) from error
         return visit_image, file.checksum()
@@ -148,12 +158,12 @@ def read_rows(
         own = range(own.start, min(own.stop, rows.stop))
         window = Window(shape=header.shape, rows=rows, own=own)
         header = dataclasses.replace(header, rows=window, bare=bare)
-        if layout is sdss:
-            whole: VisitImage = layout.read(file, dataclasses.replace(header, rows=None), ingest)
+        if not layout.by_rows:
+            whole = layout.read(file, dataclasses.replace(header, rows=None), ingest)
             cut = slice(rows.start, rows.stop)
             return whole.replace(image=whole.image[cut], mask=whole.mask[cut], amplifiers=()), header
         file.window = window
-        visit_image: VisitImage = layout.read(file, header, ingest)
+        visit_image = layout.read(file, header, ingest)
         return visit_image, header
 
 
@@ -165,7 +175,7 @@ def image_rows(
     with open_fits(path, verify=ingest.verify) as file:
         layout = layout_of(file, ingest)
         header = _chosen(layout.headers(file, ingest), detector, file.path)
-        if layout is not sdss:
+        if layout.by_rows:
             file.window = Window(shape=header.shape, rows=rows, own=range(0))
             return read_float(file, file.hdus[header.extension], verify=ingest.verify)
     return read_rows(path, ingest, detector, rows, own=range(0))[0].image
@@ -202,12 +212,11 @@ def read_visit_headers(path: str | os.PathLike[str], ingest: IngestMap | None = 
     """
     ingest = ingest or IngestMap()
     with open_fits(path, headers_only=True, verify=ingest.verify) as file:
-        headers: list[VisitHeader] = layout_of(file, ingest).headers(file, ingest)
-        return headers
+        return layout_of(file, ingest).headers(file, ingest)
 
 
-def layout_of(file: FitsFile, ingest: IngestMap) -> ModuleType:
-    """Module of the layout that a file has.
+def layout_of(file: FitsFile, ingest: IngestMap) -> Layout:
+    """The layout that a file has.
 
     Raises
     ------
@@ -215,12 +224,20 @@ def layout_of(file: FitsFile, ingest: IngestMap) -> ModuleType:
         When there is no image in the file.
     """
     if ingest.image is not None:
-        return mapped
+        return mapped.LAYOUT
     for layout in _LAYOUTS:
         if layout.recognise(file):
             return layout
     have = ", ".join(hdu.name or "(no name)" for hdu in file.hdus)
     raise LayoutError(f"{file.path}: there is no image in this file (extensions: {have})")
+
+
+def companion_files(path: str) -> tuple[str, ...]:
+    """Paths of the files that belong to one by their names, as layouts of several files have them.
+
+    They need not exist, and nothing is opened.
+    """
+    return tuple(each for layout in _LAYOUTS for each in layout.companions(path))
 
 
 def _chosen(headers: list[VisitHeader], detector: int | None, path: str) -> VisitHeader:
