@@ -150,6 +150,13 @@ def calibrate_image(
             "read one by skysub.read_visit_image(path), or make one of arrays by skysub.VisitImage(...)"
         )
     config = config or CalibrateImageConfig()
+    if isinstance(visit_image.image, Plane) and (
+        config.flow != "default" or background_to_photometric_ratio is not None
+    ):
+        raise InvalidImageError(
+            f"{_who(visit_image)}: an image in blocks can be calibrated with flow='default' and without a "
+            "background_to_photometric_ratio alone; give it as a whole"
+        )
     if config.flow == "default":
         config = replace(config, sky=config.sky.for_shape(visit_image.shape))
     work = _Work(visit_image, config, background_to_photometric_ratio, overwrite=overwrite, threads=threads)
