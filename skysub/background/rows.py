@@ -171,15 +171,14 @@ def rows_between(edges: NDArray[np.int64], *, margin: int = 0) -> NDArray[np.int
     return clipped
 
 
-def sampled(plane: Any, step: int) -> NDArray[Any]:
-    """Every so many pixels of every so many rows of a plane, a copy."""
-    rows = np.arange(0, len(plane), step)
-    parts = over_rows(_sample, (plane,), spans=np.stack([rows, rows + 1], axis=1), step=step)
-    sample: NDArray[Any] = np.concatenate(parts)
-    return sample
+def sampled(planes: Sequence[Any], step: int) -> list[NDArray[Any]]:
+    """Every so many pixels of every so many rows of planes, copies."""
+    rows = np.arange(0, len(planes[0]), step)
+    parts = over_rows(_sample, planes, spans=np.stack([rows, rows + 1], axis=1), step=step)
+    return [np.concatenate(each) for each in zip(*parts, strict=True)]
 
 
-def _sample(units: range, plane: NDArray[Any], *, step: int, threads: int) -> NDArray[Any]:
+def _sample(units: range, *planes: NDArray[Any], step: int, threads: int) -> list[NDArray[Any]]:
     del threads
     rows = slice(units.start * step, (units.stop - 1) * step + 1, step)
-    return plane[rows, ::step].copy()
+    return [plane[rows, ::step].copy() for plane in planes]

@@ -150,7 +150,8 @@ def calibrate_image(
             "read one by skysub.read_visit_image(path), or make one of arrays by skysub.VisitImage(...)"
         )
     config = config or CalibrateImageConfig()
-    if isinstance(visit_image.image, Plane) and (
+    pixels: Any = visit_image.image
+    if isinstance(pixels, Plane) and (
         config.flow != "default" or background_to_photometric_ratio is not None
     ):
         raise InvalidImageError(
@@ -457,7 +458,7 @@ class _Work:
         if variance is None:
             self.said["no_variance"] = "There is no variance; noise was measured from neighbouring pixels."
             return
-        sample = sampled(variance, _SAMPLE_STEP)
+        (sample,) = sampled((variance,), _SAMPLE_STEP)
         sample = sample[np.isfinite(sample) & (sample > 0)]
         if not sample.size:
             self.said["no_variance"] = (

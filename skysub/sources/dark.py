@@ -47,7 +47,7 @@ def keep_darkest(
     """
     kernel = smoothing_kernel(fwhm)
     step = max(1, math.isqrt(flags.size // _SAMPLE))
-    values, bits = sampled(image, step), sampled(flags, step)
+    values, bits = sampled((image, flags), step)
     usable = values[((bits & IGNORED) == 0) & np.isfinite(values)]
     level = np.float32(np.median(usable)) if usable.size else np.float32(0)
     spans = rows_between(grid.y_edges, margin=len(kernel) - 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -203,15 +203,17 @@ def find_footprints(
         grid=grid,
         thresholds=(edge_threshold, peak_threshold),
     )
-    runs = _connected(*(np.concatenate(each) for each in zip(*found, strict=True)))
-    light = over_rows(_light, (image, flags), spans=rows_between(grid.y_edges), runs=runs, power=power)
-    flux, peak, saturated = (np.concatenate(each) for each in zip(*light, strict=True))
+    *places, kept, flux, peak, saturated = (np.concatenate(each) for each in zip(*found, strict=True))
+    y, start_x, stop_x = places
+    label = np.empty(len(y), np.int32)
+    number = run_kernels.label_runs(y, start_x, stop_x, kept, label)
+    chosen = label >= 0
+    runs = Runs(y[chosen], start_x[chosen], stop_x[chosen], label[chosen], number)
+    light = (flux[chosen], peak[chosen], saturated[chosen])
     table = np.empty((runs.footprints, 9))
     start = np.empty((runs.footprints, 2), np.int32)
     longest = np.empty(runs.footprints, np.int64)
-    run_kernels.measure_footprints(
-        runs.y, runs.start, runs.stop, runs.label, flux, peak, saturated, table, start, longest
-    )
+    run_kernels.measure_footprints(runs.y, runs.start, runs.stop, runs.label, *light, table, start, longest)
     area, flux, peak, saturated = table[:, :4].T
     mx, my, mxx, mxy, myy = (table[:, 4:] / area[:, None]).T
     return Footprints(
@@ -255,11 +257,11 @@ def _significant(
     grid: SuperpixelGrid,
     thresholds: tuple[float, float],
     threads: int,
-) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.bool_]]:
-    """Runs of significant pixels in some rows of superpixels: row, first and last column, and `any_bits`.
+) -> tuple[NDArray[Any], ...]:
+    """Runs of significant pixels in some rows of superpixels, and what `measure_runs` finds of them.
 
-    Of an image in blocks those are left out that have no pixel of the higher threshold and cannot go on in
-    the next block.
+    They are row, first column, one past the last, and whether a pixel reaches the higher threshold. Those are
+    left out that touch none which does, in these rows or perhaps in the next.
     """
     from skysub.sources import detection_kernels
     from skysub.sources import run_kernels as kernels
@@ -287,32 +289,17 @@ def _significant(
     in_threads(band, own, threads)
     cut = slice(own.start, own.stop)
     y, start, stop, kept = _listed_runs(low[cut], high[cut])
-    if len(own) < grid.image_shape[0]:
-        label = np.empty(len(y), np.int32)
-        kernels.label_runs(y, start, stop, kept | (y == 0) | (y == len(own) - 1), label)
-        chosen = label >= 0
-        y, start, stop, kept = y[chosen], start[chosen], stop[chosen], kept[chosen]
-    y += np.int32(own.start)
-    return y, start, stop, kept
-
-
-def _light(
-    units: range,
-    image: NDArray[np.float32],
-    flags: NDArray[np.uint8],
-    *,
-    runs: Runs,
-    power: NDArray[np.float64],
-    threads: int,
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]:
-    """Light, brightest and saturated pixels of runs."""
-    from skysub.sources import run_kernels as kernels
-
-    del units, threads
-    n = len(runs.y)
-    flux, peak, saturated = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.int32)
-    kernels.measure_runs(plain(image), flags, power, runs.y, runs.start, runs.stop, flux, peak, saturated)
-    return flux, peak, saturated
+    # what may go on in the next block cannot be judged here
+    open_ended = (y == 0) & (own.start > 0)
+    open_ended |= (y == len(own) - 1) & (own.stop < grid.image_shape[0])
+    label = np.empty(len(y), np.int32)
+    kernels.label_runs(y, start, stop, kept | open_ended, label)
+    chosen = label >= 0
+    y, start, stop, kept = y[chosen] + np.int32(own.start), start[chosen], stop[chosen], kept[chosen]
+    flux, peak = np.empty(len(y), np.float32), np.empty(len(y), np.float32)
+    saturated = np.empty(len(y), np.int32)
+    kernels.measure_runs(image, flags, power, y, start, stop, flux, peak, saturated)
+    return y, start, stop, kept, flux, peak, saturated
 
 
 def _listed_runs(

@@ -62,8 +62,8 @@ def in_blocks(visit_image, cuts, *, halo=64):
 
 def assert_same(whole, blocks):
     image, other = whole.preliminary_visit_image, blocks.preliminary_visit_image
-    np.testing.assert_array_equal(sampled(other.image, 1).view(np.uint32), image.image.view(np.uint32))
-    np.testing.assert_array_equal(sampled(other.mask, 1), image.mask)
+    np.testing.assert_array_equal(sampled((other.image,), 1)[0].view(np.uint32), image.image.view(np.uint32))
+    np.testing.assert_array_equal(sampled((other.mask,), 1)[0], image.mask)
     np.testing.assert_equal(blocks.summary, whole.summary)
     assert blocks.flags == whole.flags
     assert blocks.passes == whole.passes

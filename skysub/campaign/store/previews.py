@@ -1,8 +1,8 @@
 """Previews as text, for markers: a byte for each number, finer near the sky's level than far from it.
 
 What is kept of a number is the inverse hyperbolic sine of its distance from the median, as asinh magnitudes
-have it (Lupton et al. 1999, AJ 118, 1406): even steps of a fraction of the scatter near the median, even ratios
-far from it.
+have it (Lupton et al. 1999, AJ 118, 1406): even steps of a fraction of the scatter near the median, even
+ratios far from it.
 """
 
 from __future__ import annotations
