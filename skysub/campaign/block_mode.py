@@ -154,8 +154,7 @@ def _opened(run: Run, exposure: Exposure, *, step: str, tasks: _Tasks) -> tuple[
         source=source,
         dtypes={"image": np.float32, "mask": first.mask.dtype, "variance": np.float32},
         executor=tasks,
-        # each worker the pixels of its own blocks, and no other plane
-        held=min(tasks.memory // _KEPT, 5 * shape[0] * shape[1] // len(tasks.workers)),
+        held=tasks.memory // _KEPT,
     )
     planes, notes = header.planes, first.notes
     if first.variance is not None:
