@@ -278,6 +278,11 @@ def _added(outcomes: list[Outcome]) -> Outcome:
     )
 
 
+_LED, _SHARED, _MEETINGS = 0.25, 1.3, 4e6
+"""Time of a unit in blocks, in units of what it takes whole: what one task does, what is shared among workers,
+and what rounds of tasks cost a detector of one pixel; measured (`docs/blocks.md`)."""
+
+
 def _in_blocks(recipe: Recipe, plan: Plan, profile: Profile) -> frozenset[str]:
     """Steps whose detectors are cut into blocks, as `docs/blocks.md` says.
 
@@ -306,7 +311,9 @@ def _in_blocks(recipe: Recipe, plan: Plan, profile: Profile) -> frozenset[str]:
             raise
         # no worker holds a detector
         return able
-    return able if plan.left < slots else frozenset()
+    pixels = max((ny * nx for ny, nx in plan.shapes), default=1)
+    share = _LED + _SHARED / max(1, slots) + _MEETINGS / pixels
+    return able if plan.left * share < 1 else frozenset()
 
 
 def _note_unreadable(output: Place, unreadable: tuple[Unreadable, ...]) -> None:

@@ -70,13 +70,13 @@ class Planned:
 @pytest.mark.parametrize(
     ("recipe", "setting", "left", "expected"),
     [
-        ("background", "mode=auto", 2, {"background"}),
-        ("background", "mode=auto", 4, set()),
-        ("background", "mode=detector", 2, set()),
+        ("background", "mode=auto", 1, {"background"}),
+        ("background", "mode=auto", 2, set()),
+        ("background", "mode=detector", 1, set()),
         ("background", "mode=block", 400, {"background"}),
-        ("calibrate_image", "mode=auto", 3, {"calibrate_image"}),
-        ("calibrate_image", "mode=auto", 4, set()),
-        ("calibrate_image", "steps.calibrate_image.flow=lsst", 3, set()),
+        ("calibrate_image", "mode=auto", 1, {"calibrate_image"}),
+        ("calibrate_image", "mode=auto", 2, set()),
+        ("calibrate_image", "steps.calibrate_image.flow=lsst", 1, set()),
         ("data_release", "mode=block", 400, {"calibrate_image"}),
     ],
 )
@@ -84,6 +84,15 @@ def test_the_mode_follows_from_detectors_and_cores(recipe, setting, left, expect
     profile = load_profile({"profile": "local", "workers": 4, "memory": "1 GiB"})
     loaded = load_recipe(recipe, settings=[setting])
     assert _in_blocks(loaded, Planned(loaded, left=left), profile) == expected
+
+
+@pytest.mark.parametrize(
+    ("shape", "workers", "expected"), [((1000, 1000), 16, False), ((4000, 4072), 2, False)]
+)
+def test_small_detectors_and_few_cores_gain_nothing_by_blocks(shape, workers, expected):
+    profile = load_profile({"profile": "local", "workers": workers, "memory": "500 MiB"})
+    recipe = load_recipe("calibrate_image")
+    assert bool(_in_blocks(recipe, Planned(recipe, left=1, shapes=(shape,)), profile)) is expected
 
 
 def test_detectors_larger_than_a_worker_are_cut_however_many_there_are():
