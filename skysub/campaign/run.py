@@ -279,8 +279,8 @@ def _added(outcomes: list[Outcome]) -> Outcome:
 
 
 _LED, _SHARED, _MEETINGS = 0.25, 1.3, 4e6
-"""Time of a unit in blocks, in units of what it takes whole: what one task does, what is shared among workers,
-and what rounds of tasks cost a detector of one pixel; measured (`docs/blocks.md`)."""
+"""Time of a unit in blocks, in units of what it takes whole: what one task does, what is shared among
+workers, and what rounds of tasks cost a detector of one pixel; measured (`docs/blocks.md`)."""
 
 
 def _in_blocks(recipe: Recipe, plan: Plan, profile: Profile) -> frozenset[str]:
