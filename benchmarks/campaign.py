@@ -93,7 +93,7 @@ def __getattr__(name):
 
     if name == "nothing":
         return dataclasses.replace(
-            STEPS["background"], name="campaign:nothing", work=_nothing, single_fit=None
+            STEPS["background"], name="campaign:nothing", work=_nothing, blocks=None
         )
     if name == "mean":
         return Step(
