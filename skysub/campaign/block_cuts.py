@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BLOCK_BYTES", "block_cuts"]
 
-BLOCK_BYTES = 48 << 20
+BLOCK_BYTES = 32 << 20
 """Bytes of a float32 image that a block holds, at most, where that leaves it a superpixel's rows."""
 _LEAST_ROWS = 32
 """Rows of a block, about, at least."""

@@ -45,8 +45,8 @@ _MEMORY = 2 << 30
 """Bytes of a worker whose memory is not limited."""
 _HALO = 64
 """Rows that a block holds beside its own: more than kernels, cells and stamps need."""
-_KEPT = 6
-"""A worker keeps pixels between tasks in this part of its memory."""
+_TAKEN, _KEPT = 700 << 20, 4
+"""Bytes of a worker that libraries, flags and tasks need; of what is left it keeps pixels in this part."""
 
 
 def process_units_in_blocks(
@@ -154,7 +154,7 @@ def _opened(run: Run, exposure: Exposure, *, step: str, tasks: _Tasks) -> tuple[
         source=source,
         dtypes={"image": np.float32, "mask": first.mask.dtype, "variance": np.float32},
         executor=tasks,
-        held=tasks.memory // _KEPT,
+        held=max(0, tasks.memory - _TAKEN) // _KEPT,
     )
     planes, notes = header.planes, first.notes
     if first.variance is not None:
