@@ -11,8 +11,8 @@ from skysub.background.clipping import superpixel_statistics
 from skysub.background.config import BackgroundConfig
 from skysub.background.superpixels import SuperpixelGrid
 from skysub.errors import InvalidImageError
-from skysub.pipeline.config import IGNORED_PLANES, SATURATED_PLANES
 from skysub.pipeline.preview import SOURCE_PLANES
+from skysub.visit.plane_table import planes_with
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,7 +66,7 @@ def cells_of(subtracted: VisitImage, *, cell: int = CELL, threads: int = 1) -> S
     # one clip takes cosmic rays and what is left of sources; a mean of so few pixels needs no more
     config = BackgroundConfig(superpixel=cell, clip_passes=2)
     mask: NDArray[np.unsignedinteger] = subtracted.mask.view(f"u{subtracted.mask.itemsize}")
-    bits = subtracted.bits(*IGNORED_PLANES, *SATURATED_PLANES, *SOURCE_PLANES)
+    bits = subtracted.bits(*planes_with("no_science", "saturated"), *SOURCE_PLANES)
     found = superpixel_statistics(subtracted.image, mask, bits, grid, config, threads=threads)
     area = np.outer(np.diff(grid.y_edges), np.diff(grid.x_edges))
     seen = (found.count >= np.maximum(2, _LEAST * area)) & np.isfinite(found.error) & (found.error > 0)
