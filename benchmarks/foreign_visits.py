@@ -3,8 +3,8 @@
     python benchmarks/foreign_visits.py --kinds moon_near,cirrus --seeds 1,2 --cache /tmp/foreign-visits
 
 A visit is one sky of a kind of `foreign.kinds` over the whole focal plane, cut into detectors with gaps; each
-has sources, noise and defects of its own, and an offset (2 e- among detectors with --offsets 2). Each detector
-alone is judged beside the joint fit. e- per pixel:
+has sources, noise and defects of its own, and an offset (2 e- among detectors with --offsets 2). Each
+detector alone is judged beside the joint fit. e- per pixel:
 
     rms     of model - truth about its mean over each detector, over all
     level   mean of model - truth over all, less the mean light of undetected sources

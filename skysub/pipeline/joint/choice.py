@@ -27,8 +27,8 @@ _SURE = 3.0
 """Standard errors by which a term must be better: on visits without it none was by more than 2.1, on
 visits with it none by less than 6.4."""
 _SEEN = 1.0
-"""The same for amplifiers whose steps were seen in pixels: that there are some is not in question, but whether
-what is left of them stands out of a smooth sky."""
+"""The same for amplifiers whose steps were seen in pixels: that there are some is not in question, only
+whether what is left of them stands out of a smooth sky."""
 _CAPPED = 9.0
 """Square of a pull that counts at most: what light leaves must not decide."""
 _FEW_DETECTORS = 4
@@ -82,8 +82,8 @@ def choose(
         The same equations with amplifiers where there are none. Structure of the sky that is smaller than the
         detector looks like steps at any boundaries, and real ones must be better than these.
     seen
-        Steps of amplifiers were seen in the pixels of most detectors, and taken off: what is left of them need
-        not beat a placebo.
+        Steps of amplifiers were seen in the pixels of most detectors, and taken off: what is left of them
+        need not beat a placebo.
     """
     judged = _Judged(fit, observed)
     scores = [judged.score(system, terms) for terms in candidates]

@@ -38,8 +38,8 @@ _PART = "SKYPART"
 _EXACT, _PIECE = "SKYEXACT", 56
 _CONSTANT, _LINEAR, _REDUCE, _NOT_APPROXIMATED = 0, 1, 1, -1
 _AGREE = 1e-4
-"""Difference of a layer's values and its coefficients' model, over the larger of 1 and the largest value, up to
-which they are the same: values are float32."""
+"""Difference between a layer's values and its coefficients' model, over the larger of 1 and the largest
+value, up to which they are the same: values are float32."""
 
 
 def exact_cards(layer: Background) -> dict[str, Any]:
