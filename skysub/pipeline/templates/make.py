@@ -34,6 +34,8 @@ _REAL_STEPS = 3.0
 """Power of jumps at amplifiers' boundaries over that in their middles, from which amplifiers have steps."""
 _STRIP = 2
 """Cells on either side of a boundary that are compared."""
+_ALIKE = 0.25
+"""Distance of visits from their middle, in detectors, below which they may have the same light everywhere."""
 _ALIGNED = 2
 """How often visits' offsets are moved onto the others'."""
 _TOLD = 0.5
@@ -113,12 +115,37 @@ def make_templates(visits: Sequence[TemplateVisit], config: TemplatesConfig | No
         flags["few_visits"] = (
             f"The templates were made of {len(lessons)} visits; {ENOUGH_VISITS} or more would be better."
         )
+    apart = _pointings_apart(visits)
+    if apart is not None and apart < _ALIKE * max(max(shape) for shape in shapes.values()):
+        flags["pointings_alike"] = (
+            f"Visits point within some {apart:.3g} pixels of each other: light on the sky that is larger than "
+            "that cannot be told from the camera's, and may be in the templates."
+        )
     left_out = sorted({visit.visit for visit in visits} - {lesson.visit for lesson in lessons})
     if left_out:
         flags["visits_left_out"] = f"Visits without a joint fit were left out: {_listed(left_out)}."
     provenance = {"skysub": __version__, "settings": repr(config)}
     provenance |= {f"frame_{k}": sentence for k, sentence in enumerate(frames.why, 1)}
     return dataclasses.replace(whole, flags=flags, provenance=provenance)
+
+
+def _pointings_apart(visits: Sequence[TemplateVisit]) -> float | None:
+    """Median distance of visits from their middle, pixel, by a detector that they share; None if unknown."""
+    seen: dict[int, list[NDArray[np.float64]]] = {}
+    pixel = []
+    for visit in visits:
+        for record in visit.records:
+            if record.directions is not None:
+                # of 3 x 3 points the middle, and the ends of the middle row
+                left, middle, right = record.directions[3:6]
+                seen.setdefault(record.detector, []).append(middle)
+                pixel.append(float(np.linalg.norm(right - left)) / max(1, record.shape[1] - 1))
+    if not seen:
+        return None
+    most = max(seen.values(), key=len)
+    points = np.stack(most)
+    distances = np.linalg.norm(points - np.median(points, axis=0), axis=1)
+    return float(np.median(distances)) / max(float(np.median(pixel)), 1e-300)
 
 
 def _what(visits: Sequence[TemplateVisit]) -> tuple[str, str, str]:

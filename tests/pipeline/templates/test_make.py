@@ -210,6 +210,24 @@ def test_few_visits_are_flagged_and_what_cannot_be_done_is_refused(plain):
     assert "visits_left_out" in make_templates([plain[0], lost, plain[2]]).flags
 
 
+def _pointed(visit, east):
+    """The same visit, pointed so many pixels of 1e-6 radian east."""
+    records = []
+    for record in visit.records:
+        angle = 1e-6 * (east + np.tile([0.0, 1023.5, 2047.0], 3))
+        directions = np.stack([np.cos(angle), np.sin(angle), np.zeros(9)], axis=1)
+        records.append(record.replace(directions=directions))
+    return TemplateVisit(records, visit.cells)
+
+
+def test_visits_that_point_alike_are_flagged(plain):
+    config = TemplatesConfig(rounds=1)
+    alike = [_pointed(plain[k], east) for k, east in enumerate((0.0, 40.0, -60.0))]
+    assert "within some 40 pixels" in make_templates(alike, config).flags["pointings_alike"]
+    apart = [_pointed(plain[k], east) for k, east in enumerate((0.0, 1500.0, -900.0))]
+    assert "pointings_alike" not in make_templates(apart, config).flags
+
+
 def test_cells_are_means_of_sky():
     image = make_visit_image((128, 160), visit=1, sources=8, seed=4)
     level = float(np.median(image.image))
