@@ -109,6 +109,7 @@ def templates_of_bytes(data: bytes, path: str) -> VisitTemplates:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             with fits.open(io.BytesIO(data), memmap=False, lazy_load_hdus=False) as hdus:
+                _check_format(hdus[0].header)
                 _check_sums(hdus, data)
                 return _templates(hdus, path.rpartition("/")[2])
     except TemplatesError as error:
@@ -119,6 +120,14 @@ def templates_of_bytes(data: bytes, path: str) -> VisitTemplates:
             f"{path}: is no sound file of templates ({type(error).__name__}: {error}); make it again by "
             "`skysub templates`"
         ) from error
+
+
+def _check_format(header: Any) -> None:
+    found = header.get("FORMAT")
+    if found != FORMAT:
+        raise TemplatesError(
+            f"its FORMAT is {found!r}, not {FORMAT!r}: it holds no templates that are known here"
+        )
 
 
 def _check_sums(hdus: Any, data: bytes) -> None:
@@ -222,11 +231,6 @@ def _covariance(covariance: NDArray[np.float64]) -> dict[str, NDArray[np.float64
 
 def _templates(hdus: Any, name: str) -> VisitTemplates:
     header = hdus[0].header
-    found = header.get("FORMAT")
-    if found != FORMAT:
-        raise TemplatesError(
-            f"its FORMAT is {found!r}, not {FORMAT!r}: it holds no templates that are known here"
-        )
     frames = int(header["NFRAMES"])
     visits, detectors = hdus["VISITS"].data, hdus["DETECTORS"].data
     steps = _steps(hdus["AMPLIFIERS"].data) if "AMPLIFIERS" in hdus else {}
