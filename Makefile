@@ -1,3 +1,4 @@
+export NO_MKDOCS_2_WARNING := 1
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin

@@ -113,7 +113,7 @@ def _shown(value: Any) -> str:
         return "on"
     if value in ("", (), {}):
         return "empty"
-    return "`" + json.dumps(value, default=str).replace('"', "") + "`"
+    return _cell("`" + json.dumps(value, default=str).replace('"', "") + "`")
 
 
 def _one_line(text: str) -> str:
