@@ -205,9 +205,14 @@ class Image(Product):
         return run.images
 
     def exporter(self, value: Any, options: Mapping[str, Any]) -> Callable[[Path], object]:
+        compression = options.get("compression", "lossless")
+        if options.get("layout") == "lsst-images":
+            from skysub.visit.fits.lsst_archive import write_lsst_images
+
+            return functools.partial(write_lsst_images, value, compression=compression)
         from skysub.visit.fits.write import write_visit_image
 
-        return functools.partial(write_visit_image, value, compression=options.get("compression", "lossless"))
+        return functools.partial(write_visit_image, value, compression=compression)
 
     def _made_again(self, record: Mapping[str, Any], again: Again) -> tuple[Any, Any]:
         """Image and variance, from the unit's input."""

@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from skysub.visit.image import VisitImage
+    from skysub.visit.planes import MaskPlanes
 
-__all__ = ["Compression", "exposure_cards", "write_visit_image"]
+__all__ = ["Compression", "described_plane", "exposure_cards", "write_visit_image"]
 
 Compression = Literal["lossless", "lossy16", "none"]
 
@@ -109,6 +110,12 @@ def write_visit_image(
         )
     _check_planes(visit_image)
     write_blocks(path, _blocks(visit_image, compression, threads))
+
+
+def described_plane(planes: MaskPlanes, name: str) -> tuple[str, str]:
+    """Name that lsst.images has for a plane, unless another plane has it, and what the plane means."""
+    theirs = _LSST_NAMES.get(name, name)
+    return name if theirs in planes else theirs, _DESCRIPTIONS.get(name, name.replace("_", " ").capitalize())
 
 
 def _blocks(visit_image: VisitImage, compression: Compression, threads: int) -> Iterator[tuple[Block, str]]:
@@ -259,10 +266,10 @@ def _plane_cards(visit_image: VisitImage, version: int) -> str:
     for name in planes.names:
         index, bit = divmod(planes[name], PLANES_PER_HDU)
         if index == version - 1:
-            theirs = _LSST_NAMES.get(name, name)
-            values[f"MSKN{bit:04d}"] = name if theirs in planes else theirs
+            theirs, description = described_plane(planes, name)
+            values[f"MSKN{bit:04d}"] = theirs
             values[f"MSKM{bit:04d}"] = 1 << bit
-            values[f"MSKD{bit:04d}"] = _DESCRIPTIONS.get(name, name.replace("_", " ").capitalize())
+            values[f"MSKD{bit:04d}"] = description
     return cards(values)
 
 
