@@ -104,8 +104,11 @@ def small_campaign(folder: Path) -> Path:
     return folder / "small"
 
 
-def synthesise(folder: Path, units: int, detectors: int) -> Path:
-    """Write a finished campaign of about ``units`` units; returns its recipe."""
+def synthesise(folder: Path, units: int, detectors: int, *, with_payload: int | None = None) -> Path:
+    """Write a finished campaign of about ``units`` units; returns its recipe.
+
+    ``with_payload``: how many visits, the latest, have small arrays and pictures in their markers; None: all.
+    """
     from skysub.campaign.input_index import InputIndex
     from skysub.campaign.inputs import ingest_maps
     from skysub.campaign.recipe import load_recipe, short_hash
@@ -170,6 +173,8 @@ def synthesise(folder: Path, units: int, detectors: int) -> Path:
                     _renamed(markers[i % 2], visit, i, keys[name].get(i, keys[name].get(0)), rng)
                     for i in range(detectors)
                 ]
+            if with_payload is not None and visit <= len(visits) - with_payload:
+                made = [dataclasses.replace(marker, payload={}) for marker in made]
             run.markers(name).finish_visit(visit, made)
     return recipe
 

@@ -17,11 +17,11 @@ import numpy as np
 
 from skysub._version import __version__
 from skysub.campaign.campaign import open_campaign
-from skysub.campaign.records import who
 from skysub.campaign.status import others
 from skysub.campaign.store.address import place_at
 from skysub.errors import OutputError
 from skysub.report.charts import Chart, Point, distribution, short, through_campaign
+from skysub.report.failures import failure_groups
 from skysub.report.large import part_of, troubled_first, visit_table
 from skysub.report.outliers import DEVIATIONS, FEWEST, find_outliers
 from skysub.report.panels import common_scales, visit_cards
@@ -208,7 +208,7 @@ def _frame(
         "step": status.step,
         "lede": _lede(status, records, has_rows=has_rows),
         "sections": [("summary", "Summary"), *failed, *sections, ("settings", "Settings")],
-        "failures": _failures(status),
+        "failures": failure_groups(status.failures, one_step=len(status.by_step) < 2),
         "failures_note": _failures_note(status),
         "runs": [_record(name, record) for name, record in records],
         "version": __version__,
@@ -400,43 +400,9 @@ def _points(rows: list[Row], name: str, outlying: set[tuple[str, str]]) -> list[
     return points
 
 
-def _failures(status: Status) -> list[dict[str, str]]:
-    """Failures, those of one reason together."""
-    groups: dict[str, list[Failure]] = {}
-    for failure in status.failures:
-        groups.setdefault(failure.message, []).append(failure)
-    return [
-        {
-            "message": message,
-            "who": _names(group, status),
-            "path": _paths(group),
-            "when": group[0].when,
-            "traceback": group[0].traceback,
-        }
-        for message, group in groups.items()
-    ]
-
-
-def _names(group: Sequence[Failure], status: Status, most: int = 200) -> str:
-    more = f", and {len(group) - most:,} more" if len(group) > most else ""
-    return ", ".join(_who(each, status) for each in group[:most]) + more
-
-
-def _paths(group: Sequence[Failure], most: int = 8) -> str:
-    more = f", and {len(group) - most:,} more" if len(group) > most else ""
-    return ", ".join(each.path for each in group[:most] if each.path) + more
-
-
 def _failures_note(status: Status) -> str:
     counts = {name: status.counts[name] for name in ("failed", "waiting", "unreadable")}
     return f"{status.counts['done']} units done{others(counts)}."
-
-
-def _who(failure: Failure, status: Status) -> str:
-    if failure.visit is None:
-        return "input unreadable"
-    name = who(failure.visit, failure.detector)
-    return name if len(status.by_step) < 2 and failure.detector is not None else f"{name}, {failure.step}"
 
 
 def _record(name: str, record: dict[str, Any]) -> dict[str, str]:

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from skysub.campaign.records import who
 from skysub.errors import NotDoneError
 from skysub.report.charts import short
 from skysub.report.dashboard.pixels import STRETCHES, layers_of
 from skysub.report.dashboard.watch import SHOWN
+from skysub.report.failures import failure_groups
 from skysub.report.previews import previewed
 from skysub.report.rows import label_of, row_of
 from skysub.report.tables import detector_table
+from skysub.report.templating import environment
 from skysub.report.verdict import verdict_of
 from skysub.text import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from skysub.campaign.status import Failure
     from skysub.report.dashboard.watch import Snapshot
 
 __all__ = ["PAGE_ROWS", "detector_page", "index_page", "progress_of", "visit_page", "visit_rows"]
 
 PAGE_ROWS = 100
 """Visits that the index shows at once."""
-_FAILURES = 200
+_REASONS = 200
+"""Reasons of failures that the index shows."""
 
 
 def index_page(snapshot: Snapshot) -> dict[str, Any]:
@@ -56,21 +61,16 @@ def progress_of(snapshot: Snapshot) -> dict[str, Any]:
             }
             for flag in snapshot.flags()
         ],
-        "failures": [
-            {
-                "visit": failure.visit,
-                "detector": failure.detector,
-                "who": "input unreadable" if failure.visit is None else who(failure.visit, failure.detector),
-                "step": printable(failure.step),
-                "path": printable(failure.path),
-                "message": printable(failure.message),
-                "traceback": "\n".join(map(printable, failure.traceback.split("\n"))),
-                "when": failure.when,
-            }
-            for failure in status.failures[:_FAILURES]
-        ],
+        "failures": _failure_articles(status.failures, one_step=len(status.by_step) < 2),
         "failures_in_all": len(status.failures),
     }
+
+
+def _failure_articles(failures: Sequence[Failure], *, one_step: bool) -> str:
+    """Failures as the template of reports writes them."""
+    groups = failure_groups(failures, one_step=one_step)[:_REASONS]
+    parts: Any = environment().get_template("parts.html").module
+    return str(parts.failures(groups, linked=True))
 
 
 def visit_rows(snapshot: Snapshot, *, first: int, wanted: str) -> dict[str, Any]:
@@ -119,16 +119,7 @@ def visit_page(snapshot: Snapshot, visit: int) -> dict[str, Any]:
         "card": card,
         "band": ", ".join(dict.fromkeys(campaign.exposure(visit, each).band for each in detectors)),
         "words": ", ".join(f"{count:,} {name}" for name, count in state.counts.items() if count),
-        "failures": [
-            {
-                "who": who(each.visit or visit, each.detector),
-                "message": each.message,
-                "step": each.step,
-                "path": each.path,
-                "traceback": each.traceback,
-            }
-            for each in state.failures
-        ],
+        "failures": failure_groups(state.failures, one_step=len(snapshot.status.by_step) < 2),
         "flags": snapshot.flags(visit),
         "columns": columns,
         "rows": table,

@@ -11,6 +11,7 @@ import numpy as np
 
 from skysub.campaign.campaign import open_campaign
 from skysub.campaign.store.address import place_at
+from skysub.campaign.store.runs import open_runs
 from skysub.errors import SkysubError
 from skysub.report.verdict import Flag, counted_flags
 from skysub.text import printable
@@ -79,6 +80,7 @@ class Watch:
 
     def __init__(self, output: str | os.PathLike[str], *, every: float = 2.0) -> None:
         self._output = output
+        self._place = place_at(output)
         self._every = every
         self._stop = threading.Event()
         campaign = open_campaign(output)
@@ -105,7 +107,7 @@ class Watch:
     def _look(self) -> None:
         last = self.latest
         campaign = last.campaign
-        if campaign.runs != _run_names(self._output):
+        if campaign.runs != tuple(run.name for run in open_runs(self._place)):
             campaign = open_campaign(self._output)
         status = campaign.status() if last.number else last.status
         before = {row["visit"]: row for row in last.status.by_visit} if last.visits else {}
@@ -123,11 +125,6 @@ class Watch:
     def _publish(self, **changes: Any) -> None:
         last = self.latest
         self.latest = replace(last, **{"number": last.number + 1, "trouble": "", **changes})
-
-
-def _run_names(output: str | os.PathLike[str]) -> tuple[str, ...]:
-    folder = place_at(output) / "runs"
-    return tuple(name for name in sorted(folder.names()) if (folder / name / "run.json").exists())
 
 
 def _summaries(campaign: Campaign, visits: Collection[int] | None) -> dict[int, VisitSummary]:

@@ -60,24 +60,15 @@
       }));
     };
 
-    const showFailures = (failures, all) => {
-      at("failures").hidden = !failures.length;
+    const showFailures = (articles, all) => {
+      at("failures").hidden = !all;
       at("failures-note").textContent = `${all.toLocaleString("en")} in all; the next run tries again.`;
-      const open = new Set([...at("failure-list").querySelectorAll("details[open]")].map((each) => each.dataset.key));
-      at("failure-list").replaceChildren(...failures.map((failure) => {
-        const box = make("article", "failure"), who = make("p");
-        const name = failure.step ? `${failure.who}, ${failure.step}` : failure.who;
-        who.append(failure.visit === null ? name : link(failure.detector === null ? `visit-${failure.visit}` : `detector-${failure.visit}-${failure.detector}`, name));
-        box.append(make("h3", "", failure.message), who, make("p", "path", failure.path));
-        if (failure.traceback) {
-          const details = make("details");
-          details.dataset.key = `${name} ${failure.path}`;
-          details.open = open.has(details.dataset.key);
-          details.append(make("summary", "", "Traceback"), make("pre", "", failure.traceback));
-          box.append(details);
-        }
-        return box;
-      }));
+      const list = at("failure-list"), heads = () => [...list.querySelectorAll("details")];
+      const name = (details) => details.closest("article").querySelector("h3").textContent;
+      const open = new Set(heads().filter((each) => each.open).map(name));
+      // made by the template that reports use, with all text of the campaign escaped
+      list.innerHTML = articles;
+      for (const details of heads()) details.open = open.has(name(details));
     };
 
     const showVisits = async () => {
