@@ -109,6 +109,7 @@ def synthesise(folder: Path, units: int, detectors: int, *, with_payload: int | 
 
     ``with_payload``: how many visits, the latest, have small arrays and pictures in their markers; None: all.
     """
+    from skysub.campaign.campaign import open_campaign
     from skysub.campaign.input_index import InputIndex
     from skysub.campaign.inputs import ingest_maps
     from skysub.campaign.recipe import load_recipe, short_hash
@@ -162,6 +163,8 @@ def synthesise(folder: Path, units: int, detectors: int, *, with_payload: int | 
     record = dataclasses.replace(small.record, visits=len(visits), detectors=tuple(range(detectors)))
     freeze(run, record, plans())
     index.close()
+    if with_payload:
+        _write_backgrounds(open_campaign(folder / "small"), run, len(visits), detectors, last=with_payload)
     for name, step in plan.steps.items():
         markers = small.markers(name).of_visit(1, payload=True)
         rng = np.random.default_rng(1)
@@ -177,6 +180,30 @@ def synthesise(folder: Path, units: int, detectors: int, *, with_payload: int | 
                 made = [dataclasses.replace(marker, payload={}) for marker in made]
             run.markers(name).finish_visit(visit, made)
     return recipe
+
+
+def _write_backgrounds(small, run, visits, detectors, *, last):
+    """Write the backgrounds of the latest visits, which pages of visits show."""
+    from skysub.campaign.store.backgrounds import as_arrays
+    from skysub.campaign.store.arrays import create_backgrounds, write_background_rows
+
+    name = "preliminary_visit_image_background"
+    layers = [list(small.background(name, 1, detector)) for detector in (0, 1)]
+    arrays = [[as_arrays(layer) for layer in each] for each in layers]
+    create_backgrounds(
+        run.backgrounds,
+        name,
+        visits=range(1, 1 + visits),
+        detectors=range(detectors),
+        layers=len(layers[0]),
+        grid=layers[0][0].grid.shape,
+        terms=len(layers[0][0].coefficients),
+        unit="electron",
+    )
+    scratch = run.folder / "scratch"
+    for number in range(visits - last, visits):
+        rows = {detector: arrays[detector % 2] for detector in range(detectors)}
+        write_background_rows(run.backgrounds, name, number, rows, durable=False, scratch=scratch)
 
 
 def _keys_of(recipe, exposures):

@@ -2,9 +2,9 @@
 
     python benchmarks/dashboard_scale.py [--visits 2000] [--folder FOLDER]
 
-The campaign is that of campaign_scale.py, real records under other numbers; pictures stand in the markers of the
-latest visits. The dashboard runs in a process of its own and is asked as a browser asks: seconds of each answer,
-of three the median, and the largest memory that it took.
+The campaign is that of campaign_scale.py, real records under other numbers; pictures stand in the markers
+of the latest visits. The dashboard runs in a process of its own and is asked as a browser asks: seconds of each
+answer, of three the median, and the largest memory that it took.
 """
 
 from __future__ import annotations
@@ -70,10 +70,10 @@ def measure(output: Path, last: int) -> None:
         print(f"all visits looked at after {time.perf_counter() - clock:.1f} s")
         for name, paths in {
             "index": ["", "status.json", "visits.json?first=0"],
-            "visits of a flag, far back": [f"visits.json?first={last // 2}&wanted=superpixels_dry"],
+            "visits far back, of a band": [f"visits.json?first={last // 2}&wanted=r"],
             "visit": [f"visit-{last}"],
             "visit before": [f"visit-{last - 1}"],
-            "visit without pictures": ["visit-7"],
+            "visit after": [f"visit-{last - 2}"],
             "detector": [f"detector-{last}-100"],
         }.items():
             times = []

@@ -13,7 +13,14 @@ from skysub.campaign.records import who
 from skysub.campaign.store.arrays import create_images, read_plane, shard_place, write_plane
 from skysub.campaign.store.place import writing
 from skysub.campaign.store.previews import packed_preview, unpacked_preview
-from skysub.campaign.store.records import described, narrow_mask, pixels_checksum, visit_image_fields, wcs_of
+from skysub.campaign.store.records import (
+    described,
+    narrow_mask,
+    pixels_checksum,
+    sky_positions,
+    visit_image_fields,
+    wcs_of,
+)
 from skysub.errors import InvalidImageError, NotDoneError
 from skysub.pipeline.preview import preview_of
 from skysub.visit.image import VisitImage
@@ -183,6 +190,12 @@ class Image(Product):
     def wcs(self, entry: Entry) -> WCS | None:
         """World coordinates of an image; None where it has none."""
         return wcs_of({**entry.record, **entry.payload})
+
+    def sky_positions(
+        self, entry: Entry, x: Sequence[float], y: Sequence[float]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """Longitude and latitude, degrees, of some pixels, quickly; None without celestial coordinates."""
+        return sky_positions({**entry.record, **entry.payload}, x, y)
 
     def preview(self, entry: Entry) -> dict[str, NDArray[np.float32]]:
         """Small pictures of an image, as `skysub.pipeline.preview.preview_of` makes them."""
