@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from skysub.errors import NotDoneError
@@ -17,15 +18,25 @@ from skysub.report.verdict import verdict_of
 from skysub.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from skysub.campaign.status import Failure
     from skysub.report.dashboard.watch import Snapshot
 
-__all__ = ["PAGE_ROWS", "detector_page", "index_page", "progress_of", "visit_page", "visit_rows"]
+__all__ = [
+    "PAGE_ROWS",
+    "detector_page",
+    "index_page",
+    "progress_of",
+    "state_of",
+    "visit_page",
+    "visit_rows",
+]
 
 PAGE_ROWS = 100
 """Visits that the index shows at once."""
+_UNUSUAL = 100
+"""Unusual figures that a page shows."""
 _REASONS = 200
 """Reasons of failures that the index shows."""
 
@@ -44,7 +55,8 @@ def index_page(snapshot: Snapshot) -> dict[str, Any]:
 def progress_of(snapshot: Snapshot) -> dict[str, Any]:
     """Counts by step, verdict, flags and failures: what the index asks for again and again."""
     status = snapshot.status
-    verdict = verdict_of(status, snapshot.flags())
+    unusual = sum(len(each.unusual) for each in snapshot.visits.values())
+    verdict = verdict_of(status, snapshot.flags(), unusual=unusual, against=snapshot.against)
     return {
         "number": snapshot.number,
         "trouble": snapshot.trouble,
@@ -63,6 +75,9 @@ def progress_of(snapshot: Snapshot) -> dict[str, Any]:
         ],
         "failures": _failure_articles(status.failures, one_step=len(status.by_step) < 2),
         "failures_in_all": len(status.failures),
+        "against": printable(snapshot.against),
+        "unusual": _unusual(snapshot, sorted(snapshot.visits, reverse=True)),
+        "unusual_in_all": unusual,
     }
 
 
@@ -99,6 +114,15 @@ def visit_rows(snapshot: Snapshot, *, first: int, wanted: str) -> dict[str, Any]
     return {"rows": made, "first": first, "in_all": len(rows), "page": PAGE_ROWS}
 
 
+def state_of(snapshot: Snapshot, visit: int) -> Any:
+    """What the page of a visit rests on; None where the visit is under way, or there is none."""
+    rows = [row for row in snapshot.status.by_visit if row["visit"] == visit]
+    if not rows or rows[0]["left"] or visit not in snapshot.visits:
+        return None
+    visits = [row["visit"] for row in snapshot.status.by_visit]
+    return snapshot.campaign.runs, tuple(rows[0].items()), visits[0], visits[-1], len(visits)
+
+
 def visit_page(snapshot: Snapshot, visit: int) -> dict[str, Any]:
     """Values of a visit's page.
 
@@ -121,6 +145,8 @@ def visit_page(snapshot: Snapshot, visit: int) -> dict[str, Any]:
         "words": ", ".join(f"{count:,} {name}" for name, count in state.counts.items() if count),
         "failures": failure_groups(state.failures, one_step=len(snapshot.status.by_step) < 2),
         "flags": snapshot.flags(visit),
+        "unusual": _unusual(snapshot, [visit]),
+        "against": snapshot.against,
         "columns": columns,
         "rows": table,
         "before": visits[at - 1] if at else None,
@@ -174,9 +200,33 @@ def detector_page(snapshot: Snapshot, visit: int, detector: int) -> dict[str, An
     return page
 
 
+def _unusual(snapshot: Snapshot, visits: Iterable[int]) -> list[dict[str, Any]]:
+    """Figures far from what the campaigns before have, visit by visit, the farthest of each first."""
+    found = (
+        (visit, each)
+        for visit in visits
+        if visit in snapshot.visits
+        for each in snapshot.visits[visit].unusual
+    )
+    return [
+        {
+            "visit": visit,
+            "detector": each.detector,
+            "figure": label_of(each.name)[0],
+            "value": short(each.value),
+            "usual": short(each.usual),
+            "deviations": f"{each.deviations:+,.1f}".replace("-", "\N{MINUS SIGN}"),
+        }
+        for visit, each in itertools.islice(found, _UNUSUAL)
+    ]
+
+
 def _is_wanted(snapshot: Snapshot, row: dict[str, Any], word: str) -> bool:
     if word in {"failed", "left", "waiting"}:
         return bool(row[word])
+    if word == "unusual":
+        there = snapshot.visits.get(row["visit"])
+        return there is not None and bool(there.unusual)
     if word.isdigit():
         return word in str(row["visit"])
     summary = snapshot.visits.get(row["visit"])

@@ -60,6 +60,19 @@
       }));
     };
 
+    const showUnusual = (found, all, against) => {
+      at("unusual-section").hidden = !all;
+      at("against").textContent = against;
+      at("unusual-note").textContent = `${all.toLocaleString("en")} figures lie more than five robust standard deviations from what the detector, or the band, has there; the latest visits first.`;
+      at("unusual").replaceChildren(...found.map((each) => {
+        const row = make("tr"), who = make("td");
+        who.append(link(`detector-${each.visit}-${each.detector}`, `visit ${each.visit} detector ${each.detector}`));
+        row.append(who, make("td", "", each.figure));
+        for (const name of ["value", "usual", "deviations"]) row.append(make("td", "number", each[name]));
+        return row;
+      }));
+    };
+
     const showFailures = (articles, all) => {
       at("failures").hidden = !all;
       at("failures-note").textContent = `${all.toLocaleString("en")} in all; the next run tries again.`;
@@ -100,6 +113,7 @@
           at("verdict").className = status.verdict.grade;
           showSteps(status.steps);
           showFlags(status.flags);
+          showUnusual(status.unusual, status.unusual_in_all, status.against);
           showFailures(status.failures, status.failures_in_all);
           await showVisits();
         }
