@@ -184,8 +184,8 @@ def synthesise(folder: Path, units: int, detectors: int, *, with_payload: int | 
 
 def _write_backgrounds(small, run, visits, detectors, *, last):
     """Write the backgrounds of the latest visits, which pages of visits show."""
-    from skysub.campaign.store.backgrounds import as_arrays
     from skysub.campaign.store.arrays import create_backgrounds, write_background_rows
+    from skysub.campaign.store.backgrounds import as_arrays
 
     name = "preliminary_visit_image_background"
     layers = [list(small.background(name, 1, detector)) for detector in (0, 1)]

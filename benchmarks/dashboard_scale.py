@@ -3,8 +3,8 @@
     python benchmarks/dashboard_scale.py [--visits 2000] [--folder FOLDER]
 
 The campaign is that of campaign_scale.py, real records under other numbers; pictures stand in the markers
-of the latest visits. The dashboard runs in a process of its own and is asked as a browser asks: seconds of each
-answer, of three the median, and the largest memory that it took.
+of the latest visits. The dashboard runs in a process of its own and is asked as a browser asks: seconds of
+each answer, of three the median, and the largest memory that it took.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from skysub.visit.fits.emit import (
 )
 from skysub.visit.fits.header import find_wcs, wcs_cards
 from skysub.visit.fits.psf import psf_blocks, psf_cards
-from skysub.visit.planes import AFW_NAMES
+from skysub.visit.plane_table import KNOWN_PLANES, lsst_name
 
 if TYPE_CHECKING:
     import os
@@ -42,20 +42,6 @@ Compression = Literal["lossless", "lossy16", "none"]
 
 _UTYPE = "VarianceUncertainty"
 """What the plane of the variance is, in astropy's words."""
-_LSST_NAMES = {ours: theirs for theirs, ours in AFW_NAMES.items()}
-_DESCRIPTIONS = {
-    "BAD": "Bad pixel of the detector",
-    "SAT": "Saturated, or bled into",
-    "INTRP": "Interpolated from neighbours",
-    "CR": "Hit by a cosmic ray",
-    "EDGE": "Too near the edge to be searched for sources",
-    "DETECTED": "Part of a source",
-    "DETECTED_NEGATIVE": "Part of a negative source",
-    "SUSPECT": "Near saturation, or otherwise doubtful",
-    "NO_DATA": "Nothing is known here",
-    "VIGNETTED": "Outside the unvignetted field",
-    "STREAK": "Crossed by a satellite or an airplane",
-}
 _OURS = re.compile(
     r"(SIMPLE|XTENSION|BITPIX|NAXIS\d*|PCOUNT|GCOUNT|EXTEND|EXTNAME|EXTTYPE|EXTVER|EXTLEVEL|INHERIT|"
     r"CHECKSUM|DATASUM|BUNIT|BSCALE|BZERO|BLANK|UTYPE|UZSCALE|DATE|"
@@ -114,8 +100,9 @@ def write_visit_image(
 
 def described_plane(planes: MaskPlanes, name: str) -> tuple[str, str]:
     """Name that lsst.images has for a plane, unless another plane has it, and what the plane means."""
-    theirs = _LSST_NAMES.get(name, name)
-    return name if theirs in planes else theirs, _DESCRIPTIONS.get(name, name.replace("_", " ").capitalize())
+    theirs = lsst_name(name)
+    meaning = KNOWN_PLANES[name].meaning if name in KNOWN_PLANES else name.replace("_", " ").capitalize()
+    return name if theirs in planes else theirs, meaning
 
 
 def _blocks(visit_image: VisitImage, compression: Compression, threads: int) -> Iterator[tuple[Block, str]]:
