@@ -18,7 +18,9 @@ from skysub.cluster.workers import OwnWorkers, Workers
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["LocalProfile", "dashboard_options"]
+    from distributed import Client
+
+__all__ = ["LocalProfile", "dashboard_options", "seen_at"]
 
 
 class LocalProfile(Profile):
@@ -66,8 +68,9 @@ class LocalProfile(Profile):
             client.register_plugin(quiet_workers(demand.log))
             client.register_plugin(forget_tasks())
             threads = "" if self.threads == 1 else f" of {self.threads} threads"
-            described = f"{count} worker processes{threads} on this machine"
-            yield OwnWorkers(client, count * self.threads, described)
+            processes = "process" if count == 1 else "processes"
+            described = f"{count} worker {processes}{threads} on this machine"
+            yield OwnWorkers(client, count * self.threads, described + seen_at(client, self.dashboard))
 
     def _processes(self, demand: Demand) -> tuple[int, int]:
         """Number of processes, and the memory limit of each in bytes."""
@@ -108,3 +111,8 @@ def _without_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def seen_at(client: Client, dashboard: str) -> str:
+    """Return where the dashboard of Dask is, to be said behind what the workers are; empty without one."""
+    return f", Dask's dashboard at {client.dashboard_link}" if dashboard else ""
