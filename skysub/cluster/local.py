@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import signal
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
@@ -115,4 +116,10 @@ def _without_interrupts() -> Iterator[None]:
 
 def seen_at(client: Client, dashboard: str) -> str:
     """Return where the dashboard of Dask is, to be said behind what the workers are; empty without one."""
-    return f", Dask's dashboard at {client.dashboard_link}" if dashboard else ""
+    if not dashboard:
+        return ""
+    link = str(client.dashboard_link)
+    if dashboard.startswith(":"):
+        # Dask names the scheduler's host, at which nobody listens then
+        link = re.sub(r"^http://[^/]*:(\d+)/status$", rf"http://{LOOPBACK}:\1/status", link)
+    return f", Dask's dashboard at {link}"
