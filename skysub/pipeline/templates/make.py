@@ -118,8 +118,8 @@ def make_templates(visits: Sequence[TemplateVisit], config: TemplatesConfig | No
     apart = _pointings_apart(visits)
     if apart is not None and apart < _ALIKE * max(max(shape) for shape in shapes.values()):
         flags["pointings_alike"] = (
-            f"Visits point within some {apart:.3g} pixels of each other: light on the sky that is larger cannot "
-            "be told from the camera's, and may be in the templates."
+            f"Visits point within some {apart:.3g} pixels of each other: light on the sky that is larger "
+            "cannot be told from the camera's, and may be in the templates."
         )
     left_out = sorted({visit.visit for visit in visits} - {lesson.visit for lesson in lessons})
     if left_out:
