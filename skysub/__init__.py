@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from skysub.visit.calibrated import exchange_background, restore_post_isr_image
     from skysub.visit.calibrations import Calibrations, find_calibrations
     from skysub.visit.fits.background import read_background, write_background
+    from skysub.visit.fits.lsst_archive import write_lsst_images
     from skysub.visit.fits.read import read_visit_header, read_visit_headers, read_visit_image
     from skysub.visit.fits.write import write_visit_image
     from skysub.visit.image import VisitImage
@@ -105,6 +106,7 @@ __all__ = [
     "templates_of_campaign",
     "visit_background",
     "write_background",
+    "write_lsst_images",
     "write_templates",
     "write_visit_image",
 ]
@@ -144,6 +146,7 @@ _HOME = {
     "read_visit_header": "skysub.visit.fits.read",
     "read_visit_headers": "skysub.visit.fits.read",
     "read_visit_image": "skysub.visit.fits.read",
+    "write_lsst_images": "skysub.visit.fits.lsst_archive",
     "write_background": "skysub.visit.fits.background",
     "write_visit_image": "skysub.visit.fits.write",
     "Dashboard": "skysub.report.dashboard.server",

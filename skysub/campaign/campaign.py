@@ -21,6 +21,7 @@ from skysub.campaign.status import Looked, states_of, status_of, visit_status_of
 from skysub.campaign.steps import shipped_steps
 from skysub.campaign.store.address import place_at
 from skysub.campaign.store.runs import existing_runs
+from skysub.campaign.visit_products import VisitProducts
 from skysub.errors import NotDoneError
 from skysub.settings.lookup import closest
 
@@ -442,6 +443,16 @@ class Campaign:
             image = with_background(self, image, name, background)
         path = self._view(visit).exposures[detector].path
         return image.replace(path=path)
+
+    def visit_products(self, visit: int) -> VisitProducts:
+        """Return what the detectors of a visit made, for who looks at all of them: markers are read once.
+
+        Raises
+        ------
+        NotDoneError
+            When there is no such visit.
+        """
+        return VisitProducts(self._current, self._view(visit))
 
     def mask(
         self, visit: int, detector: int, product: str | None = None
