@@ -28,6 +28,7 @@ _VERBS: dict[str, str] = {
     "plan": "Show what run would do, and what it would cost.",
     "status": "Show what is done, what failed and why, and what is left.",
     "cluster": "Look whether the workers of a profile can do units.",
+    "templates": "Learn from many visits what the camera adds to the sky.",
     "export": "Write products of a campaign as FITS, Parquet and JSON files.",
     "dashboard": "Show a campaign in the browser, also while it runs.",
     "report": "Write what a campaign made as one HTML file, to look at.",

@@ -55,6 +55,8 @@ class Image(Product):
     less: str = ""
     """Background by which its pixels are less than the input's, where that is all the step does to them:
     pixels made on demand are then made by subtraction."""
+    sky: tuple[str, ...] = ()
+    """Backgrounds that the step subtracts, where ``less`` does not say it: the first that the chain makes."""
     objects: tuple[tuple[str, str], ...] = ()
     """Fields of the image that are other products of the unit: field and product, as ("psf", "psf")."""
 
