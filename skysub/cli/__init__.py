@@ -29,6 +29,7 @@ _VERBS: dict[str, str] = {
     "status": "Show what is done, what failed and why, and what is left.",
     "cluster": "Look whether the workers of a profile can do units.",
     "export": "Write products of a campaign as FITS, Parquet and JSON files.",
+    "publish": "Make a release of a campaign: Zarr and Parquet with checksums and provenance.",
     "dashboard": "Show a campaign in the browser, also while it runs.",
     "report": "Write what a campaign made as one HTML file, to look at.",
     "completion": "Print a script that makes a shell complete verbs and options.",

@@ -33,9 +33,12 @@ __all__ = [
     "PLANES",
     "background_rows",
     "check_arrays",
+    "chunk_edge",
     "chunk_place",
     "create_backgrounds",
     "create_images",
+    "encoded",
+    "pixel_codecs",
     "read_block",
     "read_plane",
     "shard_place",
@@ -74,7 +77,7 @@ def create_images(
     for name, length in (("y", ny), ("x", nx)):
         _coordinate(group, name, range(length), units="pixel")
     units = {"image": unit, "variance": f"{unit}**2" if unit else ""}
-    chunk = tuple(_chunk_edge(length) for length in shape)
+    chunk = tuple(chunk_edge(length) for length in shape)
     shard = tuple(-(-length // edge) * edge for length, edge in zip(shape, chunk, strict=True))
     for name in planes:
         dtype, fill = PLANES[name]
@@ -84,7 +87,7 @@ def create_images(
             dtype=dtype,
             chunks=(1, 1, *chunk),
             shards=(1, 1, *shard),
-            compressors=_codecs(compression, mask=name == "mask"),
+            compressors=pixel_codecs(compression, mask=name == "mask"),
             fill_value=fill,
             dimension_names=("visit", "detector", "y", "x"),
             # one folder of shards: folders of one file each would be three times as many inodes
@@ -150,7 +153,7 @@ def write_plane(
     else:
         whole = np.full(array.shape[2:], PLANES[name][1], PLANES[name][0])
         whole[: pixels.shape[0], : pixels.shape[1]] = pixels
-        parts = iter((_encoded(array, index, whole).tobytes(),))
+        parts = iter((encoded(array, index, whole).tobytes(),))
     written = _Written()
     shard = shard_place(store, product, name, index)
     shard.put_parts(map(written.add, parts), durable=durable, scratch=scratch)
@@ -253,7 +256,7 @@ def write_background_rows(
             for number, layer in enumerate(rows[index]):
                 inner = tuple(slice(0, length) for length in layer[name].shape)
                 block[index, number][inner] = layer[name]
-        data = _encoded(array, (visit_index,), block)
+        data = encoded(array, (visit_index,), block)
         chunk_place(store, product, name, visit_index).put(data.data, durable=durable, scratch=scratch)
     return unfit
 
@@ -278,7 +281,7 @@ def background_rows(
     return {name: array[detector_index].copy() for name, array in rows.items()}
 
 
-def _chunk_edge(length: int) -> int:
+def chunk_edge(length: int) -> int:
     """Edge within a factor of two of CHUNK that cuts a detector's side evenly, or nearly so.
 
     A shard that is larger than the detector is filled up by Zarr, which costs a copy of all pixels.
@@ -339,7 +342,8 @@ def _put_lost(store: Place, made: dict[str, Any]) -> list[Place]:
     return written
 
 
-def _codecs(compression: str, *, mask: bool) -> list[Any]:
+def pixel_codecs(compression: str, *, mask: bool) -> list[Any]:
+    """Codecs of the chunks of a pixel array: those of a recipe's ``compression``, and a checksum."""
     if compression == "none" and not mask:
         return [Crc32cCodec()]
     # masks shrink a hundredfold at no cost, so they are compressed in any case
@@ -419,8 +423,11 @@ def _opened(place: Place, _made: Hashable) -> Any:
     return zarr.open_array(place.zarr_store(), mode="r", zarr_format=3)
 
 
-def _encoded(array: Any, index: tuple[int, ...], block: NDArray[Any]) -> NDArray[np.uint8]:
-    """Bytes of the one shard or chunk that holds a whole block."""
+def encoded(array: Any, index: tuple[int, ...], block: NDArray[Any]) -> NDArray[np.uint8]:
+    """Bytes of the one shard or chunk of a Zarr array that holds a whole block.
+
+    ``index`` are its places along the first axes, ``block`` has the others.
+    """
     kept: dict[str, Any] = {}
     place = StorePath(MemoryStore(kept))
     sink = zarr.Array(zarr.AsyncArray(array.metadata, place, config={"write_empty_chunks": True}))

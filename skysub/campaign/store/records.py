@@ -28,6 +28,7 @@ __all__ = [
     "narrow_mask",
     "numbers",
     "pixels_checksum",
+    "unpacked_text",
     "visit_image_fields",
     "wcs_of",
 ]
@@ -78,7 +79,7 @@ def header_of(record: Mapping[str, Any]) -> Header | None:
     """Header that `described` kept; None where the image has none."""
     from astropy.io.fits import Header
 
-    return None if record["header"] is None else Header.fromstring(_unpacked(record["header"]))
+    return None if record["header"] is None else Header.fromstring(unpacked_text(record["header"]))
 
 
 def wcs_of(record: Mapping[str, Any]) -> WCS | None:
@@ -87,7 +88,7 @@ def wcs_of(record: Mapping[str, Any]) -> WCS | None:
 
     if record["wcs"] is None:
         return None
-    return _exact_wcs(Header.fromstring(_unpacked(record["wcs"])), record.get("wcs_numbers") or {})
+    return _exact_wcs(Header.fromstring(unpacked_text(record["wcs"])), record.get("wcs_numbers") or {})
 
 
 def narrow_mask(mask: NDArray[np.signedinteger], planes: MaskPlanes) -> tuple[NDArray[np.int32], MaskPlanes]:
@@ -180,5 +181,6 @@ def _packed(text: str) -> str:
     return base64.b64encode(zlib.compress(text.encode(), 6)).decode()
 
 
-def _unpacked(text: str) -> str:
+def unpacked_text(text: str) -> str:
+    """Return a text that `described` keeps compressed: the cards of a header or of world coordinates."""
     return zlib.decompress(base64.b64decode(text)).decode()
