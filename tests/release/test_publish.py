@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ import pandas as pd
 import polars as pl
 import pytest
 import xarray as xr
-import zarr
 from astropy.io.fits import Header
 from astropy.table import QTable
 from astropy.units import Unit
@@ -19,11 +17,8 @@ from astropy.wcs import WCS
 import skysub
 from skysub.campaign.store.backgrounds import from_arrays
 from skysub.cli import main
-from skysub.errors import DamagedError, NotDoneError, OutputInUseError, ReleaseError
-from skysub.release.files import Shelf, verify_release
 from skysub.release.publish import publish
 from skysub.testing import make_visit_image
-from tests.campaign.conftest import write_visit
 
 SHAPE = (300, 340)
 VISITS = (2024112400123, 12)
@@ -61,17 +56,6 @@ def release(campaign, tmp_path_factory):
 
 def opened(release, group):
     return xr.open_zarr(f"{release}/release.zarr", group=group)
-
-
-def sums(release):
-    lines = (release / "SHA256SUMS").read_text().splitlines()
-    return {line[66:]: line[:64] for line in lines}
-
-
-def without_date(release):
-    """Checksums of all files but those that say when it was published."""
-    dated = {"README.md", "release.zarr/zarr.json"}
-    return {name: sha for name, sha in sums(release).items() if name not in dated}
 
 
 def test_images_open_without_markers(campaign, release):
