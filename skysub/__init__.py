@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from skysub.pipeline.reprocess_visit_image import ReprocessVisitImageResult, reprocess_visit_image
     from skysub.pipeline.visit_background import VisitBackground, VisitBackgroundConfig, visit_background
     from skysub.pipeline.zero_points import read_reference
+    from skysub.release.files import verify_release
+    from skysub.release.publish import Published, publish
     from skysub.report.dashboard.server import Dashboard, start_dashboard
     from skysub.visit.calibrated import restore_post_isr_image
     from skysub.visit.calibrations import Calibrations, find_calibrations
@@ -59,6 +61,7 @@ __all__ = [
     "LazyBackground",
     "MaskPlanes",
     "Outcome",
+    "Published",
     "ReprocessVisitImageConfig",
     "ReprocessVisitImageResult",
     "Restored",
@@ -74,6 +77,7 @@ __all__ = [
     "find_calibrations",
     "fit_background",
     "open_campaign",
+    "publish",
     "read_background",
     "read_reference",
     "read_visit_header",
@@ -88,6 +92,7 @@ __all__ = [
     "start_dashboard",
     "subtract",
     "subtract_background",
+    "verify_release",
     "visit_background",
     "write_background",
     "write_visit_image",
@@ -139,6 +144,9 @@ _HOME = {
     "Campaign": "skysub.campaign.campaign",
     "open_campaign": "skysub.campaign.campaign",
     "Outcome": "skysub.campaign.run",
+    "Published": "skysub.release.publish",
+    "publish": "skysub.release.publish",
+    "verify_release": "skysub.release.files",
     "run_campaign": "skysub.campaign.run",
     "fit_background": "skysub.background.estimate",
     "subtract_background": "skysub.background.estimate",

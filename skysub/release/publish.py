@@ -143,6 +143,7 @@ def publish(
             published = _as_it_stands(place, source) or _built(place, source, hold, workers, say)
     (place / BUILDING).remove_tree()
     if icechunk:
+        # it needs an extra
         from skysub.release.snapshot import write_snapshot
 
         snapshot = write_snapshot(place, icechunk, say)

@@ -39,6 +39,10 @@ def _work(given, config):
             os.kill(os.getpid(), signal.SIGKILL)
         if config.how == "memory":
             raise MemoryError
+        if config.how == "hog":
+            held = bytearray(3 << 30)
+            held[::4096] = b"x" * len(held[::4096])
+            time.sleep(20)
         if config.how == "passing":
             raise OSError(errno.EIO, "the file system is away")
     time.sleep(config.seconds)
