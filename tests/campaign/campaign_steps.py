@@ -28,6 +28,10 @@ class Tampered:
     how: str = "raise"
 
 
+def begun(given, config):
+    return Path(config.ledger).read_text().splitlines().count(f"{given.visit} {given.detector}")
+
+
 def _work(given, config):
     if config.ledger:
         with Path(config.ledger).open("a") as file:
@@ -36,6 +40,8 @@ def _work(given, config):
         if config.how == "raise":
             raise ValueError(f"detector {given.detector} is <b>odd</b>")
         if config.how == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if config.how == "die twice" and begun(given, config) <= 2:
             os.kill(os.getpid(), signal.SIGKILL)
         if config.how == "memory":
             raise MemoryError

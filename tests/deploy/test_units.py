@@ -29,8 +29,12 @@ def systemd():
 @pytest.mark.usefixtures("systemd")
 def test_systemd_finds_nothing_wrong(tmp_path):
     units = sorted((DEPLOY / "systemd").iterdir())
-    assert [each.suffix for each in units] == [".service", ".timer"]
+    names = [each.name for each in units]
+    assert names == [
+        f"{name}@.{kind}" for name in ("skysub-templates", "skysub") for kind in ("service", "timer")
+    ]
     assert not verified(*units)
+    units = units[2:]
     twin = tmp_path / "skysub@.service"
     twin.write_text(units[0].read_text().replace("SuccessExitStatus", "SuccesExitStatus"))
     assert "SuccesExitStatus" in verified(twin)
@@ -60,6 +64,28 @@ def test_the_timer_fires_when_it_says():
     assert hours >= {f"{hour:02d}" for hour in (0, 7, 8, 12, 17)}
     assert "00:15:00" in fired
     assert "12:15:00" not in fired
+
+
+def test_commands_of_schedules_are_those_that_there_are():
+    """Verbs and options in all files, and their use of environment variables left out."""
+    import re
+
+    from skysub.cli import options_of_verbs
+
+    known = options_of_verbs()
+    found = set()
+    for path in sorted(DEPLOY.rglob("*")):
+        if path.is_dir() or path.name == "versions.txt":
+            continue
+        for line in path.read_text().splitlines():
+            code = "" if line.lstrip().startswith("#") else line.partition(" #")[0].replace(",", " ")
+            for verb, rest in re.findall(r"(?:^|[ /\[])skysub +([a-z]+) (.*)", code):
+                assert verb in known, (path, verb)
+                options = set(re.findall(r"(?<!\S)--[a-z-]+", rest.partition(" >> ")[0]))
+                assert options <= set(known[verb]), (path, verb, options)
+                found.add((path.suffix, verb))
+    kinds = (".service", ".crontab", ".sh", ".yaml")
+    assert found >= {(kind, verb) for kind in kinds for verb in ("run", "templates")}
 
 
 def test_shell_scripts_are_sound():
