@@ -107,7 +107,10 @@ def workers_of(node):
     ("setting", "words"),
     [
         ("cluster.queue=nowhere", "sbatch says: invalid partition specified: nowhere"),
-        ("cluster={queue: closed, account: nobody}", "sbatch says: Invalid account or account/partition"),
+        (
+            "cluster={queue: closed, account: nobody}",
+            "it says Job's account not known, so it can't use this partition",
+        ),
         ("cluster.memory=64 GiB", "sbatch says: Memory specification can not be satisfied"),
         ("cluster.queue=short", "the queue will never start the jobs, it says PartitionTimeLimit"),
         ("cluster.python=/nowhere/python", "no unit was finished meanwhile.*No such file or directory"),
