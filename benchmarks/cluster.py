@@ -99,8 +99,11 @@ def follow() -> None:
 
 def sleeping(given, config):
     """A unit that takes a while and no processor, so that one machine stands for many cores."""
+    import dataclasses
+
     time.sleep(SLEEP)
-    return nothing(given, config)
+    result = nothing(given, config)
+    return dataclasses.replace(result, timings={**result.timings, "sleep": SLEEP})
 
 
 def __getattr__(name):
@@ -162,13 +165,14 @@ def of_units(units: int, threads: int, tasks_per_second: float) -> tuple[float, 
 
 
 def coordinator() -> None:
-    """A unit's cost where each has a task of its own, and where several share one, as at high rates."""
-    for units, rate in ((2000, 1e6), (2000, 5.0)):
-        seconds, idle, per_second = of_units(units, 40, rate)
-        shared = "a task of its own each" if rate > 1e3 else "several units a task"
+    """A unit's cost where each has a task of its own, and where many share one, as at high rates."""
+    for units, threads, rate in ((1000, 40, 1e6), (1600, 8, 1.0)):
+        seconds, idle, per_second = of_units(units, threads, rate)
+        shared = "a task of its own each" if rate > 1e3 else "up to 24 units a task"
         print(
             f"{shared}: {1e3 * seconds / units:.2f} ms of processor a unit ({per_second:.0f} units/s), "
-            f"and {1e3 * idle:.0f} ms in each second without any"
+            f"and {1e3 * idle:.0f} ms in each second without any",
+            flush=True,
         )
 
 

@@ -42,9 +42,9 @@ _WATCH_SECONDS = 5.0
 _TASK_UNITS = 32
 """Units of one task at most."""
 
-_TASKS_PER_SECOND = 100.0
+_TASKS_PER_SECOND = 50.0
 """Tasks that a coordinator hands out in a second, about: beyond that several units share one, however long
-they take. A task costs it some 2 ms of processor time, a unit in a task a fraction of that."""
+they take. A task costs it 2 to 5 ms of processor time, each unit in it a tenth of that."""
 
 _AHEAD = 8
 """Tasks for each slot that must be left when several units share one, so that all workers end together."""
