@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from skysub.campaign.window import Finished
     from skysub.cluster import Workers
 
-__all__ = ["Coordinator"]
+__all__ = ["Coordinator", "units_of_task"]
 
 _TASK_SECONDS = 0.1
 """Work of one task at most where units are short, so that they do not pay for Dask one by one."""
@@ -184,12 +184,8 @@ class Coordinator:
         if self._in_blocks or not self._lately:
             return 1
         # the median: the first unit of a worker takes as long as a thousand others
-        seconds = max(1e-6, statistics.median(self._lately))
         slots = self._workers.slots if self._workers is not None else 1
-        short = int(_TASK_SECONDS / seconds)
-        rate = int(slots / seconds / _TASKS_PER_SECOND)
-        many = min(rate, self._progress.remaining // (_AHEAD * max(1, slots)))
-        return max(1, min(_TASK_UNITS, max(short, many)))
+        return units_of_task(statistics.median(self._lately), slots, self._progress.remaining)
 
     def _job(self, run: Run, units: Sequence[WorkUnit]) -> Job:
         lines = [unit.to_json() for unit in units]
@@ -275,3 +271,21 @@ class Coordinator:
 def _is_killed(error: BaseException) -> bool:
     """Whether Dask gave a unit up because workers that had it died."""
     return type(error).__name__ == "KilledWorker"
+
+
+def units_of_task(seconds: float, slots: int, left: int) -> int:
+    """Return how many units share a task.
+
+    Parameters
+    ----------
+    seconds
+        What a unit takes.
+    slots
+        Units that the workers do at once.
+    left
+        Units that are left to do.
+    """
+    seconds = max(1e-6, seconds)
+    short = int(_TASK_SECONDS / seconds)
+    many = min(int(slots / seconds / _TASKS_PER_SECOND), left // (_AHEAD * max(1, slots)))
+    return max(1, min(_TASK_UNITS, max(short, many)))
