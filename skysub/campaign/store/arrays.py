@@ -10,13 +10,14 @@ import functools
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
-import google_crc32c
 import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.storage import MemoryStore, StorePath
 
+from skysub.background.rows import Plane
 from skysub.campaign.store.backgrounds import FIELDS
+from skysub.campaign.store.block_shards import Written, write_in_blocks
 from skysub.campaign.store.seals import damage, sealed_metadata, unsealed_metadata
 from skysub.campaign.store.shards import ShardFormat, shard_parts
 from skysub.errors import DamagedError, OutputError, SkysubError
@@ -137,7 +138,7 @@ def write_plane(
     product: str,
     name: str,
     index: tuple[int, int],
-    pixels: NDArray[Any],
+    pixels: NDArray[Any] | Plane,
     *,
     durable: bool = False,
     scratch: Place | None = None,
@@ -148,16 +149,20 @@ def write_plane(
     """
     array = _array_to_fill(store / product / name)
     layout = ShardFormat.of(array)
+    shard = shard_place(store, product, name, index)
+    if isinstance(pixels, Plane):
+        if layout is None or scratch is None:
+            raise TypeError(f"shards of {name} are made in another way, so an image in blocks has none")
+        return write_in_blocks(layout, pixels, shard, scratch=scratch, durable=durable)
     if layout is not None:
         parts = shard_parts(layout, pixels)
     else:
         whole = np.full(array.shape[2:], PLANES[name][1], PLANES[name][0])
         whole[: pixels.shape[0], : pixels.shape[1]] = pixels
         parts = iter((encoded(array, index, whole).tobytes(),))
-    written = _Written()
-    shard = shard_place(store, product, name, index)
+    written = Written()
     shard.put_parts(map(written.add, parts), durable=durable, scratch=scratch)
-    return {"bytes": written.bytes, "crc32c": f"{written.crc:08x}"}
+    return written.said
 
 
 def read_plane(
@@ -435,15 +440,3 @@ def encoded(array: Any, index: tuple[int, ...], block: NDArray[Any]) -> NDArray[
     sink[tuple(slice(each, each + 1) for each in index)] = block[(np.newaxis,) * len(index)]
     encoded: NDArray[np.uint8] = kept.popitem()[1].as_numpy_array().view(np.uint8)
     return encoded
-
-
-class _Written:
-    """Size and checksum of what is written part by part."""
-
-    def __init__(self) -> None:
-        self.bytes, self.crc = 0, 0
-
-    def add(self, part: bytes) -> bytes:
-        self.bytes += len(part)
-        self.crc = google_crc32c.extend(self.crc, part)
-        return part
