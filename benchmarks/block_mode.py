@@ -149,9 +149,7 @@ def main() -> None:
         for case in options.cases.split(","):
             clock = time.perf_counter()
             seconds, memory = measured(folder, table, case, options)
-            print(
-                f"{case}: {seconds:.2f} s a unit, {memory:.0f} MiB; {time.perf_counter() - clock:.0f} s"
-            )
+            print(f"{case}: {seconds:.2f} s a unit, {memory:.0f} MiB; {time.perf_counter() - clock:.0f} s")
 
 
 if __name__ == "__main__":
