@@ -6,25 +6,29 @@ python benchmarks/cluster.py coordinator # processor time of coordinator and sch
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+sys.path.insert(0, str(Path(__file__).parent))
+from campaign import _nothing as nothing
+from campaign import recipe_of, table_of, tiny
+
 PAUSE = 3.0
+SLEEP = 0.3
+"""Seconds of a unit: more than those that share a task for being short."""
 
 
 def pause(seconds: float) -> None:
     time.sleep(seconds)
-
-
-def nothing(_number: int) -> None:
-    pass
 
 
 @contextmanager
@@ -39,7 +43,11 @@ def worker(address: str, threads: int) -> Iterator[None]:
             "--no-dashboard",
         ]
         command += ["--nthreads", str(threads), "--memory-limit", "0", "--local-directory", folder]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+        environment = {**os.environ, "PYTHONPATH": path}
+        process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         try:
             yield
         finally:
@@ -89,30 +97,83 @@ def follow() -> None:
     print(f"ratio {joined / from_start * 40 / 41:.2f} for each thread")
 
 
-def coordinator() -> None:
-    import itertools
+def sleeping(given, config):
+    """A unit that takes a while and no processor, so that one machine stands for many cores."""
+    import dataclasses
 
+    time.sleep(SLEEP)
+    result = nothing(given, config)
+    return dataclasses.replace(result, timings={**result.timings, "sleep": SLEEP})
+
+
+def __getattr__(name):
+    if name != "sleep":
+        raise AttributeError(name)
+    import dataclasses
+
+    from skysub.campaign.shipped import STEPS
+
+    return dataclasses.replace(STEPS["background"], name="cluster:sleep", work=sleeping, single_fit=None)
+
+
+def processor_seconds() -> float:
     import psutil
 
-    from skysub.campaign.window import Job, Window
-    from skysub.cluster import Demand, connected, load_profile
+    return sum(psutil.Process().cpu_times()[:2])
 
-    count = 5000
-    with connected(load_profile({"profile": "local", "workers": 2}), Demand(2**28, count)) as workers:
-        window = Window(workers, size=lambda slots: 4 * slots + 4)
-        numbers = itertools.count()
-        for limit in (200, count):
-            clock = sum(psutil.Process().cpu_times()[:2])
-            first = next(numbers)
-            jobs = iter(range(first, first + limit))
-            list(
-                window.run(
-                    lambda: next((Job((each,), nothing, (each,)) for each in jobs), None),  # noqa: B023
-                    stopping=lambda: False,
-                )
-            )
-            spent = sum(psutil.Process().cpu_times()[:2]) - clock
-    print(f"{1e3 * spent / count:.2f} ms of processor time for each task in coordinator and scheduler")
+
+def of_units(units: int, threads: int, tasks_per_second: float) -> tuple[float, float, float]:
+    """Processor seconds of this process (coordinator and scheduler) for the units of a campaign.
+
+    Beside them what it takes in a second without any unit, and the units done in a second.
+    """
+    import dask
+    from distributed import Client, LocalCluster
+
+    from skysub.campaign import coordinator as module
+    from skysub.campaign.run import run_campaign
+    from skysub.cluster.dask_settings import CONFIGURATION
+
+    # what a campaign finds out by the rate of its units
+    module._TASKS_PER_SECOND = tasks_per_second  # noqa: SLF001
+
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        dask.config.set(CONFIGURATION),
+        LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+        worker(cluster.scheduler_address, threads),
+    ):
+        folder = Path(scratch)
+        table = table_of(folder, [tiny(folder)], units, 100)
+        recipe = recipe_of(folder, table, "cluster:sleep", "products.pixels=on_demand")
+        client.wait_for_workers(1, timeout=120)
+        idle = processor_seconds()
+        pause(10)
+        idle = (processor_seconds() - idle) / 10
+        spent: list[tuple[float, float]] = []
+
+        def watch(_snapshot) -> None:
+            spent.append((time.monotonic(), processor_seconds()))
+
+        clock = time.perf_counter()
+        outcome = run_campaign(recipe, folder / "out", client=client, watch=watch)
+        assert outcome.done == units, outcome
+        # from when the work is under way to its end: plan and start are not of it
+        seconds, used = (after - before for before, after in zip(spent[0], spent[-1], strict=True))
+        return used - idle * seconds, idle, units / (time.perf_counter() - clock)
+
+
+def coordinator() -> None:
+    """A unit's cost where each has a task of its own, and where many share one, as at high rates."""
+    for units, threads, rate in ((1000, 40, 1e6), (1600, 8, 1.0)):
+        seconds, idle, per_second = of_units(units, threads, rate)
+        shared = "a task of its own each" if rate > 1e3 else "up to 24 units a task"
+        print(
+            f"{shared}: {1e3 * seconds / units:.2f} ms of processor a unit ({per_second:.0f} units/s), "
+            f"and {1e3 * idle:.0f} ms in each second without any",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from skysub.pipeline.templates.make import TemplatesConfig, make_templates
     from skysub.pipeline.visit_background import VisitBackground, VisitBackgroundConfig, visit_background
     from skysub.pipeline.zero_points import read_reference
+    from skysub.release.files import verify_release
+    from skysub.release.publish import Published, publish
     from skysub.report.dashboard.server import Dashboard, start_dashboard
     from skysub.visit.calibrated import exchange_background, restore_post_isr_image
     from skysub.visit.calibrations import Calibrations, find_calibrations
@@ -66,6 +68,7 @@ __all__ = [
     "LazyBackground",
     "MaskPlanes",
     "Outcome",
+    "Published",
     "ReprocessVisitImageConfig",
     "ReprocessVisitImageResult",
     "Restored",
@@ -88,6 +91,7 @@ __all__ = [
     "fit_background",
     "make_templates",
     "open_campaign",
+    "publish",
     "read_background",
     "read_reference",
     "read_templates",
@@ -104,6 +108,7 @@ __all__ = [
     "subtract",
     "subtract_background",
     "templates_of_campaign",
+    "verify_release",
     "visit_background",
     "write_background",
     "write_lsst_images",
@@ -159,6 +164,9 @@ _HOME = {
     "Campaign": "skysub.campaign.campaign",
     "open_campaign": "skysub.campaign.campaign",
     "Outcome": "skysub.campaign.run",
+    "Published": "skysub.release.publish",
+    "publish": "skysub.release.publish",
+    "verify_release": "skysub.release.files",
     "run_campaign": "skysub.campaign.run",
     "SkyCells": "skysub.pipeline.templates.cells",
     "cells_of": "skysub.pipeline.templates.cells",

@@ -27,6 +27,7 @@ __all__ = [
     "OutputInUseError",
     "RecipeError",
     "ReferenceCatalogueError",
+    "ReleaseError",
     "SkyIsGoneError",
     "SkysubError",
     "SourceIdError",
@@ -152,6 +153,10 @@ class RecipeError(SkysubError, ValueError):
 
 class ReferenceCatalogueError(SkysubError, ValueError):
     """A reference catalogue cannot be read or lacks a column."""
+
+
+class ReleaseError(SkysubError, ValueError):
+    """A release cannot be made as asked: it would mix results, lack some, or write over another."""
 
 
 class SkyIsGoneError(SkysubError, ValueError):

@@ -54,6 +54,21 @@ def test_datasets(without):
         open_dataset(None, "preliminary_visit_image")
 
 
+def test_releases(without, tmp_path):
+    without("pyarrow")
+    with pytest.raises(MissingPackageError, match=says("parquet")):
+        skysub.publish(tmp_path, tmp_path / "release")
+
+
+def test_snapshots_of_releases(without, tmp_path):
+    from skysub.campaign.store.local import LocalPlace
+    from skysub.release.snapshot import write_snapshot
+
+    without("icechunk")
+    with pytest.raises(MissingPackageError, match=says("icechunk")):
+        write_snapshot(LocalPlace(tmp_path), str(tmp_path / "ice"))
+
+
 def test_reference_catalogues(without, tmp_path):
     without("pyarrow")
     with pytest.raises(ReferenceCatalogueError, match=says("parquet")):
@@ -70,7 +85,7 @@ def test_pictures(without, tmp_path):
 
 def test_the_extras_that_are_named_exist():
     extras = tomllib.loads(PROJECT.read_text())["project"]["optional-dependencies"]
-    assert {"parquet", "pictures", "s3", "xarray"} <= set(extras)
+    assert {"icechunk", "parquet", "pictures", "s3", "xarray"} <= set(extras)
     assert how("s3") == "install skysub with the extra s3: pip install '.[s3]' in its folder"
 
 

@@ -15,7 +15,7 @@ from skysub.campaign.exchange import applied_to, set_of, with_background
 from skysub.campaign.figures import figures_of, markers_of, step_of
 from skysub.campaign.products.image import Image
 from skysub.campaign.products.table import Table, as_qtable
-from skysub.campaign.reading import Finished, entry_of
+from skysub.campaign.reading import Finished, entry_of, finished_of
 from skysub.campaign.records import who
 from skysub.campaign.status import Looked, states_of, status_of, visit_status_of
 from skysub.campaign.steps import shipped_steps
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from skysub.campaign.chosen import Where
     from skysub.campaign.current import VisitView
     from skysub.campaign.products.base import Entry, Product
-    from skysub.campaign.records import Exposure, Marker
+    from skysub.campaign.records import Exposure
     from skysub.campaign.status import Status, VisitStatus
     from skysub.campaign.steps import Step
     from skysub.campaign.store.place import Place
@@ -374,7 +374,7 @@ class Campaign:
             found = [self._finished(visit, None if step.scope == "visit" else detector, step.name)]
         else:
             views = self._current.views() if visit is None else iter([self._view(visit)])
-            found = [each for view in views for each in self._all_finished(view, step.name)]
+            found = [each for view in views for each in finished_of(view, step.name)]
         parts = []
         for each in found:
             along: list[int | None] = [detector]
@@ -695,16 +695,6 @@ class Campaign:
         if entry is None:
             raise NotDoneError(f"{who(visit, detector)} has no {name}: its step left it out")
         return image, entry
-
-    def _all_finished(self, view: VisitView, step: str) -> Iterator[Finished]:
-        read: dict[str, dict[int | None, Marker]] = {}
-        for detector, speaker in view.units.get(step, {}).items():
-            run = speaker.run
-            if run.name not in read:
-                read[run.name] = run.markers(step).of_visit(view.visit)
-            marker = read[run.name].get(detector)
-            if marker is not None:
-                yield Finished(run, speaker.plan, step, detector, marker)
 
     def _why_not(self, view: VisitView, step: str, detector: int | None) -> str:
         states, failures = states_of(view, Looked())

@@ -6,14 +6,14 @@ import statistics
 import time
 import traceback
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from skysub.campaign.block_mode import process_units_in_blocks
 from skysub.campaign.flow import VisitFlow
 from skysub.campaign.metrics import Snapshot
 from skysub.campaign.planned import closing_unit
 from skysub.campaign.progress import LOG, named
-from skysub.campaign.records import WorkUnit
+from skysub.campaign.records import WorkUnit, who
 from skysub.campaign.store.place import writing
 from skysub.campaign.unit import Receipt, failure_of, process_units
 from skysub.campaign.window import Job, Window
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from skysub.campaign.window import Finished
     from skysub.cluster import Workers
 
-__all__ = ["Coordinator"]
+__all__ = ["Coordinator", "units_of_task"]
 
 _TASK_SECONDS = 0.1
 """Work of one task at most where units are short, so that they do not pay for Dask one by one."""
@@ -41,6 +41,13 @@ _WATCH_SECONDS = 5.0
 
 _TASK_UNITS = 32
 """Units of one task at most."""
+
+_TASKS_PER_SECOND = 50.0
+"""Tasks that a coordinator hands out in a second, about: beyond that several units share one, however long
+they take. A task costs it 2 to 5 ms of processor time, each unit in it a tenth of that."""
+
+_AHEAD = 8
+"""Tasks for each slot that must be left when several units share one, so that all workers end together."""
 
 
 class Coordinator:
@@ -74,6 +81,11 @@ class Coordinator:
         self._flows: dict[int, VisitFlow] = {}
         self._ready: deque[tuple[Run, WorkUnit]] = deque()
         self._again: deque[Job] = deque()
+        self._suspects: deque[Job] = deque()
+        """Units whose workers died, each to be tried once more while no other suspect is under way."""
+        self._suspected: set[tuple[str, int, int | None]] = set()
+        self._tried: tuple[Any, ...] | None = None
+        """Name of the suspect that is under way."""
         # seconds of the last units
         self._lately: deque[float] = deque(maxlen=15)
         self._ahead = self._visits(plan)
@@ -153,6 +165,10 @@ class Coordinator:
     def _next(self) -> Job | None:
         if self._again:
             return self._again.popleft()
+        if self._suspects and self._tried is None:
+            job = self._suspects.popleft()
+            self._tried = job.name
+            return job
         most = self._units_of_task()
         while len(self._ready) < most and next(self._ahead, self) is not self:
             pass
@@ -168,7 +184,8 @@ class Coordinator:
         if self._in_blocks or not self._lately:
             return 1
         # the median: the first unit of a worker takes as long as a thousand others
-        return max(1, min(_TASK_UNITS, int(_TASK_SECONDS / max(1e-6, statistics.median(self._lately)))))
+        slots = self._workers.slots if self._workers is not None else 1
+        return units_of_task(statistics.median(self._lately), slots, self._progress.remaining)
 
     def _job(self, run: Run, units: Sequence[WorkUnit]) -> Job:
         lines = [unit.to_json() for unit in units]
@@ -193,11 +210,19 @@ class Coordinator:
         folder, lines = finished.job.arguments[:2]
         run = self._run if folder == str(self._run.folder) else self._run.other(folder.rpartition("/")[2])
         units = [WorkUnit.from_json(line) for line in lines]
+        if finished.job.name == self._tried:
+            self._tried = None
         if finished.error is None:
             receipts = finished.result
         elif len(units) > 1:
             # one of them took the others with it: which, each will say by itself
             self._again.extend(self._job(run, [unit]) for unit in units)
+            return
+        elif _is_killed(finished.error) and units[0].name not in self._suspected:
+            # where many workers go at once, Dask blames all units that they had, also those not begun
+            self._suspected.add(units[0].name)
+            self._suspects.append(finished.job)
+            LOG.warning("workers with %s died; it is tried again by itself", who(*units[0].name[1:]))
             return
         else:
             receipts = [self._lost(run, finished.error, units[0])]
@@ -223,7 +248,7 @@ class Coordinator:
     def _lost(self, run: Run, error: BaseException, unit: WorkUnit) -> Receipt:
         """Record a unit whose worker could not say itself what happened."""
         message = " ".join(f"{type(error).__name__}: {error}".split())
-        if type(error).__name__ == "KilledWorker":
+        if _is_killed(error):
             message = (
                 "each worker that tried it died: too little memory, or a crash in a library; "
                 f"{run.folder}/run.log says more"
@@ -241,3 +266,26 @@ class Coordinator:
         if not self.halted:
             LOG.error(message)
             self.halted = message
+
+
+def _is_killed(error: BaseException) -> bool:
+    """Whether Dask gave a unit up because workers that had it died."""
+    return type(error).__name__ == "KilledWorker"
+
+
+def units_of_task(seconds: float, slots: int, left: int) -> int:
+    """Return how many units share a task.
+
+    Parameters
+    ----------
+    seconds
+        What a unit takes.
+    slots
+        Units that the workers do at once.
+    left
+        Units that are left to do.
+    """
+    seconds = max(1e-6, seconds)
+    short = int(_TASK_SECONDS / seconds)
+    many = min(int(slots / seconds / _TASKS_PER_SECOND), left // (_AHEAD * max(1, slots)))
+    return max(1, min(_TASK_UNITS, max(short, many)))

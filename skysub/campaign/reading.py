@@ -12,13 +12,22 @@ from skysub.campaign.products.image import Image
 from skysub.errors import InputChangedError, NotDoneError, RecipeError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
+    from skysub.campaign.current import VisitView
     from skysub.campaign.records import Exposure, Marker, VisitPlan
     from skysub.campaign.store.runs import Run
     from skysub.visit.image import VisitImage
 
-__all__ = ["Finished", "check_planned", "check_shape", "entry_of", "read_and_checksum", "read_file"]
+__all__ = [
+    "Finished",
+    "check_planned",
+    "check_shape",
+    "entry_of",
+    "finished_of",
+    "read_and_checksum",
+    "read_file",
+]
 
 _LOOKS = 3
 """How often a product is looked for: the visit's marker may take the place of its detectors' meanwhile."""
@@ -119,6 +128,18 @@ def entry_of(
         of = detector
         record, payload = record["each"][str(detector)], (payload or {}).get("each", {}).get(str(detector))
     return Entry(slot_of(run, plan, marker.step, of), record, payload)
+
+
+def finished_of(view: VisitView, step: str) -> Iterator[Finished]:
+    """Go through the finished units of a step of a visit, each from the run that speaks for it."""
+    read: dict[str, dict[int | None, Marker]] = {}
+    for detector, speaker in view.units.get(step, {}).items():
+        run = speaker.run
+        if run.name not in read:
+            read[run.name] = run.markers(step).of_visit(view.visit)
+        marker = read[run.name].get(detector)
+        if marker is not None:
+            yield Finished(run, speaker.plan, step, detector, marker)
 
 
 def slot_of(run: Run, plan: VisitPlan, step: str, detector: int | None) -> Slot:

@@ -107,5 +107,5 @@ REPROCESS_VISIT_IMAGE = Step(
         Table(name="source", by_day=True, bytes_per_megapixel=_BYTES_PER_MEGAPIXEL),
     ),
     memory_images=8.0,
-    seconds_per_megapixel=0.15,
+    seconds_per_megapixel=0.5,
 )

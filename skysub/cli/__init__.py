@@ -30,6 +30,7 @@ _VERBS: dict[str, str] = {
     "cluster": "Look whether the workers of a profile can do units.",
     "templates": "Learn from many visits what the camera adds to the sky.",
     "export": "Write products of a campaign as FITS, Parquet and JSON files.",
+    "publish": "Make a release of a campaign: Zarr and Parquet with checksums and provenance.",
     "dashboard": "Show a campaign in the browser, also while it runs.",
     "report": "Write what a campaign made as one HTML file, to look at.",
     "completion": "Print a script that makes a shell complete verbs and options.",

@@ -32,9 +32,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Do it again; exit codes are those of ``run``."""
-    visits = failed_visits(read_status(options.output).failures)
+    status = read_status(options.output)
+    visits = failed_visits(status.failures)
     if not visits:
-        print(f"nothing failed in {options.output}")
+        unreadable = status.counts["unreadable"]
+        more = (
+            f"; {unreadable} inputs could not be read, which `skysub run` looks at again"
+            if unreadable
+            else ""
+        )
+        print(f"nothing failed in {options.output}{more}")
         return 0
     if options.memory:
         options.settings = [*options.settings, f"cluster.memory={options.memory}"]

@@ -37,6 +37,8 @@ _MEMORY = {
 
 CONFIGURATION = {
     **_MEMORY,
+    # a unit whose workers died twice is given back to the coordinator, which tries it once more by itself
+    "distributed.scheduler.allowed-failures": 1,
     # short memories: a scheduler's logs would grow with the first ten thousand units
     "distributed.admin.log-length": 200,
     "distributed.admin.low-level-log-length": 50,

@@ -42,6 +42,8 @@ _HOPELESS = {
 }
 """Reasons of Slurm for which a job waits in vain, unless somebody changes it."""
 
+_HOPELESS_WORDS = ("can't use this partition", "not permitted to use this")
+"""Parts of sentences that Slurm gives as reason where a partition is not for this account or group."""
 
 _COORDINATOR = """#!/bin/bash
 {options}
@@ -197,7 +199,7 @@ class SlurmQueue:
                     job,
                     state,
                     word if pending and word != "None" else "",
-                    pending and word in _HOPELESS,
+                    pending and (word in _HOPELESS or any(each in reason for each in _HOPELESS_WORDS)),
                 )
             )
         return jobs

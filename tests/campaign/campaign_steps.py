@@ -28,6 +28,10 @@ class Tampered:
     how: str = "raise"
 
 
+def begun(given, config):
+    return Path(config.ledger).read_text().splitlines().count(f"{given.visit} {given.detector}")
+
+
 def _work(given, config):
     if config.ledger:
         with Path(config.ledger).open("a") as file:
@@ -37,8 +41,14 @@ def _work(given, config):
             raise ValueError(f"detector {given.detector} is <b>odd</b>")
         if config.how == "die":
             os.kill(os.getpid(), signal.SIGKILL)
+        if config.how == "die twice" and begun(given, config) <= 2:
+            os.kill(os.getpid(), signal.SIGKILL)
         if config.how == "memory":
             raise MemoryError
+        if config.how == "hog":
+            held = bytearray(3 << 30)
+            held[::4096] = b"x" * len(held[::4096])
+            time.sleep(20)
         if config.how == "passing":
             raise OSError(errno.EIO, "the file system is away")
     time.sleep(config.seconds)

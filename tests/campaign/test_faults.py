@@ -205,6 +205,24 @@ def test_a_unit_that_kills_its_workers(tampered, raw, tmp_path, command):
     assert "each worker that tried it died" in status.failures[0].message
 
 
+def test_a_unit_whose_workers_died_of_something_else_is_tried_by_itself(tampered, raw, tmp_path, command):
+    """Dask blames a unit for two dead workers; a third, alone, does it."""
+    recipe, ledger = tampered
+    for path in raw.glob("v12*.fits"):
+        path.unlink()
+    output = tmp_path / "out"
+    settings = ["bad=[1,2]", "how=die twice", f"ledger={ledger}"]
+    arguments = [part for each in settings for part in ("--set", f"steps.campaign_steps:tampered.{each}")]
+    process = command("run", recipe, "--output", output, *arguments, "--set", "cluster.workers=2")
+    text, _ = process.communicate(timeout=180)
+    assert process.returncode == 0, text
+    assert skysub.open_campaign(output).status().counts["done"] == 3
+    assert {begun(ledger)[f"11 {detector}"] for detector in (1, 2)} == {3}
+    assert (
+        "visit 11 detector 1 died; it is tried again by itself" in (output / "runs/0001/run.log").read_text()
+    )
+
+
 def test_a_unit_that_takes_others_of_its_task_along(tampered, raw, tmp_path, make_visit):
     """Short units share a task; what ends the task is looked for in each of them alone."""
     recipe, ledger = tampered

@@ -132,7 +132,12 @@ def test_retry_does_what_failed_and_nothing_new(scheduled, raw, tmp_path, make_v
     assert main(["retry", *scheduled, "--set", "steps.campaign_steps:tampered.bad=[]"]) == 0
     capsys.readouterr()
     assert main(["retry", *scheduled]) == 0
-    assert "nothing failed" in capsys.readouterr().out
+    assert capsys.readouterr().out == f"nothing failed in {tmp_path / 'out'}\n"
+    (raw / "bad.fits").write_bytes(b"no FITS at all")
+    main(["run", *scheduled, "--set", "steps.campaign_steps:tampered.bad=[]"])
+    capsys.readouterr()
+    assert main(["retry", *scheduled]) == 0
+    assert "; 1 inputs could not be read, which `skysub run` looks at again" in capsys.readouterr().out
 
 
 def test_a_webhook_is_given_json(scheduled):

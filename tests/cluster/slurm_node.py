@@ -48,6 +48,7 @@ DefMemPerCPU=1024
 NodeName={node} NodeAddr=127.0.0.1 CPUs=8 RealMemory=16000 State=UNKNOWN
 PartitionName=debug Nodes={node} Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
 PartitionName=short Nodes={node} MaxTime=00:01:00 State=UP
+PartitionName=closed Nodes={node} AllowAccounts=survey State=UP
 """
 
 

@@ -1,11 +1,16 @@
 """Workers that join: which are given units, which are left out, and in which words."""
 
+import shlex
+import shutil
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 from distributed import Client
 
+import skysub
 from skysub.campaign.store.address import place_at
 from skysub.campaign.store.reach import reachable
 from skysub.campaign.window import Job, Window
@@ -15,6 +20,8 @@ from skysub.cluster.dask_settings import worker_environment
 from skysub.cluster.gate import PACKAGES, Passed, Refused, judged
 from skysub.cluster.probe import probe
 from skysub.errors import ClusterError, NotEnoughMemoryError
+
+from .conftest import write_visits
 
 MEMORY = 2**28
 HERE = probe([*PACKAGES], [], None)
@@ -166,3 +173,40 @@ def test_a_store_that_a_worker_does_not_see_is_said(tmp_path):
         assert "is not what the coordinator sees" in seen_from_here(f"{output}/elsewhere", token)
         assert "is not what the coordinator sees" in seen_from_here(output, "0" * 32)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_whose_worker_does_not_see_its_store_ends_and_says_so(place, tmp_path, monkeypatch):
+    """The worker has another file system at the output's path, as a node without the mount."""
+    alone = ["unshare", "-m", "sh", "-c"]
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run(
+            [*alone, f"mount -t tmpfs none {tmp_path}"], check=False, capture_output=True
+        ).returncode
+    ):
+        pytest.skip("a worker cannot be given a file system of its own here: that needs root")
+    monkeypatch.setattr("skysub.cluster.workers._ALL_REFUSED", 1.0)
+    (tmp_path / "raw").mkdir()
+    write_visits(tmp_path / "raw", 1, 1)
+    output = tmp_path / "out"
+    output.mkdir()
+    worker = [sys.executable, "-m", "distributed.cli.dask_worker", place.address, "--no-nanny"]
+    worker += ["--no-dashboard", "--local-directory", str(tmp_path / "scratch")]
+    hidden = f"mount -t tmpfs none {output} && exec {shlex.join(worker)}"
+    devnull = subprocess.DEVNULL
+    with subprocess.Popen([*alone, hidden], stdout=devnull, stderr=devnull) as process:
+        try:
+            with (
+                Client(place.address) as client,
+                pytest.raises(ClusterError, match="is not what the coordinator sees"),
+            ):
+                skysub.run_campaign(
+                    "background",
+                    output,
+                    inputs=[f"{tmp_path}/raw/*.fits"],
+                    settings=["steps.background.fit.superpixel=32"],
+                    client=client,
+                )
+        finally:
+            process.terminate()
+    assert skysub.open_campaign(output).status().counts["left"] == 1

@@ -107,6 +107,10 @@ def workers_of(node):
     ("setting", "words"),
     [
         ("cluster.queue=nowhere", "sbatch says: invalid partition specified: nowhere"),
+        (
+            "cluster={queue: closed, account: nobody}",
+            "it says Job's account not known, so it can't use this partition",
+        ),
         ("cluster.memory=64 GiB", "sbatch says: Memory specification can not be satisfied"),
         ("cluster.queue=short", "the queue will never start the jobs, it says PartitionTimeLimit"),
         ("cluster.python=/nowhere/python", "no unit was finished meanwhile.*No such file or directory"),
@@ -203,4 +207,72 @@ def test_all_jobs_may_go_and_nothing_is_lost(node, command, recipe, tmp_path):
     said = process.communicate(timeout=300)[0]
     assert process.returncode == 0, said
     assert "120 units done" in said
+    assert node.queue() == {}
+
+
+def test_a_queue_that_gives_nothing_is_waited_for_and_named(node, command, recipe, tmp_path):
+    node.call("scontrol", "update", "PartitionName=debug", "State=DOWN")
+    try:
+        code, said = command(
+            "run", recipe(), "--output", tmp_path / "out", "--set", "cluster.patience=12", timeout=90
+        )
+    finally:
+        node.call("scontrol", "update", "PartitionName=debug", "State=UP")
+    assert code == 1
+    assert "no worker came in 12 s" in said
+    assert "PartitionDown" in said, said
+    assert node.queue() == {}
+
+
+def test_no_worker_for_a_while_loses_nothing(node, command, recipe, tmp_path):
+    """All jobs go, the queue gives none for a quarter of a minute, and then some again."""
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "skysub", "run", str(recipe(seconds=1.0)), "--output", str(out)],
+        env={**node.environment, "PYTHONPATH": PATH},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=tmp_path,
+    )
+    try:
+        waited(lambda: len(workers_of(node)) == 2, 60, node.queue)
+        waited(lambda: " 0 of 120 units" not in command("status", out)[1], 120, node.queue)
+        node.call("scontrol", "update", "PartitionName=debug", "State=DOWN")
+        node.call("scancel", *workers_of(node))
+        waited(lambda: not workers_of(node), 30, node.queue)
+        time.sleep(15)
+        assert process.poll() is None
+    finally:
+        node.call("scontrol", "update", "PartitionName=debug", "State=UP")
+    said = process.communicate(timeout=400)[0]
+    assert process.returncode == 0, said
+    assert "120 units done" in said
+    assert node.queue() == {}
+
+
+def test_a_unit_that_takes_more_memory_than_its_job_has_is_a_failure_of_its_own(
+    node, command, recipe, tmp_path
+):
+    """Slurm kills each job that does it; the units beside it are done."""
+    out = tmp_path / "out"
+    bad = ["--set", "steps.campaign_steps:tampered.bad=[2]", "--set", "steps.campaign_steps:tampered.how=hog"]
+    code, said = command("run", recipe(), "--output", out, "--visit", "0", "--visit", "1", *bad, timeout=590)
+    assert code == 1, said
+    campaign = skysub.open_campaign(out)
+    failures = campaign.status().failures
+    assert [(each.visit, each.detector) for each in failures] == [(0, 2), (1, 2)], said
+    assert all("too little memory" in each.message for each in failures)
+    assert campaign.status().counts["done"] == 6
+    assert node.queue() == {}
+
+
+def test_a_walltime_that_is_shorter_than_a_unit_is_said(node, command, recipe, tmp_path):
+    """At once where the time is known from units that were done, else after some jobs have ended in vain."""
+    out = tmp_path / "out"
+    profile = SLURM.replace("jobs: 2", "jobs: 1").replace("cores: 2", "cores: 1") + "  walltime: '00:01:00'\n"
+    given = ["--visit", "0", "--set", "cluster.memory=1 GiB"]
+    code, said = command("run", recipe(seconds=100.0, profile=profile), "--output", out, *given, timeout=590)
+    assert code == 1
+    assert "their walltime is shorter than a unit" in said, said
     assert node.queue() == {}

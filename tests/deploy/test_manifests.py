@@ -17,6 +17,8 @@ from .schemas import custom_validator  # noqa: E402
 
 DEPLOY = Path(__file__).parents[2] / "deploy/kubernetes"
 VERSION = "1.34"
+# what clusters run, and the newest there is
+VERSIONS = (VERSION, kubernetes_validate.latest_version())
 PROFILE = KubernetesProfile(
     image="skysub:0.1.0",
     namespace="survey",
@@ -62,9 +64,10 @@ def pods_of(tree):
             yield from pods_of(value)
 
 
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("manifest", manifests())
-def test_manifests_of_the_folder(manifest):
-    kubernetes_validate.validate(manifest, VERSION, strict=True)
+def test_manifests_of_the_folder(manifest, version):
+    kubernetes_validate.validate(manifest, version, strict=True)
 
 
 @pytest.mark.parametrize(

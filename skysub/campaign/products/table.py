@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from skysub.campaign.products.base import Again
     from skysub.campaign.store.place import Place
 
-__all__ = ["Table", "as_arrow", "as_qtable"]
+__all__ = ["Table", "annotated", "as_arrow", "as_qtable", "parquet_bytes"]
 
 _ROWS = 20_000
 """Bytes of a table, about, until a step says better."""
@@ -67,7 +67,7 @@ class Table(Product):
 
     def write(self, slot: Slot, made: dict[str, Any], storing: Storing) -> tuple[Any, Any]:
         table = as_arrow(made.pop(self.name), {"visit": slot.visit, "detector": slot.detector})
-        data = _bytes([table])
+        data = parquet_bytes([table])
         whole = slot.detector is None
         place = self._visit_file(slot) if whole else self._detector_file(slot)
         with writing(slot.run.folder):
@@ -113,7 +113,7 @@ class Table(Product):
                     f"detector {next(iter(entries))} {_columns(tables[0])}: all of a visit must have the same"
                 )
         with writing(first.run.folder):
-            data = _bytes(tables)
+            data = parquet_bytes(tables)
             self._visit_file(first).put(data, durable=storing.durable, scratch=first.scratch)
         crc = f"{google_crc32c.value(data):08x}"
         return {
@@ -170,6 +170,21 @@ def as_arrow(value: Any, known: Mapping[str, Any]) -> Any:
         constant = pa.array(np.full(value.num_rows, known[name], np.int64))
         value = value.add_column(0, pa.field(name, pa.int64()), constant)
     return value
+
+
+def annotated(tables: list[Any]) -> list[Any]:
+    """Arrow tables of one schema with units and descriptions also where astropy looks for them in Parquet."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    whole = pa.concat_tables(tables)
+    explained = _explained(whole, as_qtable(whole.slice(0, 0))).schema.metadata
+    lengths = {
+        f"table::len::{field.name}": str(max(1, compute.max(compute.utf8_length(column)).as_py() or 0))
+        for field, column in zip(whole.schema, whole.columns, strict=True)
+        if pa.types.is_string(field.type)
+    }
+    return [table.replace_schema_metadata({**explained, **lengths}) for table in tables]
 
 
 def as_qtable(table: Any) -> QTable:
@@ -249,7 +264,8 @@ def _arrow_column(pa: Any, column: Any) -> Any:
     return pa.array(values, mask=mask)
 
 
-def _bytes(tables: list[Any]) -> bytes:
+def parquet_bytes(tables: list[Any]) -> bytes:
+    """Bytes of a Parquet file of Arrow tables of one schema, each a row group of its own."""
     import pyarrow as pa
 
     sink = pa.BufferOutputStream()

@@ -38,6 +38,8 @@ __all__ = [
     "chunk_place",
     "create_backgrounds",
     "create_images",
+    "encoded",
+    "pixel_codecs",
     "read_block",
     "read_plane",
     "shard_place",
@@ -86,7 +88,7 @@ def create_images(
             dtype=dtype,
             chunks=(1, 1, *chunk),
             shards=(1, 1, *shard),
-            compressors=_codecs(compression, mask=name == "mask"),
+            compressors=pixel_codecs(compression, mask=name == "mask"),
             fill_value=fill,
             dimension_names=("visit", "detector", "y", "x"),
             # one folder of shards: folders of one file each would be three times as many inodes
@@ -157,7 +159,7 @@ def write_plane(
     else:
         whole = np.full(array.shape[2:], PLANES[name][1], PLANES[name][0])
         whole[: pixels.shape[0], : pixels.shape[1]] = pixels
-        parts = iter((_encoded(array, index, whole).tobytes(),))
+        parts = iter((encoded(array, index, whole).tobytes(),))
     written = Written()
     shard.put_parts(map(written.add, parts), durable=durable, scratch=scratch)
     return written.said
@@ -259,7 +261,7 @@ def write_background_rows(
             for number, layer in enumerate(rows[index]):
                 inner = tuple(slice(0, length) for length in layer[name].shape)
                 block[index, number][inner] = layer[name]
-        data = _encoded(array, (visit_index,), block)
+        data = encoded(array, (visit_index,), block)
         chunk_place(store, product, name, visit_index).put(data.data, durable=durable, scratch=scratch)
     return unfit
 
@@ -349,7 +351,8 @@ def _put_lost(store: Place, made: dict[str, Any]) -> list[Place]:
     return written
 
 
-def _codecs(compression: str, *, mask: bool) -> list[Any]:
+def pixel_codecs(compression: str, *, mask: bool) -> list[Any]:
+    """Codecs of the chunks of a pixel array: those of a recipe's ``compression``, and a checksum."""
     if compression == "none" and not mask:
         return [Crc32cCodec()]
     # masks shrink a hundredfold at no cost, so they are compressed in any case
@@ -431,8 +434,11 @@ def _opened(place: Place, _made: Hashable) -> Any:
     return zarr.open_array(place.zarr_store(), mode="r", zarr_format=3)
 
 
-def _encoded(array: Any, index: tuple[int, ...], block: NDArray[Any]) -> NDArray[np.uint8]:
-    """Bytes of the one shard or chunk that holds a whole block."""
+def encoded(array: Any, index: tuple[int, ...], block: NDArray[Any]) -> NDArray[np.uint8]:
+    """Bytes of the one shard or chunk of a Zarr array that holds a whole block.
+
+    ``index`` are its places along the first axes, ``block`` has the others.
+    """
     kept: dict[str, Any] = {}
     place = StorePath(MemoryStore(kept))
     sink = zarr.Array(zarr.AsyncArray(array.metadata, place, config={"write_empty_chunks": True}))

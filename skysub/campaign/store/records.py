@@ -31,6 +31,7 @@ __all__ = [
     "numbers",
     "pixels_checksum",
     "sky_positions",
+    "unpacked_text",
     "visit_image_fields",
     "wcs_of",
 ]
@@ -85,7 +86,7 @@ def header_of(record: Mapping[str, Any]) -> Header | None:
     """Header that `described` kept; None where the image has none."""
     from astropy.io.fits import Header
 
-    return None if record["header"] is None else Header.fromstring(_unpacked(record["header"]))
+    return None if record["header"] is None else Header.fromstring(unpacked_text(record["header"]))
 
 
 def wcs_of(record: Mapping[str, Any]) -> WCS | None:
@@ -94,7 +95,7 @@ def wcs_of(record: Mapping[str, Any]) -> WCS | None:
 
     if record["wcs"] is None:
         return None
-    return _exact_wcs(Header.fromstring(_unpacked(record["wcs"])), record.get("wcs_numbers") or {})
+    return _exact_wcs(Header.fromstring(unpacked_text(record["wcs"])), record.get("wcs_numbers") or {})
 
 
 def sky_positions(
@@ -106,7 +107,7 @@ def sky_positions(
     """
     if record["wcs"] is None:
         return None
-    text = _unpacked(record["wcs"])
+    text = unpacked_text(record["wcs"])
     try:
         if "-SIP" in text:
             wcs = wcs_of(record)
@@ -245,5 +246,6 @@ def _packed(text: str) -> str:
     return base64.b64encode(zlib.compress(text.encode(), 6)).decode()
 
 
-def _unpacked(text: str) -> str:
+def unpacked_text(text: str) -> str:
+    """Return a text that `described` keeps compressed: the cards of a header or of world coordinates."""
     return zlib.decompress(base64.b64decode(text)).decode()
