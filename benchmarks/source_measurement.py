@@ -69,9 +69,7 @@ def main() -> None:
             settings: dict[str, object] = {}
             for seed in (int(s) for s in options.seeds.split(",")):
                 key = f"{maker.__name__} {name} {seed} {shape[0]}x{shape[1]} {sky}".replace(":", "")
-                case = kept(
-                    options.cache, key, lambda m=maker, n=name, s=seed, k=sky: m(n, s, shape, k)
-                )
+                case = kept(options.cache, key, lambda m=maker, n=name, s=seed, k=sky: m(n, s, shape, k))
                 ours = answer = with_skysub(case, config)
                 for method in options.methods.split(","):
                     seen = cut(case, CORNER) if method == "photutils" else case

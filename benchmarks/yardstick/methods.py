@@ -206,7 +206,12 @@ def _segments(case: Case, settings: PhotutilsSettings) -> object:
         progress_bar=False,
     )
     return SourceCatalog(
-        case.image, segments, convolved_data=smooth, error=np.sqrt(case.variance), mask=bad, progress_bar=False
+        case.image,
+        segments,
+        convolved_data=smooth,
+        error=np.sqrt(case.variance),
+        mask=bad,
+        progress_bar=False,
     )
 
 

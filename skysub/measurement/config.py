@@ -23,7 +23,7 @@ class MeasurementConfig:
         When a number is out of range.
     """
 
-    threshold: float = 4.5
+    threshold: float = 4.3
     """Matched-filter signal over noise that a source must reach."""
     grow: float = 2.4
     """Detected footprints are painted this many sigma of the PSF larger, as LSST does."""

@@ -26,6 +26,8 @@ _SMALLEST, _LARGEST = 10, 100
 """Half-width of the window of a template, pixel; less than half a tile, so that rows of tiles are apart."""
 _WINDOW = 4.0
 """Half-width of a window in units of the source's longer axis."""
+_LOST = 0.1
+"""Light per pixel that is lost in the noise, in units of it."""
 _PLAIN, _LARGE = 15, 60
 """Half-width of the window of a source that has no structure, and of one that may have much, pixel."""
 _WIDER, _SURE = 0.03, 2.5
@@ -84,6 +86,17 @@ class Templates:
     def imperfection(self, most: float) -> NDArray[np.float64]:
         """Share of their light that they may miss, (n,): large sources have arms, small ones none."""
         return most * np.clip((self.halves - _PLAIN) / (_LARGE - _PLAIN), 0.25, 1.0)
+
+    def widened(self, frame: Frame) -> Templates:
+        """The same in windows that reach to where their light is lost in the noise, or as far as may be."""
+        amplitude, y, x, s, g1, g2, power = self.shapes.T
+        with np.errstate(divide="ignore", invalid="ignore"):
+            edge = (_LOST * frame.noise_at(y, x) / (amplitude * self.factors[:, -1])) ** (-1 / power) - 1
+            # squared half-width of the box about an ellipse, per square of the elliptical radius
+            box = np.exp(s) * (1 + np.abs(g1)) / (1 - g1**2 - g2**2)
+            reach = np.sqrt(np.maximum(edge, 0) * box)
+        wide = np.clip(np.nan_to_num(np.ceil(reach)), 0, _LARGEST).astype(np.int64)
+        return Templates(self.shapes, self.factors, np.maximum(self.halves, wide))
 
     def painted(
         self, shape: tuple[int, int], share: NDArray[np.float64] | None = None
@@ -179,7 +192,7 @@ def take_extended(
     gone = np.zeros(len(model), np.bool_)
     gone[chosen[is_extended]] = True
     model.keep(~gone)
-    new = fit.templates.of(is_extended)
+    new = fit.templates.of(is_extended).widened(frame)
     light_of_new = new.painted(frame.shape)
     if light_of_new is not None:
         model.residual -= light_of_new

@@ -87,7 +87,7 @@ def take_large(model: StarModel) -> Templates:
     y, x = y[first], x[first]
     fit = fit_candidates(model, y, x, np.zeros(len(y)), moments)
     taken = fit.chi2[:, 2] < fit.chi2[:, 0] - _GAIN
-    found = fit.templates.of(taken)
+    found = fit.templates.of(taken).widened(frame)
     light = found.painted(frame.shape)
     if light is not None:
         model.residual -= light

@@ -25,7 +25,7 @@ __all__ = ["find_sources"]
 
 SATURATED_MARGIN = 2.5
 """Peaks within so many sigma of the PSF of a saturated pixel are those of its star."""
-_KEPT = 0.75
+_KEPT = 0.9
 """A source stays while its flux is this share of the threshold, neighbours' covariance included."""
 
 
