@@ -20,7 +20,8 @@ from skysub.campaign.reprocess_step import REPROCESS_VISIT_IMAGE
 from skysub.campaign.shipped_visit import VISIT_BACKGROUND
 from skysub.campaign.steps import SingleFit, Step, StepResult
 from skysub.pipeline.config import CalibrateImageConfig
-from skysub.visit.planes import BACKGROUND_IGNORED, check_plane_names
+from skysub.visit.plane_table import planes_with
+from skysub.visit.planes import check_plane_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,7 +54,7 @@ class BackgroundStep:
     """
 
     fit: BackgroundConfig = field(default_factory=BackgroundConfig)
-    ignored: tuple[str, ...] = BACKGROUND_IGNORED
+    ignored: tuple[str, ...] = planes_with("lsst_background_ignored")
 
     def __post_init__(self) -> None:
         check_plane_names("ignored", self.ignored)

@@ -12,6 +12,7 @@ from skysub.background.model import BackgroundList
 from skysub.background.superpixels import SuperpixelGrid
 from skysub.errors import InvalidImageError, NoUsableSuperpixelsError
 from skysub.pipeline.amplifiers import Amplifiers
+from skysub.pipeline.compilation import compile_beside
 from skysub.pipeline.config import CalibrateImageConfig
 from skysub.pipeline.lsst_sky import LSST_DETECTIONS, find_sky_as_lsst
 from skysub.pipeline.sky import Sky, find_sky, first_guess
@@ -213,6 +214,7 @@ class _Work:
         """The image as it came, where ``image`` is without what amplifiers add."""
         self.amplifiers = Amplifiers(visit_image.amplifiers, visit_image.shape)
         self.grid = SuperpixelGrid.over(visit_image.shape, config.sky.background)
+        compile_beside()
         compile_once(visit_image.mask.dtype)
         with self.stopwatch("flags"):
             self.flags = self._flagged(config.ignored_planes)

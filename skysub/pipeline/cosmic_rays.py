@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skysub.background.compiled import plain
+from skysub.background.compiled import once, plain
 from skysub.errors import ConfigError
 from skysub.sources.flags import COSMIC_RAY, IGNORED, SATURATED
 
@@ -113,6 +113,7 @@ def find_cosmic_rays(
             blocks,
         )
     clean = image.copy() if config.interpolate else image
+    compile_once()
     planes = np.empty((cosmic_ray_kernels.PLANES, _EDGE, _EDGE), np.float32)
     hits, light = np.empty((_EDGE, _EDGE), np.uint8), np.empty((_EDGE, _EDGE), np.float32)
     level = np.zeros((_EDGE, _EDGE), np.float32)
@@ -170,3 +171,33 @@ def _psf(fwhm: float) -> NDArray[np.float32]:
     profile = np.exp(-4 * math.log(2) * (square[:, None] + square[None, :]) / fwhm**2)
     psf: NDArray[np.float32] = (profile / profile.sum()).astype(np.float32)
     return psf
+
+
+def compile_once() -> None:
+    """Compile or load the kernel that searches a block."""
+    from skysub.sources import cosmic_ray_kernels as kernels
+
+    def search_nothing() -> None:
+        plane = np.zeros((_EDGE, _EDGE), np.float32)
+        flags, hits = np.zeros((2, _EDGE, _EDGE), np.uint8)
+        planes = np.zeros((kernels.PLANES, _EDGE, _EDGE), np.float32)
+        one = np.float32(1)
+        kernels.search_block(
+            plane,
+            plane.copy(),
+            flags,
+            np.uint8(1),
+            0,
+            0,
+            one,
+            _psf(4.0),
+            one,
+            one,
+            one,
+            1,
+            planes,
+            hits,
+            plane,
+        )
+
+    once(kernels, "cosmic rays", search_nothing)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skysub.background.superpixels import SuperpixelGrid
-from skysub.pipeline.config import IGNORED_PLANES, SATURATED_PLANES
+from skysub.visit.plane_table import planes_with
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,9 +46,9 @@ def preview_of(visit_image: VisitImage, edge: int = PREVIEW_EDGE) -> dict[str, N
     bin_preview(
         visit_image.image,
         visit_image.mask,
-        visit_image.bits(*IGNORED_PLANES),
+        visit_image.bits(*planes_with("no_science")),
         visit_image.bits(*SOURCE_PLANES),
-        visit_image.bits(*IGNORED_PLANES, *SATURATED_PLANES),
+        visit_image.bits(*planes_with("no_science", "saturated")),
         grid.y_edges,
         grid.x_edges,
         LEAST_GOOD,

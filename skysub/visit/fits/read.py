@@ -5,21 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from skysub.errors import LayoutError, VisitFileError
-from skysub.visit.fits import afw, decam, lsst_images, mapped, plain, sdss, subtracted
+from skysub.visit.fits import afw, decam, lco, lsst_images, mapped, plain, sdss, subtracted
 from skysub.visit.fits.claims import no_room
 from skysub.visit.fits.file import open_fits
 from skysub.visit.ingest import IngestMap
 
 if TYPE_CHECKING:
     import os
-    from types import ModuleType
 
     from skysub.visit.fits.file import FitsFile
     from skysub.visit.fits.header import VisitHeader
+    from skysub.visit.fits.layout import Layout
     from skysub.visit.fits.tally import Tally
     from skysub.visit.image import VisitImage
 
 __all__ = [
+    "companion_files",
     "layout_of",
     "read_visit_header",
     "read_visit_headers",
@@ -27,7 +28,16 @@ __all__ = [
     "read_with_checksum",
 ]
 
-_LAYOUTS = (subtracted, lsst_images, afw, decam, sdss, plain)
+_LAYOUTS = (
+    subtracted.LAYOUT,
+    lsst_images.LAYOUT,
+    afw.LAYOUT,
+    decam.LAYOUT,
+    sdss.LAYOUT,
+    lco.LAYOUT,
+    plain.LAYOUT,
+)
+"""In the order in which they are tried: `plain` recognises all that hold an image."""
 
 
 def read_visit_image(
@@ -98,7 +108,7 @@ def _read(
         layout = layout_of(file, ingest)
         header = _chosen(layout.headers(file, ingest), detector, file.path)
         try:
-            visit_image: VisitImage = layout.read(file, header, ingest)
+            visit_image = layout.read(file, header, ingest)
         except MemoryError as error:
             raise VisitFileError(no_room(header.who, str(error) or "it ended on the way")) from error
         return visit_image, file.checksum()
@@ -121,12 +131,11 @@ def read_visit_headers(path: str | os.PathLike[str], ingest: IngestMap | None = 
     """
     ingest = ingest or IngestMap()
     with open_fits(path, headers_only=True, verify=ingest.verify) as file:
-        headers: list[VisitHeader] = layout_of(file, ingest).headers(file, ingest)
-        return headers
+        return layout_of(file, ingest).headers(file, ingest)
 
 
-def layout_of(file: FitsFile, ingest: IngestMap) -> ModuleType:
-    """Module of the layout that a file has.
+def layout_of(file: FitsFile, ingest: IngestMap) -> Layout:
+    """The layout that a file has.
 
     Raises
     ------
@@ -134,12 +143,20 @@ def layout_of(file: FitsFile, ingest: IngestMap) -> ModuleType:
         When there is no image in the file.
     """
     if ingest.image is not None:
-        return mapped
+        return mapped.LAYOUT
     for layout in _LAYOUTS:
         if layout.recognise(file):
             return layout
     have = ", ".join(hdu.name or "(no name)" for hdu in file.hdus)
     raise LayoutError(f"{file.path}: there is no image in this file (extensions: {have})")
+
+
+def companion_files(path: str) -> tuple[str, ...]:
+    """Paths of the files that belong to one by their names, as layouts of several files have them.
+
+    They need not exist, and nothing is opened.
+    """
+    return tuple(each for layout in _LAYOUTS for each in layout.companions(path))
 
 
 def _chosen(headers: list[VisitHeader], detector: int | None, path: str) -> VisitHeader:
