@@ -28,7 +28,7 @@ class MeasurementConfig:
     """Matched-filter signal over noise that a source must reach."""
     grow: float = 2.4
     """Detected footprints are painted this many sigma of the PSF larger, as LSST does."""
-    passes: int = 2
+    passes: int = 3
     """Searches of the residual after the first detection; 0 takes the peaks of the image alone."""
     fit_steps: int = 2
     """Newton steps of the joint fit after each search."""

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["CandidateFits", "Templates", "fit_candidates", "smallest_scales", "take_extended"]
 
-_SMALLEST, _LARGEST = 10, 100
-"""Half-width of the window of a template, pixel; less than half a tile, so that rows of tiles are apart."""
+_SMALLEST, _LARGEST, _WIDEST = 10, 100, 127
+"""Half-width of the window that a template is fit in, and of the widest that it may have later, pixel; less
+than half a tile, so that rows of tiles are apart."""
 _WINDOW = 4.0
 """Half-width of a window in units of the source's longer axis."""
 _LOST = 0.1
@@ -89,13 +90,21 @@ class Templates:
 
     def widened(self, frame: Frame) -> Templates:
         """The same in windows that reach to where their light is lost in the noise, or as far as may be."""
+        from skysub.measurement import extended_kernels as kernels
+
         amplitude, y, x, s, g1, g2, power = self.shapes.T
-        with np.errstate(divide="ignore", invalid="ignore"):
-            edge = (_LOST * frame.noise_at(y, x) / (amplitude * self.factors[:, -1])) ** (-1 / power) - 1
-            # squared half-width of the box about an ellipse, per square of the elliptical radius
-            box = np.exp(s) * (1 + np.abs(g1)) / (1 - g1**2 - g2**2)
-            reach = np.sqrt(np.maximum(edge, 0) * box)
-        wide = np.clip(np.nan_to_num(np.ceil(reach)), 0, _LARGEST).astype(np.int64)
+        k = np.arange(kernels.RINGS)
+        radii = k / kernels.PER_RING
+        outer = kernels.GROWTH ** np.maximum(k - kernels.NARROW, 0)
+        radii = np.where(k < kernels.NARROW, radii, kernels.NARROW / kernels.PER_RING * outer)
+        light = amplitude[:, None] * self.factors * (1 + radii**2) ** -power[:, None]
+        seen = light > _LOST * np.nan_to_num(frame.noise_at(y, x), nan=np.inf)[:, None]
+        edge = radii[np.minimum(kernels.RINGS - np.argmax(seen[:, ::-1], axis=1), kernels.RINGS - 1)]
+        # half of the box about an ellipse
+        reach = np.where(seen.any(axis=1), edge, 0) * np.sqrt(
+            np.exp(s) * (1 + np.abs(g1)) / (1 - g1**2 - g2**2)
+        )
+        wide = np.clip(np.ceil(reach), 0, _WIDEST).astype(np.int64)
         return Templates(self.shapes, self.factors, np.maximum(self.halves, wide))
 
     def painted(
@@ -110,6 +119,14 @@ class Templates:
         out = np.zeros(shape, np.float32)
         kernels.paint_extended(self.shapes, self.factors, self.halves, share, out)
         return out
+
+    def repainted(self, other: Templates, residual: NDArray[np.float32]) -> Templates:
+        """Take the others' light off a residual rather than these templates'; returns the others."""
+        for templates, sign in ((self, 1.0), (other, -1.0)):
+            light = templates.painted((residual.shape[0], residual.shape[1]), np.full(len(templates), sign))
+            if light is not None:
+                residual += light
+        return other
 
     def refit(self, residual: NDArray[np.float32], frame: Frame, psf: PsfTable, *, threads: int = 1) -> None:
         """Fit each again on what is left by the others; the residual is brought up to date."""
