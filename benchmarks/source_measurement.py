@@ -1,4 +1,4 @@
-"""How completely, purely and rightly sources are measured, beside sep and photutils, on scenes of known truth.
+"""How completely, purely and rightly sources are measured, beside sep and photutils, where truth is known.
 
     python benchmarks/source_measurement.py                                     # full size, three seeds
     python benchmarks/source_measurement.py --shape 2000x2000 --seeds 1,2 --skies true

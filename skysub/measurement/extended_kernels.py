@@ -21,7 +21,7 @@ SHAPE = 7
 RINGS = 28
 """Rings of the factor."""
 NARROW, PER_RING, GROWTH = 12, 4.0, 1.25
-"""The first rings lie at sqrt(q) = k / 4, up to 3, and each of the others is wider than the last by a factor."""
+"""The first rings lie at sqrt(q) = k / 4, up to 3; each of the others is a factor further out."""
 _LOG_GROWTH = math.log(GROWTH)
 MOST_OF_LAST = 2.0
 """The factor grows by no more than this from one ring to the next."""

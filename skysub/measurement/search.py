@@ -65,7 +65,7 @@ def find_sources(
         if turn:
             y, x, peak = _peaks_left(model, templates, filters, values, config)
             accepted = budget.accept(model.y, model.x, y, x, peak)
-            last |= np.count_nonzero(accepted) <= _FEW * len(model)
+            last = last or bool(np.count_nonzero(accepted) <= _FEW * len(model))
             model.add(y[accepted], x[accepted])
         model.fit(config.fit_steps)
         templates = take_extended(model, templates, config, early=not last)
