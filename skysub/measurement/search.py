@@ -10,6 +10,7 @@ from skysub.measurement.crowding import DENSE, Budget, crowding
 from skysub.measurement.detect import find_peaks, prominent, significance
 from skysub.measurement.extended import Templates, take_extended
 from skysub.measurement.large import coarse_significance, is_sharp, take_giants, take_large
+from skysub.measurement.pedestal import pedestal
 from skysub.measurement.saturated import find_saturated
 from skysub.measurement.solve import StarModel, fit_at
 
@@ -111,6 +112,9 @@ def _peaks_left(
         doubt += significance(more, filters, frame, only=cells, threads=config.threads)
     doubt *= doubt
     doubt += 1
+    level = pedestal(model.residual, frame)
+    if level is not None:
+        left -= significance(level, filters, frame, threads=config.threads)
     left /= np.sqrt(doubt, out=doubt)
     return find_peaks(left, config.threshold)
 

@@ -69,4 +69,5 @@ def test_a_galaxy_that_fills_the_frame_is_one_source(shared):
     near = np.hypot(x - x[brightest], y - y[brightest]) < 100
     # itself, two stars and a small galaxy on it, and few more
     assert near.sum() <= 12
-    assert kron[brightest] > 0.7 * image.image.sum(dtype=float)
+    # far wings lie beyond the Kron aperture
+    assert kron[brightest] > 0.5 * image.image.sum(dtype=float)
