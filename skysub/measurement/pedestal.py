@@ -20,7 +20,7 @@ _LIFTED = 0.1
 
 
 def pedestal(residual: NDArray[np.float32], frame: Frame) -> NDArray[np.float32] | None:
-    """Level of a residual (ny, nx) on which noise has peaks, counts; 0 where it is low, None if everywhere."""
+    """Level of a residual (ny, nx) on which noise has peaks, counts; 0 where it is low, or None."""
     if min(residual.shape) < _BLOCK:
         return None
     ny, nx = (n // _BLOCK for n in residual.shape)
