@@ -1,7 +1,7 @@
 """Put small faults into the code, one at a time, and see whether the tests notice.
 
     coverage run --rcfile RC -m pytest tests/pipeline ...
-    python benchmarks/mutants.py --coverage FILE --count 100 --seed 1 [--only pipeline,campaign]
+    python benchmarks/mutants.py [--coverage FILE] --count 100 --seed 1 [--only pipeline,campaign]
 
 RC sets `dynamic_context = test_function` and the data file. A fault is one change of an operator, a
 comparison, a number, a condition, the order of two arguments, or a call that is left out; places and
@@ -211,6 +211,20 @@ def covering(coverage_file: Path, fault: Fault, root: Path) -> list[str]:
     return sorted(nodes, key=lambda node: (fault.path.stem not in node, node))
 
 
+def mirrored(fault: Fault, root: Path) -> list[str]:
+    """Test files of the mirrored folder: those named like the module first, then those that name it."""
+    folder = Path("tests", *fault.path.parts[1:-1])
+    while not (root / folder).is_dir():
+        folder = folder.parent
+    module = ".".join(fault.path.with_suffix("").parts)
+
+    def far(path: Path) -> tuple[bool, bool, int]:
+        return fault.path.stem not in path.stem, module not in path.read_text(), path.stat().st_size
+
+    files = sorted((root / folder).rglob("test_*.py"), key=far)
+    return [str(path.relative_to(root)) for path in files]
+
+
 def run(root: Path, arguments: list[str], seconds: float) -> str:
     """ "noticed", "passed" or "slow" (which a suite would notice as well, by not ending)."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *arguments]
@@ -256,7 +270,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="background,pipeline,campaign,cluster")
-    parser.add_argument("--coverage", type=Path, required=True)
+    parser.add_argument("--coverage", type=Path, help="data file; without it mirrored tests alone are run")
     parser.add_argument("--limit", type=float, default=900.0, help="seconds for the tests of one fault")
     parser.add_argument("--skip", type=int, default=0, help="faults of the draw that were tried before")
     given = parser.parse_args()
@@ -267,13 +281,10 @@ def main() -> None:
             file = root / fault.path
             whole = file.read_bytes()
             file.write_bytes(fault.applied(whole))
-            mirrored = str(Path("tests", *fault.path.parts[1:-1]))
-            while not (root / mirrored).is_dir():
-                mirrored = str(Path(mirrored).parent)
-            nodes = covering(given.coverage, fault, root)
+            nodes = covering(given.coverage, fault, root) if given.coverage else []
             outcome = run(root, nodes[:60], given.limit) if nodes else "passed"
             if outcome == "passed":
-                outcome = run(root, [mirrored], given.limit)
+                outcome = run(root, mirrored(fault, root), given.limit)
             file.write_bytes(whole)
             outcome = "survived" if outcome == "passed" else outcome
             counts[outcome] += 1

@@ -210,6 +210,7 @@ def _beside(
     if hdu is None:
         raise LayoutError(f"{header.who}: {path} has no extension {image.name}")
     check_shape(header, hdu)
+    file.window = header.rows
     return file, hdu
 
 

@@ -39,6 +39,9 @@ class Layout:
     companions
         Paths of further files that belong to one, judged by its name alone; they need not exist. A campaign
         takes a change of one for a change of the input.
+    by_rows
+        Whether rows of the image can be read without the others: `read` then makes each row of what it
+        returns of the same row of each plane.
     """
 
     name: str
@@ -46,3 +49,4 @@ class Layout:
     headers: Callable[[FitsFile, IngestMap], list[VisitHeader]]
     read: Callable[[FitsFile, VisitHeader, IngestMap], VisitImage]
     companions: Callable[[str], tuple[str, ...]] = _none
+    by_rows: bool = True

@@ -127,4 +127,4 @@ def _interpolated(values: NDArray[np.float64], at: NDArray[np.float64]) -> NDArr
     return result
 
 
-LAYOUT = Layout(_NAME, _recognise, _headers, _read)
+LAYOUT = Layout(_NAME, _recognise, _headers, _read, by_rows=False)
