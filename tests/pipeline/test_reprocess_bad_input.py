@@ -115,7 +115,7 @@ def test_one_saturated_blend_leaves_the_sources_beside_it(detector):
 
 def test_bytes_the_other_way_round_are_a_named_failure(detector):
     # readers turn them; the measurement itself takes either order
-    with pytest.raises(InvalidImageError, match="visit 4 detector 9.*byte order"):
+    with pytest.raises(InvalidImageError, match=r"visit 4 detector 9.*byte order"):
         measure(detector, image=detector[0].image.astype(">f4"))
 
 
