@@ -33,8 +33,11 @@ _inner = njit(nogil=True, error_model="numpy")
 
 
 @_inner
-def _kron(child, own, variance, y, x, shape, pxx, pxy, pyy, bins, out):
-    """Flux in the ellipse of `_KRON` times the first moment of the model's own light; y, x of the cut-out."""
+def _kron(child, own, variance, y, x, shape, pxx, pxy, pyy, whole, bins, out):
+    """Flux in the ellipse of `_KRON` times the first moment of the model's own light; y, x of the cut-out.
+
+    The moment is that of the ``whole`` cut-out or goes out to `_OUT`.
+    """
     xx, xy, yy = pxx, pxy, pyy
     if shape[7] > 0 and shape[2] * shape[4] - shape[3] * shape[3] > pxx * pyy - pxy * pxy:
         xx, xy, yy = shape[2], shape[3], shape[4]
@@ -58,7 +61,7 @@ def _kron(child, own, variance, y, x, shape, pxx, pxy, pyy, bins, out):
                 bins[k, 2] += own[j, i]
                 bins[k, 3] += own[j, i] * r
     light, moment = 0.0, 0.0
-    for k in range(min(_BINS, int(_OUT * sigma * _PER_BIN) + 1)):
+    for k in range(_BINS if whole else min(_BINS, int(_OUT * sigma * _PER_BIN) + 1)):
         light += bins[k, 2]
         moment += bins[k, 3]
     if not (light > 0 and moment > 0):
@@ -255,7 +258,20 @@ def measure_children(
                 shape_of_child(child, half + dy, half + dx, start, iterations, 2.0, shape)
                 if deep:
                     pxx, pxy, pyy = moments[n, 0], moments[n, 1], moments[n, 2]
-                    _kron(child, own, spread, half + dy, half + dx, shape, pxx, pxy, pyy, bins, kron[n])
+                    _kron(
+                        child,
+                        own,
+                        spread,
+                        half + dy,
+                        half + dx,
+                        shape,
+                        pxx,
+                        pxy,
+                        pyy,
+                        template[n] >= 0,
+                        bins,
+                        kron[n],
+                    )
                     if shape[7] > 0:
                         pxx, pxy, pyy = shape[2], shape[3], shape[4]
                     kron[n, 3] = _own_share(own, others, half + dy, half + dx, pxx, pxy, pyy)

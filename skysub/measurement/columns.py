@@ -90,7 +90,7 @@ DP1_COLUMNS: tuple[Column, ...] = (
     Column("psfFluxErr", "float64", "nJy", "Standard deviation of psfFlux, neighbours' covariance included."),
     *_moments("", "of the source"),
     *_moments("PSF", "of the PSF at the source"),
-    *_moments("DebiasedPSF", "of the PSF at the source, with the noise of the source"),
+    *_moments("DebiasedPSF", "of the PSF at the source, of the model without noise"),
     Column("gaussianFlux", "float64", "nJy", "Flux by a Gaussian weight of the source's own moments."),
     Column("gaussianFluxErr", "float64", "nJy", "Standard deviation of gaussianFlux."),
     Column("extendedness", "float64", "", "0 for a point, 1 for an extended source, by ratios of fluxes."),

@@ -24,13 +24,13 @@ class MeasurementConfig:
         When a number is out of range.
     """
 
-    threshold: float = 4.5
+    threshold: float = 4.3
     """Matched-filter signal over noise that a source must reach."""
     grow: float = 2.4
     """Detected footprints are painted this many sigma of the PSF larger, as LSST does."""
     passes: int = 3
     """Searches of the residual after the first detection; 0 takes the peaks of the image alone."""
-    fit_steps: int = 4
+    fit_steps: int = 2
     """Newton steps of the joint fit after each search."""
     psf_imperfection: float = 0.01
     """Share of a star's light that the PSF model may miss: less than this in a residual is no new source."""

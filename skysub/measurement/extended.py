@@ -22,10 +22,13 @@ if TYPE_CHECKING:
 
 __all__ = ["CandidateFits", "Templates", "fit_candidates", "smallest_scales", "take_extended"]
 
-_SMALLEST, _LARGEST = 10, 100
-"""Half-width of the window of a template, pixel; less than half a tile, so that rows of tiles are apart."""
+_SMALLEST, _LARGEST, _WIDEST = 10, 100, 127
+"""Half-width of the window that a template is fit in, and of the widest that it may have later, pixel; less
+than half a tile, so that rows of tiles are apart."""
 _WINDOW = 4.0
 """Half-width of a window in units of the source's longer axis."""
+_LOST = 0.1
+"""Light per pixel that is lost in the noise, in units of it."""
 _PLAIN, _LARGE = 15, 60
 """Half-width of the window of a source that has no structure, and of one that may have much, pixel."""
 _WIDER, _SURE = 0.03, 2.5
@@ -85,6 +88,25 @@ class Templates:
         """Share of their light that they may miss, (n,): large sources have arms, small ones none."""
         return most * np.clip((self.halves - _PLAIN) / (_LARGE - _PLAIN), 0.25, 1.0)
 
+    def widened(self, frame: Frame) -> Templates:
+        """The same in windows that reach to where their light is lost in the noise, or as far as may be."""
+        from skysub.measurement import extended_kernels as kernels
+
+        amplitude, y, x, s, g1, g2, power = self.shapes.T
+        k = np.arange(kernels.RINGS)
+        radii = k / kernels.PER_RING
+        outer = kernels.GROWTH ** np.maximum(k - kernels.NARROW, 0)
+        radii = np.where(k < kernels.NARROW, radii, kernels.NARROW / kernels.PER_RING * outer)
+        light = amplitude[:, None] * self.factors * (1 + radii**2) ** -power[:, None]
+        seen = light > _LOST * np.nan_to_num(frame.noise_at(y, x), nan=np.inf)[:, None]
+        edge = radii[np.minimum(kernels.RINGS - np.argmax(seen[:, ::-1], axis=1), kernels.RINGS - 1)]
+        # half of the box about an ellipse
+        reach = np.where(seen.any(axis=1), edge, 0) * np.sqrt(
+            np.exp(s) * (1 + np.abs(g1)) / (1 - g1**2 - g2**2)
+        )
+        wide = np.clip(np.ceil(reach), 0, _WIDEST).astype(np.int64)
+        return Templates(self.shapes, self.factors, np.maximum(self.halves, wide))
+
     def painted(
         self, shape: tuple[int, int], share: NDArray[np.float64] | None = None
     ) -> NDArray[np.float32] | None:
@@ -97,6 +119,14 @@ class Templates:
         out = np.zeros(shape, np.float32)
         kernels.paint_extended(self.shapes, self.factors, self.halves, share, out)
         return out
+
+    def repainted(self, other: Templates, residual: NDArray[np.float32]) -> Templates:
+        """Take the others' light off a residual rather than these templates'; returns the others."""
+        for templates, sign in ((self, 1.0), (other, -1.0)):
+            light = templates.painted((residual.shape[0], residual.shape[1]), np.full(len(templates), sign))
+            if light is not None:
+                residual += light
+        return other
 
     def refit(self, residual: NDArray[np.float32], frame: Frame, psf: PsfTable, *, threads: int = 1) -> None:
         """Fit each again on what is left by the others; the residual is brought up to date."""
@@ -179,7 +209,7 @@ def take_extended(
     gone = np.zeros(len(model), np.bool_)
     gone[chosen[is_extended]] = True
     model.keep(~gone)
-    new = fit.templates.of(is_extended)
+    new = fit.templates.of(is_extended).widened(frame)
     light_of_new = new.painted(frame.shape)
     if light_of_new is not None:
         model.residual -= light_of_new

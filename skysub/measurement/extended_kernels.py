@@ -18,9 +18,13 @@ __all__ = ["compare_models", "evaluate_template", "paint_extended", "refit_exten
 
 SHAPE = 7
 """Numbers of a template: amplitude, y, x, s, g1, g2, power."""
-RINGS = 24
-"""Rings of the factor; ring k is about sqrt(q) = (k / 4)."""
-PER_RING = 4.0
+RINGS = 28
+"""Rings of the factor."""
+NARROW, PER_RING, GROWTH = 12, 4.0, 1.25
+"""The first rings lie at sqrt(q) = k / 4, up to 3; each of the others is a factor further out."""
+_LOG_GROWTH = math.log(GROWTH)
+MOST_OF_LAST = 2.0
+"""The factor grows by no more than this from one ring to the next."""
 PARAMETERS = 6
 PRODUCTS = PARAMETERS + PARAMETERS * (PARAMETERS + 1) // 2
 ROUNDEST = 0.95
@@ -48,6 +52,13 @@ def _power(t, power):
 
 
 @_inner
+def _ring(q):
+    """Fractional ring of a squared elliptical radius."""
+    r = math.sqrt(q) * PER_RING
+    return r if r < NARROW else NARROW + math.log(r / NARROW) / _LOG_GROWTH
+
+
+@_inner
 def evaluate_template(shape, factor, cy, cx, half, out):
     """Template over the window of 2 half + 1 pixels about pixel (cy, cx)."""
     amplitude, y, x, s, g1, g2 = shape[0], shape[1] - cy, shape[2] - cx, shape[3], shape[4], shape[5]
@@ -62,7 +73,7 @@ def evaluate_template(shape, factor, cy, cx, half, out):
             q = max(a * dx * dx + 2 * b * dx * dy + c * dy * dy, 0.0)
             v = amplitude * _power(1.0 + q, power)
             if not flat:
-                r = math.sqrt(q) * PER_RING
+                r = _ring(q)
                 k = int(r)
                 if k >= RINGS - 1:
                     v *= factor[RINGS - 1]
@@ -208,25 +219,25 @@ def _fit_rings(child, weight, cy, cx, half, shape, factor, model, sums):
                 continue
             dx = i - half - x
             q = max(a * dx * dx + 2 * b * dx * dy + c * dy * dy, 0.0)
-            k = int(math.sqrt(q) * PER_RING + 0.5)
+            k = int(_ring(q) + 0.5)
             if k < RINGS:
                 sums[k, 0] += w * model[j, i] * child[j, i]
                 sums[k, 1] += w * model[j, i] * model[j, i]
-    before = np.inf
+    before, last = np.inf, 1.0
     for k in range(RINGS):
-        # a prior of 1 +- 0.5 stands against the noise of a ring
-        if sums[k, 1] > 0:
-            ratio = sums[k, 0] / sums[k, 1]
-            certain = sums[k, 1] / (sums[k, 1] + 16.0)
-            factor[k] = 1.0 + certain * (min(max(ratio, 0.0), 3.0) - 1.0)
-        elif k:
-            factor[k] = factor[k - 1]
-        q = (k / PER_RING) ** 2
-        light = factor[k] * _power(1.0 + q, int(shape[6]))
+        # a prior of 1 +- 0.25 times the ring within stands against the noise of a ring
+        signal = sums[k, 1] * last * last
+        factor[k] = last
+        if signal > 0:
+            ratio = min(max(sums[k, 0] / sums[k, 1], 0.0), MOST_OF_LAST * last)
+            factor[k] = last + signal / (signal + 16.0) * (ratio - last)
+        r = k / PER_RING if k < NARROW else NARROW / PER_RING * GROWTH ** (k - NARROW)
+        light = factor[k] * _power(1.0 + r * r, int(shape[6]))
         if light > before:
             factor[k] *= before / light
             light = before
         before = light
+        last = max(factor[k], 1e-3)
 
 
 @_inner

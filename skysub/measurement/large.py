@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from skysub.measurement.frame import Frame
     from skysub.measurement.solve import StarModel
 
-__all__ = ["coarse_significance", "is_sharp", "take_large"]
+__all__ = ["coarse_significance", "is_sharp", "take_giants", "take_large"]
 
 BLOCK = 4
 """Edge of the blocks that the image is averaged in, pixel."""
@@ -28,6 +28,11 @@ _SHARP = 0.9
 """A peak is no star's where the coarse filter sees this share of the fine one's signal."""
 _GAIN = 60.0
 """Least gain in chi2 of a large source's template."""
+_GIANT_SIGNAL, _WIDER, _GIANT, _SMOOTH = 60.0, 1.4, 48, 0.1
+"""Filtered signal of a giant, size of its core over the PSF's, half-width of its window at least, and the
+share of its chi2 that its template may leave."""
+_WIDENED = 3
+"""How often a giant's window is widened and its template fit again."""
 _WINDOW = 48
 """Half-width of the window that moments of large sources are measured in, pixel."""
 
@@ -62,33 +67,64 @@ def is_sharp(
     return sharp
 
 
+def take_giants(model: StarModel, coarse: NDArray[np.float32], near: NDArray[np.bool_] | None) -> Templates:
+    """Templates of the largest and smoothest sources, before any star: noise on their light has peaks.
+
+    A group of stars that are not told apart is as bright and as large, but a profile leaves much of it.
+    What lies ``near`` (ny, nx) a saturated pixel is none.
+    """
+    frame, psf = model.frame, model.psf
+    y, x, moments = _candidates(model, coarse, _GIANT_SIGNAL)
+    size = (moments[:, 0] * moments[:, 2] - moments[:, 1] ** 2) ** 0.25
+    wide = size > _WIDER * psf.sigma
+    if near is not None:
+        wide &= ~near[np.rint(y).astype(int), np.rint(x).astype(int)]
+    y, x, moments = y[wide], x[wide], np.ascontiguousarray(moments[wide])
+    fit = fit_candidates(model, y, x, np.zeros(len(y)), moments)
+    excess = fit.chi2 - fit.chi2[:, 3:]
+    with np.errstate(invalid="ignore"):
+        found = fit.templates.of((excess[:, 2] < _SMOOTH * excess[:, 0]) & (excess[:, 0] > 0))
+    found = found.widened(frame)
+    found = found.of(found.halves >= _GIANT)
+    found = Templates.none().repainted(found, model.residual)
+    for _ in range(_WIDENED if len(found) else 0):
+        found.refit(model.residual, frame, psf, threads=model.threads)
+        found = found.repainted(found.widened(frame), model.residual)
+    return found
+
+
 def take_large(model: StarModel) -> Templates:
     """Templates of large sources in what the stars leave; their light is taken off the residual.
 
     Where stars are dense there are none: groups of stars that were not yet told apart look like them.
     """
+    coarse = coarse_significance(model.residual, model.frame, threads=model.threads)
+    y, x, moments = _candidates(model, coarse, _THRESHOLD)
+    apart = crowding(model.frame, model.psf, model.y, model.x, y, x) < DENSE
+    y, x, moments = y[apart], x[apart], np.ascontiguousarray(moments[apart])
+    fit = fit_candidates(model, y, x, np.zeros(len(y)), moments)
+    return _taken(model, fit.templates.of(fit.chi2[:, 2] < fit.chi2[:, 0] - _GAIN))
+
+
+def _candidates(
+    model: StarModel, coarse: NDArray[np.float32], threshold: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Places y, x (n,) of peaks of blocks on which a Gaussian weight settles, and moments there (n, 3)."""
     from skysub.measurement import child_kernels as kernels
 
-    frame = model.frame
-    coarse = coarse_significance(model.residual, frame, threads=model.threads)
     if min(coarse.shape) < 3:
-        return Templates.none()
-    row, column, _ = find_peaks(coarse, _THRESHOLD)
+        return np.empty(0), np.empty(0), np.empty((0, 3))
+    row, column, _ = find_peaks(coarse, threshold)
     y, x = row * BLOCK + 1.5, column * BLOCK + 1.5
     shapes = np.empty((len(y), kernels.SHAPE))
     kernels.moments_of_large(model.residual, y, x, _WINDOW, (_SIGMA * BLOCK) ** 2, shapes)
-    good = shapes[:, 7] > 0
-    y, x = shapes[good, 0].copy(), shapes[good, 1].copy()
+    shapes = shapes[shapes[:, 7] > 0]
     # of peaks that came to the same place, one
-    _, first = np.unique(np.round(np.column_stack([y, x]) / BLOCK), axis=0, return_index=True)
+    _, first = np.unique(np.round(shapes[:, :2] / BLOCK), axis=0, return_index=True)
     first.sort()
-    first = first[crowding(frame, model.psf, model.y, model.x, y[first], x[first]) < DENSE]
-    moments = np.ascontiguousarray(shapes[good, 2:5][first])
-    y, x = y[first], x[first]
-    fit = fit_candidates(model, y, x, np.zeros(len(y)), moments)
-    taken = fit.chi2[:, 2] < fit.chi2[:, 0] - _GAIN
-    found = fit.templates.of(taken)
-    light = found.painted(frame.shape)
-    if light is not None:
-        model.residual -= light
-    return found
+    shapes = shapes[first]
+    return shapes[:, 0].copy(), shapes[:, 1].copy(), np.ascontiguousarray(shapes[:, 2:5])
+
+
+def _taken(model: StarModel, found: Templates) -> Templates:
+    return Templates.none().repainted(found.widened(model.frame), model.residual)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Photometry", "Targets", "measure_places", "shapes_at"]
 
-_ITERATIONS = 40
+_ITERATIONS = 20
 _BAND = 128
 """Rows of places whose apertures share their running sums."""
 _CUT = 6.5

@@ -9,7 +9,8 @@ import numpy as np
 from skysub.measurement.crowding import DENSE, Budget, crowding
 from skysub.measurement.detect import find_peaks, prominent, significance
 from skysub.measurement.extended import Templates, take_extended
-from skysub.measurement.large import coarse_significance, is_sharp, take_large
+from skysub.measurement.large import coarse_significance, is_sharp, take_giants, take_large
+from skysub.measurement.pedestal import pedestal
 from skysub.measurement.saturated import find_saturated
 from skysub.measurement.solve import StarModel, fit_at
 
@@ -25,7 +26,9 @@ __all__ = ["find_sources"]
 
 SATURATED_MARGIN = 2.5
 """Peaks within so many sigma of the PSF of a saturated pixel are those of its star."""
-_KEPT = 0.75
+_FEW = 0.02
+"""Share of new sources up to which the residual is not searched again."""
+_KEPT = 0.9
 """A source stays while its flux is this share of the threshold, neighbours' covariance included."""
 
 
@@ -40,31 +43,37 @@ def find_sources(
         (ny, nx) significance of the image.
     """
     model = StarModel(frame, psf, threads=config.threads)
-    y, x, peak = find_peaks(values, config.threshold)
-    first = prominent(values, y, x, peak, config, reach=5 * psf.sigma)
     coarse = coarse_significance(frame.image, frame, threads=config.threads)
+    core_y, core_x, near = find_saturated(frame, SATURATED_MARGIN * psf.sigma)
+    templates = take_giants(model, coarse, near)
+    if len(templates):
+        y, x, peak = _peaks_left(model, templates, filters, values, config)
+        coarse = coarse_significance(model.residual, frame, threads=config.threads)
+    else:
+        y, x, peak = find_peaks(values, config.threshold)
+    first = prominent(values, y, x, peak, config, reach=5 * psf.sigma)
     first &= is_sharp(coarse, y, x, peak) | (crowding(frame, psf, y, x, y, x) > DENSE)
     budget = Budget(frame, config)
-    core_y, core_x, near = find_saturated(frame, SATURATED_MARGIN * psf.sigma)
     if near is not None:
         model.add(core_y, core_x, saturated=True)
         first &= ~near[np.rint(y).astype(int), np.rint(x).astype(int)]
     first[first] = budget.accept(model.y, model.x, y[first], x[first], peak[first])
     model.add(y[first], x[first])
     model.fit(config.fit_steps)
-    templates = take_large(model)
+    templates = templates.with_more(take_large(model))
     for turn in range(config.passes + 1):
+        last = turn == config.passes
         if turn:
             y, x, peak = _peaks_left(model, templates, filters, values, config)
             accepted = budget.accept(model.y, model.x, y, x, peak)
-            y, x = y[accepted], x[accepted]
-            if not len(y):
-                break
-            model.add(y, x)
+            last = last or bool(np.count_nonzero(accepted) <= _FEW * len(model))
+            model.add(y[accepted], x[accepted])
         model.fit(config.fit_steps)
-        templates = take_extended(model, templates, config, early=turn < config.passes)
+        templates = take_extended(model, templates, config, early=not last)
         _settle(model, templates)
         _drop(model, templates, config)
+        if last:
+            break
     for _ in range(2):
         _settle(model, templates)
     _drop(model, templates, config)
@@ -103,6 +112,9 @@ def _peaks_left(
         doubt += significance(more, filters, frame, only=cells, threads=config.threads)
     doubt *= doubt
     doubt += 1
+    level = pedestal(model.residual, frame)
+    if level is not None:
+        left -= significance(level, filters, frame, threads=config.threads)
     left /= np.sqrt(doubt, out=doubt)
     return find_peaks(left, config.threshold)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skysub.errors import CalibrationError, InvalidImageError
+from skysub.errors import CalibrationError, InvalidImageError, InvalidPsfError
 from skysub.measurement import measure_sources
 from skysub.measurement.table import SourceTable, make_source_table
 from skysub.pipeline.final_figures import final_figures
@@ -134,15 +134,18 @@ def reprocess_visit_image(
     found_before = (mask & planes.bits_where_present(*_LEFT_OUT)) != 0
     kept = mask & ~mask.dtype.type(planes.bits_where_present(*_FOUND_ANEW))
     with stopwatch("measure"):
-        measured = measure_sources(
-            counts,
-            visit_image.variance,
-            kept,
-            planes,
-            calibrations.psf,
-            dataclasses.replace(config.measurement, threads=threads),
-            gain=1.0 if visit_image.unit == "electron" else visit_image.gain,
-        )
+        try:
+            measured = measure_sources(
+                counts,
+                visit_image.variance,
+                kept,
+                planes,
+                calibrations.psf,
+                dataclasses.replace(config.measurement, threads=threads),
+                gain=1.0 if visit_image.unit == "electron" else visit_image.gain,
+            )
+        except InvalidPsfError as error:
+            raise InvalidPsfError(f"{who}: {error}") from error
     final_mask, final_planes = _final_mask(kept, planes, measured)
     del kept
     with stopwatch("over-subtraction"):

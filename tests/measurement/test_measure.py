@@ -147,6 +147,49 @@ def test_a_galaxy_is_one_source_with_its_whole_light():
     assert c["ixx"][r] > c["iyy"][r]
 
 
+def de_vaucouleurs(shape, y, x, flux, radius):
+    """Light of a galaxy of half-light radius ``radius``, round, its middle averaged over pixels."""
+    fine = (np.arange(5) - 2) / 5
+    total = np.zeros(shape)
+    for dy in fine:
+        for dx in fine:
+            r = np.hypot(np.arange(shape[0])[:, None] + dy - y, np.arange(shape[1])[None, :] + dx - x)
+            total += np.exp(-7.67 * ((r / radius) ** 0.25))
+    # 2 pi n b^(-2 n) Gamma(2 n) r^2 of n = 4
+    return flux * total / 25 / (2 * np.pi * 4 * 7.67**-8 * 5040 * radius**2)
+
+
+def test_the_wings_of_a_galaxy_are_no_sources_of_their_own():
+    shape = (260, 300)
+    image, variance = image_of(Gaussian(), [(40.0, 250.0, 4000.0)], shape=shape, seed=8)
+    image += de_vaucouleurs(shape, 140.2, 120.6, 3e5, 12.0).astype(np.float32)
+    c = measure_sources(image, variance, None, {}, Gaussian()).columns
+    rows = c["isPrimary"]
+    assert rows.sum() <= 4
+    brightest = np.nanargmax(np.where(rows, c["kronFlux"], np.nan))
+    assert c["kronFlux"][brightest] == pytest.approx(3e5, rel=0.15)
+    assert np.hypot(c["y"][brightest] - 140.2, c["x"][brightest] - 120.6) < 0.2
+
+
+def test_a_giant_galaxy_is_one_source_and_stars_on_it_are_others():
+    shape = (380, 340)
+    stars = [(140.0, 150.0, 9000.0), (230.0, 200.0, 9000.0), (40.0, 40.0, 9000.0)]
+    image, variance = image_of(Gaussian(), stars, shape=shape, seed=9)
+    image += de_vaucouleurs(shape, 190.0, 170.0, 3e6, 40.0).astype(np.float32)
+    variance += de_vaucouleurs(shape, 190.0, 170.0, 3e6, 40.0).astype(np.float32)
+    c = measure_sources(image, variance, None, {}, Gaussian()).columns
+    rows = c["isPrimary"]
+    # where its window ends some of its light is left
+    assert rows.sum() <= 12
+    for y, x, flux in stars:
+        near = rows & (np.hypot(c["y"] - y, c["x"] - x) < 1)
+        assert near.sum() == 1
+        assert c["psfFlux"][near] == pytest.approx(flux, rel=0.1)
+    whole = rows & (np.hypot(c["y"] - 190, c["x"] - 170) < 2)
+    assert whole.sum() == 1
+    assert c["kronFlux"][whole][0] > 0.75 * 3e6
+
+
 def test_a_saturated_star_is_one_source_with_the_flux_of_its_wings():
     psf = Gaussian(size=31)
     image, variance = image_of(psf, [(60.0, 70.0, 3e5)])

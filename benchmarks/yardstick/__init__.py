@@ -1,0 +1,1 @@
+"""Scenes with known sources, the methods that measure them, and the scores."""
