@@ -169,30 +169,27 @@ def _maps(
 def preview_view_of(campaign: Campaign, visit: int, detector: int) -> View:
     """Look at one detector by the preview that its worker made, and its background; no pixels are read."""
     try:
-        preview = campaign.preview(visit, detector)
-        marker = campaign.marker(visit, detector)
-        kinds = {name: campaign.kind(name) for name in marker["products"]}
+        seen = campaign.overview(visit, detector)
+        kinds = {name: campaign.kind(name) for name in seen.marker["products"]}
         layers, earlier = _skies(campaign, visit, detector, kinds)
-        images = [marker["products"][name] for name, kind in kinds.items() if kind == "image"]
-        wcs = campaign.wcs(visit, detector)
     except SkysubError as error:
         unit = campaign.exposure(visit, detector).unit
         return View(visit=visit, detector=detector, unit=unit, pictures={}, trouble=str(error))
     shape = campaign.exposure(visit, detector).shape
-    pictures = dict(preview)
+    pictures = dict(seen.preview)
     if layers:
-        pictures |= _of_background(preview["image"], layers, PREVIEW_EDGE, smooth=PREVIEW_EDGE)
+        pictures |= _of_background(pictures["image"], layers, PREVIEW_EDGE, smooth=PREVIEW_EDGE)
     elif earlier:
-        pictures = _of_background(preview["image"], earlier, PREVIEW_EDGE, smooth=PREVIEW_EDGE) | pictures
-    unit = images[-1]["unit"]
+        pictures = _of_background(pictures["image"], earlier, PREVIEW_EDGE, smooth=PREVIEW_EDGE) | pictures
+    unit = seen.record["unit"]
     return View(
         visit=visit,
         detector=detector,
         unit=unit,
         sky_unit=campaign.exposure(visit, detector).unit if earlier else unit,
         pictures=pictures,
-        maps=_maps(marker, kinds, layers, PREVIEW_EDGE),
-        footprint=footprint(wcs, shape),
+        maps=_maps(seen.marker, kinds, layers, PREVIEW_EDGE),
+        footprint=footprint(seen.wcs, shape),
     )
 
 
