@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from skysub.campaign.chosen import Chosen
 from skysub.campaign.context import chain_of
+from skysub.campaign.grid_dataset import grid_dataset
 from skysub.campaign.lookup import Lookup
 from skysub.campaign.products.image import Image
+from skysub.campaign.products.small import Grid
 from skysub.campaign.products.table import Table, as_qtable
 from skysub.campaign.reading import entry_of
 from skysub.campaign.records import who
@@ -321,7 +323,9 @@ class Contents(Lookup):
         ----------
         product
             An image: image, mask, variance (visit, detector, y, x); or a background: mean, error, count,
-            usable (visit, detector, layer, gy, gx), coefficients and covariance. `products` names them.
+            usable (visit, detector, layer, gy, gx), coefficients and covariance; or a grid, whose values are
+            read at once: (visit, detector, NAME_0, NAME_1, ...), without detector where it is of visits.
+            `products` names them.
         run
             Name of one run whose arrays are opened; by default each detector comes from the run that speaks
             for it. Where those are several, the arrays are Dask's, one chunk per detector.
@@ -342,6 +346,14 @@ class Contents(Lookup):
         """
         from skysub.campaign.dataset import open_current, open_dataset
 
+        if run is not None:
+            self._run(run)
+        step, declared = self._declared(product)
+        if isinstance(declared, Grid):
+            views = self._current.views()
+            found = (each for view in views for each in self._all_finished(view, step.name))
+            chosen = (each for each in found if run in {None, each.run.name})
+            return grid_dataset(declared, chosen, of_visits=step.of(declared) == "visit")
         return open_current(self._current, product) if run is None else open_dataset(self._run(run), product)
 
     def _of_kind(self, kind: str, name: str, visit: int, detector: int) -> Any:
