@@ -4,8 +4,8 @@
     python benchmarks/block_mode.py --mosaic 20000 --cases block:2 --memory 1GiB --units 1
 
 A campaign over copies of one file (by a table that numbers them as visits) is run on worker processes of this
-machine. Of each case: median seconds of a unit once kernels are loaded, and the largest resident memory of any
-worker. ``--mosaic`` makes a file of that many pixels squared, without mask and variance, and removes it.
+machine. Of each case: median seconds of a unit once kernels are loaded, and the largest resident memory of
+any worker. ``--mosaic`` makes a file of that many pixels squared, without mask and variance, and removes it.
 """
 
 from __future__ import annotations
@@ -149,9 +149,8 @@ def main() -> None:
         for case in options.cases.split(","):
             clock = time.perf_counter()
             seconds, memory = measured(folder, table, case, options)
-            print(
-                f"{case}: {seconds:.2f} s a unit, {memory:.0f} MiB; {time.perf_counter() - clock:.0f} s in all"
-            )
+            whole = time.perf_counter() - clock
+            print(f"{case}: {seconds:.2f} s a unit, {memory:.0f} MiB; {whole:.0f} s in all")
 
 
 if __name__ == "__main__":
