@@ -32,7 +32,7 @@ if __name__ == "__main__":
     recipe, out, *settings = sys.argv[1:]
     outcome = run_campaign(load_recipe(recipe, settings=settings), out)
     for failure in skysub.open_campaign(out).status().failures:
-        print("FAILED", failure.message, failure.traceback)
+        print("FAILED", failure.message, failure.traceback, open(outcome.log).read()[-4000:])
     for _, _, marker in skysub.open_campaign(out).markers():
         print("SECONDS", sum(marker["timings"].values()), marker["timings"])
 """
@@ -118,7 +118,7 @@ def measured(folder: Path, table: Path, case: str, options: argparse.Namespace) 
     lines = [line for line in said.splitlines() if line.startswith("SECONDS")]
     seconds = [float(line.split()[1]) for line in lines]
     if not lines:
-        raise SystemExit(said)
+        raise SystemExit(f"{said}; workers took {[peak >> 20 for peak in peaks.values()]} MiB")
     print(lines[-1], flush=True)
     # the first units of a worker load kernels
     return statistics.median(seconds[2:] or seconds), max(peaks.values()) / 2**20

@@ -36,22 +36,22 @@ def notes(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("notes")
 def test_each_share_is_compiled_by_a_process_of_its_own_and_once(monkeypatch):
     monkeypatch.setattr(compilation, "_processors", lambda: 2)
-    started = compilation._children
-    started.clear()
+    started = []
+    monkeypatch.setattr(compilation, "_children", started)
     compilation.compile_beside()
     assert len(started) == 3
     assert [child.wait(300) for child in started] == [0, 0, 0]
-    started.clear()
     compilation.compile_beside()
-    assert started == []
+    assert len(started) == 3
 
 
 @pytest.mark.usefixtures("notes")
 def test_one_processor_has_nobody_to_help_it(monkeypatch):
     monkeypatch.setattr(compilation, "_processors", lambda: 1)
-    compilation._children.clear()
+    started = []
+    monkeypatch.setattr(compilation, "_children", started)
     compilation.compile_beside()
-    assert compilation._children == []
+    assert started == []
 
 
 @pytest.mark.usefixtures("notes")
