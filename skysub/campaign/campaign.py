@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skysub.campaign.contents import Contents
-from skysub.campaign.context import chain_of
 from skysub.campaign.current import Current, chain_names
 from skysub.campaign.figures import figures_of, markers_of, step_of
 from skysub.campaign.status import status_of, visit_status_of
@@ -95,11 +94,6 @@ class Campaign(Contents):
             When there is no such run.
         """
         return self._run(run).record.as_json()
-
-    @property
-    def products(self) -> tuple[str, ...]:
-        """Names of all products that the newest run makes, step by step."""
-        return tuple(chain_of(self._current.runs[-1]).products)
 
     @property
     def visits(self) -> QTable:

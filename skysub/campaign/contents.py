@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from skysub.campaign.chosen import Chosen
 from skysub.campaign.context import chain_of
+from skysub.campaign.exchange import applied_to, set_of, with_background
 from skysub.campaign.grid_dataset import grid_dataset
 from skysub.campaign.lookup import Lookup
 from skysub.campaign.products.image import Image
@@ -16,6 +16,7 @@ from skysub.campaign.products.table import Table, as_qtable
 from skysub.campaign.reading import entry_of
 from skysub.campaign.records import who
 from skysub.campaign.steps import shipped_steps
+from skysub.campaign.visit_products import VisitProducts
 from skysub.errors import NotDoneError
 from skysub.settings.lookup import closest
 
@@ -32,20 +33,7 @@ if TYPE_CHECKING:
     from skysub.campaign.products.base import Entry
     from skysub.visit.image import VisitImage
 
-__all__ = ["Contents", "Overview"]
-
-
-@dataclass(frozen=True, eq=False)
-class Overview:
-    """What is kept of a detector beside its pixels."""
-
-    marker: dict[str, Any]
-    """Of the last step over detectors, as `Campaign.marker` has it."""
-    record: dict[str, Any]
-    """What it says of the last image, as `Campaign.image_record` has it."""
-    wcs: WCS | None
-    preview: dict[str, np.ndarray[Any, np.dtype[np.float32]]]
-    """As `Campaign.preview` has it."""
+__all__ = ["Contents"]
 
 
 class Contents(Lookup):
@@ -167,7 +155,9 @@ class Contents(Lookup):
         """
         return self.table("source", visit, detector, columns=columns, where=where)
 
-    def visit_image(self, visit: int, detector: int, product: str | None = None) -> VisitImage:
+    def visit_image(
+        self, visit: int, detector: int, product: str | None = None, *, background: str | None = None
+    ) -> VisitImage:
         """Return the pixels that a unit made, with mask, variance and what is known about them.
 
         Where the recipe says ``pixels: on_demand``, image and variance are made from the input again,
@@ -177,15 +167,22 @@ class Contents(Lookup):
         ----------
         product
             Which image; by default that of the last step that makes one.
+        background
+            The background that is to be subtracted, in place of the one that was: a set of coefficients
+            ("detection" or "faint_light"), or a product by its name. `skysub.exchange_background` says how
+            exact that is.
 
         Raises
         ------
         NotDoneError
-            When the unit is not done, or no step makes images.
+            When the unit is not done, or no step makes images or such a background.
         InputChangedError
             When pixels are made on demand, and the input is gone or another one.
         """
-        image: VisitImage = self.product(product or self._image(visit, detector), visit, detector)
+        name = product or self._image(visit, detector)
+        image: VisitImage = self.product(name, visit, detector)
+        if background is not None:
+            image = with_background(self, image, name, background)
         path = self._view(visit).exposures[detector].path
         return image.replace(path=path)
 
@@ -221,30 +218,6 @@ class Contents(Lookup):
         image, entry = self._image_entry(visit, detector, product)
         return image.preview(entry)
 
-    def overview(self, visit: int, detector: int) -> Overview:
-        """Return what is kept of a detector beside its pixels, by one look at its marker.
-
-        Raises
-        ------
-        NotDoneError
-            When the unit is not done, or no step makes images.
-        """
-        found = self._finished(visit, detector, None)
-        marker = found.run.markers(found.step).with_payload(found.marker)
-        name = self._image(visit, detector)
-        _, image = self._declared(name)
-        if name in marker.products and isinstance(image, Image):
-            entry = entry_of(found.run, found.plan, marker, name, detector)
-            assert entry is not None
-        else:
-            image, entry = self._image_entry(visit, detector, name)
-        return Overview(
-            marker=marker.as_json(),
-            record=dict(entry.record),
-            wcs=image.wcs(entry),
-            preview=image.preview(entry),
-        )
-
     def image_record(self, visit: int, detector: int, product: str | None = None) -> dict[str, Any]:
         """What the marker says of an image: unit, planes and their bits, has_variance, band, notes and so on.
 
@@ -266,20 +239,45 @@ class Contents(Lookup):
         image, entry = self._image_entry(visit, detector, product)
         return image.wcs(entry)
 
-    def background(self, product: str, visit: int, detector: int) -> BackgroundList:
+    def background(self, product: str, visit: int, detector: int, which: str | None = None) -> BackgroundList:
         """Return the layers of background that were subtracted from a detector.
 
         Parameters
         ----------
         product
             Name of the background, such as ``"preliminary_visit_image_background"``.
+        which
+            A set of coefficients that stands in for it, "detection" or "faint_light" of
+            ``visit_image_background``; by default the product's own.
 
         Raises
         ------
         NotDoneError
             When the campaign does not make such a product, or the unit is not done.
         """
-        return self._of_kind("background", product, visit, detector)  # type: ignore[no-any-return]
+        name = product if which is None else set_of(self, product, which)
+        return self._of_kind("background", name, visit, detector)  # type: ignore[no-any-return]
+
+    def applied_background(self, visit: int, detector: int, product: str | None = None) -> str:
+        """Name of the background that was subtracted from an image, the last one by default.
+
+        Raises
+        ------
+        NotDoneError
+            When the image's step does not say what it subtracts.
+        """
+        name = product or self._image(visit, detector)
+        return applied_to(self._view(visit).newest[detector], name)
+
+    def visit_products(self, visit: int) -> VisitProducts:
+        """Return what the detectors of a visit made, for who looks at all of them: markers are read once.
+
+        Raises
+        ------
+        NotDoneError
+            When there is no such visit.
+        """
+        return VisitProducts(self._current, self._view(visit))
 
     def map(self, name: str, visit: int, detector: int) -> np.ndarray[Any, Any]:
         """Return a small array over a detector that its step made, such as "noise" (gy, gx).

@@ -41,6 +41,11 @@ class Lookup:
         """Names of the runs, oldest first."""
         return tuple(run.name for run in self._current.runs)
 
+    @property
+    def products(self) -> tuple[str, ...]:
+        """Names of all products that the newest run makes, step by step."""
+        return tuple(chain_of(self._current.runs[-1]).products)
+
     def kind(self, product: str) -> str:
         """Kind of a product: "image", "background", "grid", "object" or "table".
 

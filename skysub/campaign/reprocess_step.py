@@ -102,7 +102,7 @@ REPROCESS_VISIT_IMAGE = Step(
         f"table:{_SUMMARY}?",
     ),
     outputs=(
-        Image(name="visit_image", objects=(("psf", "visit_image_psf"),)),
+        Image(name="visit_image", sky=(_FINAL_SKY, _PRELIMINARY_SKY), objects=(("psf", "visit_image_psf"),)),
         Object(name="visit_image_psf"),
         Table(name="source", by_day=True, bytes_per_megapixel=_BYTES_PER_MEGAPIXEL),
     ),
