@@ -4,8 +4,8 @@
     python benchmarks/block_mode.py --mosaic 20000 --cases block:2 --memory 1GiB --units 1
 
 A campaign over copies of one file (by a table that numbers them as visits) is run on worker processes of this
-machine. Of each case: median seconds of a unit once kernels are loaded, and the largest resident memory of a
-worker. ``--mosaic`` makes a file of that many pixels squared, without mask and variance, and removes it.
+machine. Of each case: median seconds of a unit once kernels are loaded, and the largest resident memory of
+any worker. ``--mosaic`` makes a file of that many pixels squared, without mask and variance, and removes it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if __name__ == "__main__":
     recipe, out, *settings = sys.argv[1:]
     outcome = run_campaign(load_recipe(recipe, settings=settings), out)
     for failure in skysub.open_campaign(out).status().failures:
-        print("FAILED", failure.message, failure.traceback)
+        print("FAILED", failure.message, failure.traceback, open(outcome.log).read()[-4000:])
     for _, _, marker in skysub.open_campaign(out).markers():
         print("SECONDS", sum(marker["timings"].values()), marker["timings"])
 """
@@ -118,7 +118,7 @@ def measured(folder: Path, table: Path, case: str, options: argparse.Namespace) 
     lines = [line for line in said.splitlines() if line.startswith("SECONDS")]
     seconds = [float(line.split()[1]) for line in lines]
     if not lines:
-        raise SystemExit(said)
+        raise SystemExit(f"{said}; workers took {[peak >> 20 for peak in peaks.values()]} MiB")
     print(lines[-1], flush=True)
     # the first units of a worker load kernels
     return statistics.median(seconds[2:] or seconds), max(peaks.values()) / 2**20
@@ -149,7 +149,8 @@ def main() -> None:
         for case in options.cases.split(","):
             clock = time.perf_counter()
             seconds, memory = measured(folder, table, case, options)
-            print(f"{case}: {seconds:.2f} s a unit, {memory:.0f} MiB; {time.perf_counter() - clock:.0f} s")
+            whole = time.perf_counter() - clock
+            print(f"{case}: {seconds:.2f} s a unit, {memory:.0f} MiB; {whole:.0f} s in all")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 import sys
 import threading
-from collections import OrderedDict
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -350,44 +350,51 @@ class _Task:
 
 
 class _ReadOnce:
-    """Planes of sources that this process keeps, the last used ones first, up to so many bytes."""
+    """Planes of one source that this process keeps, up to so many bytes.
+
+    Blocks are gone through one after the other again and again, so none is let go for another of the same
+    plane, which would be asked for later; only for one of a plane that is asked for more often.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: OrderedDict[Hashable, tuple[int, NDArray[Any]]] = OrderedDict()
+        self._source: Hashable = None
+        self._kept: dict[tuple[str, range], tuple[int, NDArray[Any]]] = {}
+        self._asked: Counter[str] = Counter()
 
     def rows(
         self, source: Source, spec: _FromSource, shape: tuple[int, int], held: range, budget: int
     ) -> NDArray[Any]:
-        key = (source.key, spec.name, held)
+        """Array of the whole shape, of which the rows ``held`` are filled."""
         with self._lock:
-            found = self._kept.get(key)
-            if found is not None:
-                self._kept.move_to_end(key)
-                return found[1]
+            if source.key != self._source:
+                # the detector before is over
+                self._source, self._kept, self._asked = source.key, {}, Counter()
+            self._asked[spec.name] += 1
+            found = self._kept.get((spec.name, held))
+        if found is not None:
+            return found[1]
         read = source.rows(spec.name, held)
         array = _on_sheet(read[spec.name], spec, shape, held)
         with self._lock:
-            # those of a detector that is over go first
-            for other in [each for each in self._kept if each[0] != source.key]:  # type: ignore[index]
-                del self._kept[other]
-            for name, plane in read.items():
-                also = (source.key, name, held)
-                if name == spec.name:
-                    self._keep(key, array, plane.nbytes, budget)
-                elif also not in self._kept and self._size + plane.nbytes <= budget:
-                    own = _FromSource(name, plane.dtype)
-                    self._keep(also, _on_sheet(plane, own, shape, held), plane.nbytes, budget)
+            if source.key == self._source:
+                self._keep((spec.name, held), array, read[spec.name].nbytes, budget)
+                for name in read.keys() - {spec.name}:
+                    plane = read[name]
+                    if (name, held) not in self._kept and self._size + plane.nbytes <= budget:
+                        other = _on_sheet(plane, _FromSource(name, plane.dtype), shape, held)
+                        self._keep((name, held), other, plane.nbytes, budget)
         return array
 
     @property
     def _size(self) -> int:
         return sum(size for size, _ in self._kept.values())
 
-    def _keep(self, key: Hashable, array: NDArray[Any], size: int, budget: int) -> None:
-        while self._kept and self._size + size > budget:
-            self._kept.popitem(last=False)
-        if size <= budget:
+    def _keep(self, key: tuple[str, range], array: NDArray[Any], size: int, budget: int) -> None:
+        rarer = [other for other in self._kept if self._asked[other[0]] < self._asked[key[0]]]
+        while rarer and self._size + size > budget:
+            del self._kept[rarer.pop()]
+        if self._size + size <= budget:
             self._kept[key] = size, array
 
 

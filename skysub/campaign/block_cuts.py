@@ -11,12 +11,27 @@ from skysub.campaign.store.arrays import chunk_edge
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["BLOCK_BYTES", "block_cuts"]
+__all__ = ["BLOCK_BYTES", "block_cuts", "memory_in_blocks"]
 
 BLOCK_BYTES = 32 << 20
 """Bytes of a float32 image that a block holds, at most, where that leaves it a superpixel's rows."""
+_LEADING, _PER_PIXEL = 128 << 20, 1.5
+"""Bytes for the task that leads, and for each pixel of a detector: flags, and sums over small blocks."""
 _LEAST_ROWS = 32
 """Rows of a block, about, at least."""
+
+
+def memory_in_blocks(images: float, pixels: int) -> int:
+    """Bytes that a worker needs beside libraries for an image in blocks, some of which it leads.
+
+    Parameters
+    ----------
+    images
+        What the step needs, in float32 images of what it works on.
+    pixels
+        Of the detector.
+    """
+    return int(images * min(4 * pixels, BLOCK_BYTES) + _LEADING + _PER_PIXEL * pixels)
 
 
 def block_cuts(shape: tuple[int, int], edges: NDArray[np.int64] | None, workers: int) -> list[int]:

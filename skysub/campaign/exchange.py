@@ -12,14 +12,14 @@ from skysub.settings.lookup import closest
 from skysub.visit.calibrated import exchange_background
 
 if TYPE_CHECKING:
-    from skysub.campaign.campaign import Campaign
+    from skysub.campaign.contents import Contents
     from skysub.campaign.store.runs import Run
     from skysub.visit.image import VisitImage
 
 __all__ = ["applied_to", "set_of", "with_background"]
 
 
-def set_of(campaign: Campaign, product: str, which: str) -> str:
+def set_of(campaign: Contents, product: str, which: str) -> str:
     """Name of the product that is a set of coefficients of a background.
 
     Raises
@@ -54,7 +54,7 @@ def applied_to(run: Run, image: str) -> str:
     raise NotDoneError(f"the step that makes {image} does not say which background it subtracts")
 
 
-def with_background(campaign: Campaign, image: VisitImage, product: str, background: str) -> VisitImage:
+def with_background(campaign: Contents, image: VisitImage, product: str, background: str) -> VisitImage:
     """An image of a campaign with another background subtracted: a set of coefficients, or a product.
 
     Raises
@@ -76,7 +76,7 @@ def with_background(campaign: Campaign, image: VisitImage, product: str, backgro
     )
 
 
-def _named(campaign: Campaign, background: str) -> str:
+def _named(campaign: Contents, background: str) -> str:
     """Name of a background's product, from itself or the word for a set."""
     made = [name for name in campaign.products if campaign.kind(name) == "background"]
     if background in made:

@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from skysub._version import __version__
-from skysub.campaign.block_cuts import BLOCK_BYTES
+from skysub.campaign.block_cuts import memory_in_blocks
 from skysub.campaign.chain import chained, step_files, user_tables
 from skysub.campaign.compare import Comparison
 from skysub.campaign.described import description_of
@@ -346,9 +346,7 @@ def _estimate(link: Link, found: Comparison, storing: Storing, runs: list[Run]) 
         blocked=found.blocked[link.name],
         storage=int(storage),
         memory=int(link.step.memory_images * 4 * largest) + LIBRARIES if left else 0,
-        memory_in_blocks=int(link.step.memory_images * min(4 * largest, BLOCK_BYTES)) + LIBRARIES
-        if left
-        else 0,
+        memory_in_blocks=memory_in_blocks(link.step.memory_images, largest) + LIBRARIES if left else 0,
         core_seconds=_seconds_per_megapixel(runs, link) * megapixels if left else 0.0,
     )
 

@@ -32,6 +32,8 @@ _SMOOTHING_FWHM = 2.4
 """Smoothing at each scale, in blocks of that scale."""
 _LOWER, _LOWER_NORMAL = (0.05, 0.25), (-1.6448536, -0.6744898)
 """Quantiles that give level and scatter at each scale, and where a standard normal distribution has them."""
+_SAMPLED = 20000
+"""Blocks by which these are told, about."""
 _STEP = 3
 """Ratio of one scale to the next."""
 _LEAST_COVERAGE = 0.05
@@ -306,7 +308,10 @@ def _region(
     chosen = np.flatnonzero(judged)
     if chosen.size < 16:
         return np.zeros(total.shape, bool)
-    deviation = np.sqrt(variance, where=judged, out=np.ones_like(variance))
+    # every few of them: neighbours are alike
+    chosen = chosen[:: max(1, chosen.size // _SAMPLED)].copy()
+    variance[~judged] = 1
+    deviation = np.sqrt(variance, out=variance)
     above = _standardised(light, deviation, judged, chosen)
     runs = runs_above(above, config.edge_threshold, config.peak_threshold)
     area = np.bincount(runs.label, weights=runs.stop - runs.start, minlength=runs.footprints)
@@ -330,8 +335,8 @@ def _standardised(
 ) -> NDArray[np.float32]:
     """Smoothed light from its level, in units of its scatter; 0 where it is not judged."""
     above = np.where(judged, light / deviation, np.float32(0))
-    # from the lower side alone, which light does not touch, and from every few: neighbours are alike
-    values = above.ravel()[chosen[:: max(1, chosen.size // 20000)]]
+    # from the lower side alone, which light does not touch
+    values = above.ravel()[chosen]
     low, middle = (float(value) for value in np.quantile(values, _LOWER))
     scatter = (middle - low) / (_LOWER_NORMAL[1] - _LOWER_NORMAL[0])
     # measured from the level: a pedestal of faint sources everywhere is no extended source

@@ -71,7 +71,8 @@ def inclusive_polynomial(
     if order < 0:
         return np.zeros(1), False
     mean = summed(total.astype(np.float64))[seen] / weight[seen]
-    y, x = (summed(count * place)[seen] / weight[seen] for place in np.indices(shape, np.float64))
+    places = (np.arange(shape[0], dtype=np.float64)[:, None], np.arange(shape[1], dtype=np.float64))
+    y, x = (summed(count * place)[seen] / weight[seen] for place in places)
     root = np.sqrt(weight[seen])
     matrix = design_matrix(x, y, shape=(shape[0], shape[1]), order=order)
     coefficients = least_squares(matrix * root[:, None], mean * root)

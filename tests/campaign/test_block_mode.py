@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import skysub
+from skysub.campaign.block_cuts import block_cuts, memory_in_blocks
 from skysub.campaign.chain import chained
 from skysub.campaign.recipe import load_recipe
 from skysub.campaign.run import _in_blocks
@@ -100,6 +101,27 @@ def test_detectors_larger_than_a_worker_are_cut_however_many_there_are():
     recipe = load_recipe("calibrate_image")
     plan = Planned(recipe, left=400, memory=3 * 2**30, shapes=((20000, 20000),))
     assert _in_blocks(recipe, plan, profile) == {"calibrate_image"}
+
+
+def test_blocks_need_memory_for_what_grows_with_the_detector():
+    small, large = (memory_in_blocks(7.5, size * size) for size in (1000, 20000))
+    assert small == 7.5 * 4e6 + 128 * 2**20 + 1.5e6
+    # a block, what leads, and 1.5 bytes for each of 4e8 pixels
+    assert large == 7.5 * 32 * 2**20 + 128 * 2**20 + 6e8
+
+
+@pytest.mark.parametrize(
+    ("shape", "workers", "edges", "expected"),
+    [
+        # every fourth superpixel of 125 rows begins a chunk of 500
+        ((4000, 4072), 2, range(0, 4001, 125), [0, 2000, 4000]),
+        ((4000, 4072), 3, range(0, 4001, 125), [0, 1500, 2500, 4000]),
+        ((1000, 100), 2, [0, 300, 430, 1000], [0, 430, 1000]),
+        ((40, 100), 4, [0, 20, 40], [0, 40]),
+    ],
+)
+def test_where_blocks_end(shape, workers, edges, expected):
+    assert block_cuts(shape, np.array(edges), workers) == expected
 
 
 def test_blocks_are_refused_where_a_step_needs_the_whole():
