@@ -19,6 +19,7 @@ from skysub.pipeline.sky_fit import (
     filled_where_dry,
     finer_fit,
     fit_masked,
+    fit_open,
     fit_with_compact_masked,
     missed_structure,
     moved_by,
@@ -28,7 +29,7 @@ from skysub.pipeline.sky_fit import (
 from skysub.sources.detect import measured_fwhm, smoothing_kernel
 from skysub.sources.extended import structure_left
 from skysub.sources.flags import EXTENDED, NOT_SKY, SOURCE
-from skysub.sources.mask import DARKEST, RUNGS, SourceMask, mask_compact, mask_sources
+from skysub.sources.mask import BARE, DARKEST, RUNGS, SourceMask, find_sources, mask_compact, mask_sources
 from skysub.sources.noise import correlated_noise
 
 if TYPE_CHECKING:
@@ -48,6 +49,10 @@ _LEAST_ROWS = 16
 """but at no fewer than these in a superpixel."""
 _FREE_OF_SOURCES = 0.04
 """Share of the pixels that noise alone makes a mask take at most."""
+_OPEN_TURNS = 2
+"""Turns of compact sources and a fit to all else."""
+_GIANT = 1.5
+"""Radius of a source, in superpixels, by which there is light at large."""
 _SHARP = 1.0
 """How sure of light residuals to one side make one."""
 _EXPLAINED = 1.6
@@ -150,17 +155,18 @@ def find_sky(
         with stopwatch("statistics"):
             statistics = statistics_about(model.background, image, flags, grid, background, threads=threads)
         with stopwatch("fit"):
-            fit = fit_masked(grid, statistics, background, config.robust, light=light)
+            fit = fit_masked(grid, statistics, background, config.robust, light=light, steep=steep)
             if inclusive is None or light > TRACE:
                 return fit
-            filled = filled_where_dry(fit, statistics, finer or inclusive, least=least)
+            own = finer_fit(fit, background, config.robust, steep=True) if steep else None
+            filled = filled_where_dry(own or fit, statistics, finer or inclusive, least=least)
             if filled is None:
                 return fit
-            return fit_masked(grid, filled, background, config.robust, light=light)
+            return fit_masked(grid, filled, background, config.robust, light=light, steep=steep)
 
     def masked(fit: RobustFit, rung: int) -> SourceMask:
         with stopwatch("fit"):
-            finer = finer_fit(fit, background, config.robust) if light <= TRACE else None
+            finer = finer_fit(fit, background, config.robust, steep=steep) if light <= TRACE else None
         model = (finer or fit).background
         scatter = max(texture, guess.scatter if finer is None else finer.scatter)
         with stopwatch("mask"):
@@ -188,6 +194,46 @@ def find_sky(
                 ),
                 compact,
             )
+
+    def open_sky() -> tuple[RobustFit, RobustFit | None, NDArray[np.uint8]] | None:
+        """Fits with compact sources masked alone, from a fit that takes all for sky; None where it is not."""
+        nonlocal width
+        first = fit_robust(
+            guess.background.grid,
+            guess.background.statistics,
+            guess.background.config,
+            config.robust,
+            believed=True,
+        )
+        model, found = first.background, None
+        for _ in range(_OPEN_TURNS):
+            with stopwatch("mask"):
+                footprints = find_sources(
+                    image,
+                    flags,
+                    power_coefficients(model.coefficients, model.order),
+                    noise,
+                    grid,
+                    config=sources,
+                    fwhm=width,
+                    correlation=correlation,
+                    threads=threads,
+                )
+            seen = measured_fwhm(footprints, level)
+            if not 1 / _SAME_WIDTH < seen / fwhm < _SAME_WIDTH and np.isfinite(seen):
+                width = min(max(seen, _WIDTHS[0]), _WIDTHS[1])
+            side = min(int(np.min(np.diff(edges))) for edges in (grid.y_edges, grid.x_edges))
+            if np.max(footprints.radius, initial=0) > _GIANT * side:
+                return None
+            with stopwatch("statistics"):
+                compact = mask_compact(flags, footprints, grid, config=config.mask, noise=level, chains=True)
+                found = fit_open(
+                    image, compact, model, grid=grid, background=background, config=config, threads=threads
+                )
+            if found is None:
+                return None
+            model = (found[1] or found[0]).background
+        return None if found is None else (*found, compact)
 
     def texture_left(model: RobustFit, compact: NDArray[np.uint8]) -> float:
         # only where superpixels show it as well: noise that neighbours share is structure of small blocks
@@ -222,31 +268,41 @@ def find_sky(
     inclusive: RobustFit | None = None
     finer: RobustFit | None = None
     texture = 0.0
-    light = guess.one_sided
-    mask = masked(guess, 0)
-    seen = measured_fwhm(mask.footprints, level)
-    if not 1 / _SAME_WIDTH < seen / fwhm < _SAME_WIDTH and np.isfinite(seen):
-        width = min(max(seen, _WIDTHS[0]), _WIDTHS[1])
+    light, steep = guess.one_sided, False
+    opened = open_sky() if np.isfinite(level) else None
+    if opened is not None:
+        inclusive, finer, compact = opened
+        light, texture = TRACE, texture_left(finer or inclusive, compact)
+        steep = finer is not None
+        mask = masked(inclusive, 0)
+        if guess.one_sided == 0 and mask.masked <= _FREE_OF_SOURCES:
+            light, inclusive, finer, steep = 0.0, None, None, False
+    else:
+        width = fwhm
         mask = masked(guess, 0)
-    if (light > 0 or mask.masked > _FREE_OF_SOURCES) and mask.rung < DARKEST:
-        inclusive, compact = with_compact_masked(guess)
-        finer = finer_fit(inclusive, background, config.robust)
-        # structure that no fit follows is sky all the same where as much of it lies below as above
-        smooth = inclusive.balanced
-        light = TRACE if smooth else _SHARP
-        if smooth:
-            off = float(np.max(np.abs(at_centres(inclusive.background) - at_centres(guess.background))))
-            suspect = float(np.mean((flags[::_SAMPLE] & EXTENDED) != 0)) > _SUSPECT
-            texture = texture_left(finer or inclusive, compact)
-        if smooth and (finer is not None or suspect or off > _FAR * level or texture > 0):
-            # the guess may have taken some of a sky that it cannot follow for light
-            mask = masked(inclusive, 0)
-            if (off > _FAR * level or texture > 0) and mask.rung < DARKEST:
-                again, compact = with_compact_masked(inclusive)
-                if again.balanced:
-                    inclusive, finer = again, finer_fit(again, background, config.robust)
-                    texture = max(texture, texture_left(finer or inclusive, compact))
-                    mask = masked(again, 0)
+        seen = measured_fwhm(mask.footprints, level)
+        if not 1 / _SAME_WIDTH < seen / fwhm < _SAME_WIDTH and np.isfinite(seen):
+            width = min(max(seen, _WIDTHS[0]), _WIDTHS[1])
+            mask = masked(guess, 0)
+        if (light > 0 or mask.masked > _FREE_OF_SOURCES) and mask.rung < DARKEST:
+            inclusive, compact = with_compact_masked(guess)
+            finer = finer_fit(inclusive, background, config.robust)
+            # structure that no fit follows is sky all the same where as much of it lies below as above
+            smooth = inclusive.balanced
+            light = TRACE if smooth else _SHARP
+            if smooth:
+                off = float(np.max(np.abs(at_centres(inclusive.background) - at_centres(guess.background))))
+                suspect = float(np.mean((flags[::_SAMPLE] & EXTENDED) != 0)) > _SUSPECT
+                texture = texture_left(finer or inclusive, compact)
+            if smooth and (finer is not None or suspect or off > _FAR * level or texture > 0):
+                # the guess may have taken some of a sky that it cannot follow for light
+                mask = masked(inclusive, 0)
+                if (off > _FAR * level or texture > 0) and mask.rung < DARKEST:
+                    again, compact = with_compact_masked(inclusive)
+                    if again.balanced:
+                        inclusive, finer = again, finer_fit(again, background, config.robust)
+                        texture = max(texture, texture_left(finer or inclusive, compact))
+                        mask = masked(again, 0)
     if light == 0 and mask.masked > _FREE_OF_SOURCES:
         light = TRACE
     turns, moved, ran_away = 1, np.inf, False
@@ -258,7 +314,7 @@ def find_sky(
             break
         next_mask = masked(fit, mask.rung)
         # a mask that comes to leave no sky as the sky falls to what it leaves has run away
-        dry = next_mask.rung > mask.rung
+        dry = next_mask.rung > mask.rung and next_mask.rung >= BARE and mask.rung != BARE - 1
         if dry or next_mask.masked > mask.masked + _RUNS_AWAY:
             mask = masked(before, mask.rung)
             if sources.extended is not None and structure() > 0:
@@ -292,7 +348,7 @@ def find_sky(
         step = sky.coefficients - before.background.coefficients
         sky = dataclasses.replace(sky, covariance=sky.covariance + np.outer(step, step))
     if config.structure:
-        finer = finer_fit(fit, background, config.robust) if light <= TRACE else None
+        finer = finer_fit(fit, background, config.robust, steep=steep) if light <= TRACE else None
         explained = finer is not None and chi2_per_freedom(finer) < _EXPLAINED
         # where a mask has taken all that stands out, what is left shows nothing of it
         left = 0.0 if explained else structure() or texture
@@ -393,7 +449,7 @@ def _worth_saying(
             f"the {100 * config.mask.darkest:.0f} % of the pixels with the darkest surroundings, and lies "
             "too high by what starlight is left there."
         )
-    elif mask.rung:
+    elif mask.rung >= BARE:
         left_out = "" if config.mask.extended is None else ", and faint extended light is not masked"
         said["mask_budget"] = (
             f"Sources leave little sky between them: they are masked with {100 * RUNGS[mask.rung]:.0f} % "

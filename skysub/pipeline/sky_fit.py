@@ -26,6 +26,7 @@ __all__ = [
     "filled_where_dry",
     "finer_fit",
     "fit_masked",
+    "fit_open",
     "fit_with_compact_masked",
     "missed_structure",
     "moved_by",
@@ -43,6 +44,12 @@ _FEWEST_COMPARED = 20
 """Superpixels that must be seen with both masks to tell what they differ by."""
 _FEW_BRIGHT = 0.01
 """Share of the superpixels that may be full of light without there being light at large."""
+_EDGE, _ALONG_EDGES = 2, 0.5
+"""Superpixels from the frame's edge, and the share of the structure there by which it is no large source's:
+noise has 0.44 of it there in a frame of 16 superpixels, galaxies in the frame at most 0.26, moonlight 0.52 to
+0.89."""
+_OUTLIER, _OUTLIER_TURNS = 3.0, 6
+"""Superpixels this many times the scatter of the darker ones above a fit of high order hold light."""
 _UNDERFIT, _BETTER = 1.3, 0.7
 """Mean square of superpixels' pulls above which the polynomial does not follow the sky, and what a finer fit
 must make of it; light of undetected sources leaves about as much in either."""
@@ -55,17 +62,18 @@ def fit_masked(
     robust: RobustConfig,
     *,
     light: float,
+    steep: bool = False,
 ) -> RobustFit:
     """Fit to what a mask has left.
 
     Where there is no light at large, superpixels that lie off are judged by a finer fit: those that it
-    follows are sky, and the others hold what the mask has left of a source.
+    follows are sky, and the others hold what the mask has left of a source. Where it is known that the sky is
+    ``steep``, more than the polynomial follows, that is so whatever the residuals look like.
     """
     fit = fit_robust(grid, statistics, config, robust, light=light)
-    if light > TRACE or fit.balanced:
+    if light > TRACE or (fit.balanced and not steep):
         return fit
-    finer = fit_robust(grid, statistics, dataclasses.replace(config, order=2 * config.order), robust)
-    trusted = finer.weights > 0
+    trusted = _followed(grid, statistics, dataclasses.replace(config, order=2 * config.order), robust)
     if not trusted.any():
         return fit
     mean = np.where(trusted, statistics.mean, np.float32(np.nan))
@@ -75,7 +83,85 @@ def fit_masked(
         one_sided=TRACE,
         background=dataclasses.replace(kept.background, statistics=statistics),
     )
-    return kept if trusted.sum() > fit.background.usable.sum() else fit
+    return kept if steep or trusted.sum() > fit.background.usable.sum() else fit
+
+
+def _followed(
+    grid: SuperpixelGrid, statistics: SuperpixelStatistics, config: BackgroundConfig, robust: RobustConfig
+) -> NDArray[np.bool_]:
+    """(gy, gx): superpixels that a fit of high order follows, those far above it left out in turns."""
+    mean = statistics.mean.copy()
+    for _ in range(_OUTLIER_TURNS):
+        finer = fit_robust(grid, dataclasses.replace(statistics, mean=mean), config, robust, believed=True)
+        usable = finer.background.usable
+        with np.errstate(divide="ignore", invalid="ignore"):
+            pulls = np.where(usable, (statistics.mean - at_centres(finer.background)) / statistics.error, 0.0)
+        # by the darker side, which light does not touch
+        below = pulls[usable & (pulls < 0)]
+        scatter = max(1.0, float(np.sqrt(np.mean(below**2)))) if below.size else 1.0
+        bright = usable & (pulls > _OUTLIER * scatter)
+        if not bright.any():
+            break
+        mean[bright] = np.nan
+    return usable & ~bright
+
+
+def fit_open(
+    image: NDArray[np.float32],
+    compact: NDArray[np.uint8],
+    guess: Background,
+    *,
+    grid: SuperpixelGrid,
+    background: BackgroundConfig,
+    config: SkyConfig,
+    threads: int,
+) -> tuple[RobustFit, RobustFit | None] | None:
+    """Fit to all superpixels with compact sources masked alone, where nothing larger shows in it.
+
+    Residuals of a sky without large sources are balanced. Or they are not, but a fit of twice the order
+    follows them, and what it follows lies along the frame's edges, where polynomials fail first: the sky
+    steepens there as moonlight does. What large sources leave lies round them.
+
+    Returns
+    -------
+    fit, finer
+        Every superpixel believed but the few that hold most light; the second is that of twice the order,
+        or None where it is no better. None instead of both where there may be light at large.
+    """
+    statistics = statistics_about(guess, image, compact, grid, background, threads=threads)
+    first = fit_robust(grid, statistics, background, config.robust, believed=True)
+    trimmed = _without_brightest(statistics, first)
+    fit = fit_robust(grid, trimmed, background, config.robust, believed=True)
+    finer = fit_robust(
+        grid,
+        trimmed,
+        dataclasses.replace(background, order=2 * background.order),
+        config.robust,
+        believed=True,
+    )
+    better = chi2_per_freedom(finer) < _BETTER * chi2_per_freedom(fit)
+    if not fit.balanced and not (better and _along_edges(fit, finer) > _ALONG_EDGES):
+        return None
+    fit, finer = (dataclasses.replace(one, one_sided=min(one.one_sided, TRACE)) for one in (fit, finer))
+    return fit, finer if better and chi2_per_freedom(fit) > _UNDERFIT else None
+
+
+def _along_edges(fit: RobustFit, finer: RobustFit) -> float:
+    """Share of what a finer fit follows and this one does not, squared, that lies near the frame's edges."""
+    apart = (at_centres(finer.background) - at_centres(fit.background)) ** 2
+    inner = apart[_EDGE:-_EDGE, _EDGE:-_EDGE]
+    return 1 - float(inner.sum() / max(apart.sum(), 1e-300))
+
+
+def _without_brightest(statistics: SuperpixelStatistics, fit: RobustFit) -> SuperpixelStatistics:
+    """Statistics without the few superpixels that lie highest above a fit."""
+    residual = np.where(np.isfinite(statistics.mean), statistics.mean - at_centres(fit.background), -np.inf)
+    if np.isfinite(residual).sum() < _FEWEST_COMPARED:
+        return statistics
+    brightest = np.argsort(residual, axis=None)[-max(1, int(_FEW_BRIGHT * residual.size)) :]
+    mean = statistics.mean.copy()
+    mean.flat[brightest] = np.nan
+    return dataclasses.replace(statistics, mean=mean)
 
 
 def fit_with_compact_masked(
@@ -102,11 +188,7 @@ def fit_with_compact_masked(
     first = fit_robust(grid, statistics, background, config.robust)
     if first.balanced:
         return first
-    residual = np.where(np.isfinite(statistics.mean), statistics.mean - at_centres(first.background), -np.inf)
-    brightest = np.argsort(residual, axis=None)[-max(1, int(_FEW_BRIGHT * residual.size)) :]
-    mean = statistics.mean.copy()
-    mean.flat[brightest] = np.nan
-    return fit_robust(grid, dataclasses.replace(statistics, mean=mean), background, config.robust)
+    return fit_robust(grid, _without_brightest(statistics, first), background, config.robust)
 
 
 def filled_where_dry(
@@ -176,7 +258,9 @@ def statistics_about(
     return SuperpixelStatistics(mean=mean, error=left.error, count=left.count)
 
 
-def finer_fit(fit: RobustFit, config: BackgroundConfig, robust: RobustConfig) -> RobustFit | None:
+def finer_fit(
+    fit: RobustFit, config: BackgroundConfig, robust: RobustConfig, *, steep: bool = False
+) -> RobustFit | None:
     """A fit of twice the order to look for sources by; None where the sky does not ask for it.
 
     It does where superpixels lie off the model by more than their errors, as much above it as below: that is
@@ -186,7 +270,7 @@ def finer_fit(fit: RobustFit, config: BackgroundConfig, robust: RobustConfig) ->
         return None
     statistics = fit.background.statistics
     before = chi2_per_freedom(fit)
-    if not before > _UNDERFIT:
+    if not (steep or before > _UNDERFIT):
         return None
     finer = fit_robust(
         fit.background.grid,
@@ -195,6 +279,8 @@ def finer_fit(fit: RobustFit, config: BackgroundConfig, robust: RobustConfig) ->
         robust,
         believed=True,
     )
+    if steep:
+        return dataclasses.replace(finer, one_sided=min(finer.one_sided, TRACE))
     return finer if finer.balanced and chi2_per_freedom(finer) < _BETTER * before else None
 
 

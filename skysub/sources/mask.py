@@ -21,10 +21,21 @@ if TYPE_CHECKING:
     from skysub.background.superpixels import SuperpixelGrid
     from skysub.sources.detect import Footprints
 
-__all__ = ["DARKEST", "RUNGS", "SourceMask", "SourceMaskConfig", "mask_compact", "mask_sources"]
+__all__ = [
+    "BARE",
+    "DARKEST",
+    "RUNGS",
+    "SourceMask",
+    "SourceMaskConfig",
+    "find_sources",
+    "mask_compact",
+    "mask_sources",
+]
 
-RUNGS = (1.0, 0.6, 0.3)
-"""Share of the growth that each step of the budget keeps; all but the first leave faint extended light."""
+RUNGS = (1.0, 0.6, 0.3, 0.6, 0.3)
+"""Share of the growth that each step of the budget keeps."""
+BARE = 3
+"""The step from which faint extended light is not masked."""
 DARKEST = len(RUNGS)
 """The last step: footprints are given up for the pixels with the darkest surroundings."""
 
@@ -43,8 +54,9 @@ _LARGE = 0.5
 """Edge of the square with the area of a large footprint, in superpixels."""
 _BRIGHT_PIXEL = 7.0
 """Brightest pixel, in units of the noise, by which a large footprint is known to hold a source."""
-_LEAST_LEFT = 0.05
-"""Share of all pixels that a mask with its full growth must leave."""
+_LEAST_LEFT = (0.2, 0.15, 0.05)
+"""Share of all pixels that a mask must leave at each step with faint extended light: what more growth keeps
+out is little, and the noise of what is left, and a model that extrapolates, are worse."""
 _CHAIN = 0.15
 """Share of it below which a footprint grows by less than its area suggests."""
 
@@ -161,21 +173,18 @@ def mask_sources(
     image = plain(image)
     cells = _no_finer(grid, _CELL)
     level = float(np.nanmedian(noise)) if np.isfinite(noise).any() else np.nan
-    kernel = smoothing_kernel(fwhm)
-    footprints = find_footprints(
+    footprints = find_sources(
         image,
         flags,
         power,
-        np.hypot(noise * correlation * smoothed_noise(kernel), structure),
+        noise,
         grid,
-        kernel=kernel,
-        peak_threshold=config.peak_threshold,
-        edge_threshold=config.edge_threshold,
+        config=config,
+        fwhm=fwhm,
+        correlation=correlation,
+        structure=structure,
         threads=threads,
     )
-    vague = _vague(footprints, grid, level)
-    if vague.any():
-        footprints = footprints.of(~vague)
     while True:
         if rung == DARKEST:
             flags &= np.uint8(_KEPT)
@@ -184,7 +193,7 @@ def mask_sources(
             painted = no_bits(grid.image_shape)
             _paint(footprints, painted, grid.image_shape[1], config=config, share=RUNGS[rung], noise=level)
             kernels.flag_painted(painted.view(np.uint8), _KEPT, SOURCE, flags)
-            if config.extended is not None and rung == 0:
+            if config.extended is not None and rung < BARE:
                 blocks = find_extended(
                     image,
                     flags,
@@ -202,7 +211,7 @@ def mask_sources(
         had_sky, left = (_with_sky(pixels, grid, config) for pixels in (before, good))
         in_cells = (before, good) if cells is grid else _pixels_left(flags, cells)
         asked, there = (_with_sky(pixels, cells, config).sum() for pixels in in_cells)
-        enough = rung > 0 or good.sum() >= _LEAST_LEFT * before.sum()
+        enough = rung >= BARE or good.sum() >= _LEAST_LEFT[rung] * before.sum()
         if (enough and there >= config.least_superpixels * asked) or rung == DARKEST:
             break
         rung += 1
@@ -216,6 +225,37 @@ def mask_sources(
     )
 
 
+def find_sources(
+    image: NDArray[np.float32],
+    flags: NDArray[np.uint8],
+    power: NDArray[np.float64],
+    noise: NDArray[np.float64],
+    grid: SuperpixelGrid,
+    *,
+    config: SourceMaskConfig,
+    fwhm: float,
+    correlation: float = 1.0,
+    structure: float | NDArray[np.float64] = 0.0,
+    threads: int = 1,
+) -> Footprints:
+    """Footprints of sources, without large ones that have no bright pixel; parameters as for `mask_sources`."""
+    kernel = smoothing_kernel(fwhm)
+    footprints = find_footprints(
+        plain(image),
+        flags,
+        power,
+        np.hypot(noise * correlation * smoothed_noise(kernel), structure),
+        grid,
+        kernel=kernel,
+        peak_threshold=config.peak_threshold,
+        edge_threshold=config.edge_threshold,
+        threads=threads,
+    )
+    level = float(np.nanmedian(noise)) if np.isfinite(noise).any() else np.nan
+    vague = _vague(footprints, grid, level)
+    return footprints.of(~vague) if vague.any() else footprints
+
+
 def mask_compact(
     flags: NDArray[np.uint8],
     footprints: Footprints,
@@ -223,17 +263,24 @@ def mask_compact(
     *,
     config: SourceMaskConfig,
     noise: float,
+    chains: bool = False,
 ) -> NDArray[np.uint8]:
     """Flags with the sources marked that are much smaller than a superpixel, and no others.
 
-    What is left shows whether there is light as large as what the background's model follows.
+    What is left shows whether there is light as large as what the background's model follows. With ``chains``,
+    larger footprints are marked as well, and nothing grows by more than it must: sources of deep images touch
+    each other, and light of a large one shows round its footprint.
     """
     from skysub.sources import paint_kernels as kernels
 
     side = min(int(np.min(np.diff(edges))) for edges in (grid.y_edges, grid.x_edges))
-    compact = footprints.of(footprints.radius < _COMPACT * side)
+    small = footprints.radius < _COMPACT * side
     painted = no_bits(grid.image_shape)
-    _paint(compact, painted, grid.image_shape[1], config=config, share=1.0, noise=noise)
+    width = grid.image_shape[1]
+    share = RUNGS[BARE - 1] if chains else 1.0
+    _paint(footprints.of(small), painted, width, config=config, share=share, noise=noise)
+    if chains:
+        _paint(footprints.of(~small), painted, width, config=config, share=0.0, noise=noise)
     marked = flags.copy()
     kernels.flag_painted(painted.view(np.uint8), _KEPT, SOURCE, marked)
     return marked
