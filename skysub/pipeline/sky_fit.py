@@ -48,6 +48,9 @@ _EDGE, _ALONG_EDGES = 2, 0.5
 """Superpixels from the frame's edge, and the share of the structure there by which it is no large source's:
 noise has 0.44 of it there in a frame of 16 superpixels, galaxies in the frame at most 0.26, moonlight 0.52 to
 0.89."""
+_DECAYS = 0.85
+"""What the next two orders leave together of what lies between an order and its double: moonlight 0.3 to 0.8,
+galaxies 0.95 to 1.5."""
 _OUTLIER, _OUTLIER_TURNS = 3.0, 6
 """Superpixels this many times the scatter of the darker ones above a fit of high order hold light."""
 _UNDERFIT, _BETTER = 1.3, 0.7
@@ -119,8 +122,10 @@ def fit_open(
     """Fit to all superpixels with compact sources masked alone, where nothing larger shows in it.
 
     Residuals of a sky without large sources are balanced. Or they are not, but a fit of twice the order
-    follows them, and what it follows lies along the frame's edges, where polynomials fail first: the sky
-    steepens there as moonlight does. What large sources leave lies round them.
+    follows them, what it follows lies along the frame's edges, where polynomials fail first, and most of it is
+    gone at the next order already: the sky steepens there as moonlight does, whose source lies outside the
+    frame, so that polynomials converge to it geometrically (Bernstein). To a galaxy, with its peak in the
+    frame, they converge slowly, and what is left of it lies round it.
 
     Returns
     -------
@@ -129,21 +134,25 @@ def fit_open(
         or None where it is no better. None instead of both where there may be light at large.
     """
     statistics = statistics_about(guess, image, compact, grid, background, threads=threads)
-    first = fit_robust(grid, statistics, background, config.robust, believed=True)
-    trimmed = _without_brightest(statistics, first)
-    fit = fit_robust(grid, trimmed, background, config.robust, believed=True)
-    finer = fit_robust(
-        grid,
-        trimmed,
-        dataclasses.replace(background, order=2 * background.order),
-        config.robust,
-        believed=True,
-    )
-    better = chi2_per_freedom(finer) < _BETTER * chi2_per_freedom(fit)
-    if not fit.balanced and not (better and _along_edges(fit, finer) > _ALONG_EDGES):
-        return None
+    order = background.order
+
+    def of_order(order: int, statistics: SuperpixelStatistics) -> RobustFit:
+        return fit_robust(
+            grid, statistics, dataclasses.replace(background, order=order), config.robust, believed=True
+        )
+
+    trimmed = _without_brightest(statistics, of_order(order, statistics))
+    fit, finer = of_order(order, trimmed), of_order(2 * order, trimmed)
+    coarse, fine = chi2_per_freedom(fit), chi2_per_freedom(finer)
+    better = fine < _BETTER * coarse
+    if not fit.balanced:
+        if not (better and _along_edges(fit, finer) > _ALONG_EDGES):
+            return None
+        between = sum(chi2_per_freedom(of_order(order + n, trimmed)) - fine for n in (1, 2))
+        if not between < _DECAYS * (coarse - fine):
+            return None
     fit, finer = (dataclasses.replace(one, one_sided=min(one.one_sided, TRACE)) for one in (fit, finer))
-    return fit, finer if better and chi2_per_freedom(fit) > _UNDERFIT else None
+    return fit, finer if better and coarse > _UNDERFIT else None
 
 
 def _along_edges(fit: RobustFit, finer: RobustFit) -> float:
