@@ -27,9 +27,18 @@ from skysub.pipeline.sky_fit import (
     unfollowed_structure,
 )
 from skysub.sources.detect import measured_fwhm, smoothing_kernel
-from skysub.sources.extended import structure_left
+from skysub.sources.extended import roughness, structure_left
 from skysub.sources.flags import EXTENDED, NOT_SKY, SOURCE
-from skysub.sources.mask import BARE, DARKEST, RUNGS, SourceMask, find_sources, mask_compact, mask_sources
+from skysub.sources.mask import (
+    BARE,
+    DARKEST,
+    RUNGS,
+    SourceMask,
+    find_sources,
+    mask_compact,
+    mask_sources,
+    mask_with_less_growth,
+)
 from skysub.sources.noise import correlated_noise
 
 if TYPE_CHECKING:
@@ -55,6 +64,9 @@ _GIANT = 1.5
 """Radius of a source, in superpixels, by which there is light at large."""
 _SHARP = 1.0
 """How sure of light residuals to one side make one."""
+_BEYOND_GROWTH = 1.5
+"""Variance of what light beyond the mask moves the model by, over that of what light does which a third of the
+growth leaves: of some twenty kinds of scenes made by other code, in the middle."""
 _EXPLAINED = 1.6
 """Mean square of its pulls up to which a finer fit follows all of the sky's structure."""
 _TEXTURED = 4.0
@@ -168,7 +180,7 @@ def find_sky(
         with stopwatch("fit"):
             finer = finer_fit(fit, background, config.robust, steep=steep) if light <= TRACE else None
         model = (finer or fit).background
-        scatter = max(texture, guess.scatter if finer is None else finer.scatter)
+        scatter = max(texture, rough, guess.scatter if finer is None else finer.scatter)
         with stopwatch("mask"):
             return mask_sources(
                 image,
@@ -232,16 +244,39 @@ def find_sky(
                 )
             if found is None:
                 return None
-            model = (found[1] or found[0]).background
+            before, model = model, (found[1] or found[0]).background
+            if (
+                found[1] is None
+                and np.max(np.abs(at_centres(model) - at_centres(before, grid))) < _FAR * level
+            ):
+                break
         return None if found is None else (*found, compact)
 
-    def texture_left(model: RobustFit, compact: NDArray[np.uint8]) -> float:
+    def texture_left(model: RobustFit, compact: NDArray[np.uint8]) -> tuple[float, float]:
         # only where superpixels show it as well: noise that neighbours share is structure of small blocks
         if not chi2_per_freedom(model) > _TEXTURED * correlation**2 * per_pixel**2:
-            return 0.0
+            return 0.0, 0.0
         with stopwatch("structure"):
             power = power_coefficients(model.background.coefficients, model.background.order)
-            return structure_left(image, compact, power, level, threads=threads)
+            left = structure_left(image, compact, power, level, threads=threads)
+            rough = roughness(image, compact, power, level, threads=threads) if left else 0.0
+            return left, rough
+
+    def moved_by_growth() -> float:
+        """Mean square by which the model's shape moves when sources grow less, beyond what noise moves it."""
+        if mask.rung == DARKEST or not mask.footprints:
+            return 0.0
+        with stopwatch("statistics"):
+            marked = mask_with_less_growth(flags, mask, grid, config=config.mask, noise=level)
+            statistics = statistics_about(fit.background, image, marked, grid, background, threads=threads)
+        with stopwatch("fit"):
+            other = fit_masked(grid, statistics, background, config.robust, light=light, steep=steep)
+        seen = fit.weights > 0
+        apart = (at_centres(other.background) - at_centres(fit.background))[seen]
+        by_noise = float(np.mean(fit.deviation[seen] ** 2)) * max(
+            0.0, 1 - float(mask.good.sum()) / max(1, int(statistics.count.sum()))
+        )
+        return max(0.0, float(np.var(apart)) - by_noise)
 
     def structure() -> float:
         with stopwatch("structure"):
@@ -267,13 +302,16 @@ def find_sky(
     before, fit = guess, guess
     inclusive: RobustFit | None = None
     finer: RobustFit | None = None
-    texture = 0.0
+    texture = rough = 0.0
     light, steep = guess.one_sided, False
     opened = open_sky() if np.isfinite(level) else None
     if opened is not None:
         inclusive, finer, compact = opened
-        light, texture = TRACE, texture_left(finer or inclusive, compact)
-        steep = finer is not None
+        light, steep = TRACE, finer is not None
+        texture, rough = texture_left(finer or inclusive, compact)
+        if texture > 0:
+            # no search for faint extended light tells it from such a sky
+            sources = dataclasses.replace(sources, extended=None)
         mask = masked(inclusive, 0)
         if guess.one_sided == 0 and mask.masked <= _FREE_OF_SOURCES:
             light, inclusive, finer, steep = 0.0, None, None, False
@@ -293,7 +331,7 @@ def find_sky(
             if smooth:
                 off = float(np.max(np.abs(at_centres(inclusive.background) - at_centres(guess.background))))
                 suspect = float(np.mean((flags[::_SAMPLE] & EXTENDED) != 0)) > _SUSPECT
-                texture = texture_left(finer or inclusive, compact)
+                texture, rough = texture_left(finer or inclusive, compact)
             if smooth and (finer is not None or suspect or off > _FAR * level or texture > 0):
                 # the guess may have taken some of a sky that it cannot follow for light
                 mask = masked(inclusive, 0)
@@ -301,7 +339,7 @@ def find_sky(
                     again, compact = with_compact_masked(inclusive)
                     if again.balanced:
                         inclusive, finer = again, finer_fit(again, background, config.robust)
-                        texture = max(texture, texture_left(finer or inclusive, compact))
+                        texture, rough = max((texture, rough), texture_left(finer or inclusive, compact))
                         mask = masked(again, 0)
     if light == 0 and mask.masked > _FREE_OF_SOURCES:
         light = TRACE
@@ -357,6 +395,10 @@ def find_sky(
             left = max(left, missed_structure(fit, finer))
             shrunk = sky.covariance * (min(finer.inflation, fit.inflation) / fit.inflation)
             sky = dataclasses.replace(sky, covariance=shrunk)
+    typical = float(np.mean(fit.deviation[fit.weights > 0] ** 2)) if (fit.weights > 0).any() else 0.0
+    if typical > 0 and np.isfinite(level):
+        wider = 1 + _BEYOND_GROWTH * moved_by_growth() / typical
+        sky = dataclasses.replace(sky, covariance=sky.covariance * wider)
     return Sky(
         background=corrected(sky, corrections, structure=left),
         fit=fit,

@@ -30,6 +30,7 @@ __all__ = [
     "find_sources",
     "mask_compact",
     "mask_sources",
+    "mask_with_less_growth",
 ]
 
 RUNGS = (1.0, 0.6, 0.3, 0.6, 0.3)
@@ -283,6 +284,29 @@ def mask_compact(
         _paint(footprints.of(~small), painted, width, config=config, share=0.0, noise=noise)
     marked = flags.copy()
     kernels.flag_painted(painted.view(np.uint8), _KEPT, SOURCE, marked)
+    return marked
+
+
+def mask_with_less_growth(
+    flags: NDArray[np.uint8],
+    mask: SourceMask,
+    grid: SuperpixelGrid,
+    *,
+    config: SourceMaskConfig,
+    noise: float,
+) -> NDArray[np.uint8]:
+    """Flags with the same sources marked, grown by a third of what they grew in the mask.
+
+    How far the sky moves tells how far light beyond the mask may have moved it. Faint extended light stays
+    masked.
+    """
+    from skysub.sources import paint_kernels as kernels
+
+    painted = no_bits(grid.image_shape)
+    share = RUNGS[BARE - 1] * RUNGS[mask.rung]
+    _paint(mask.footprints, painted, grid.image_shape[1], config=config, share=share, noise=noise)
+    marked = flags.copy()
+    kernels.flag_painted(painted.view(np.uint8), _KEPT | EXTENDED, SOURCE, marked)
     return marked
 
 
