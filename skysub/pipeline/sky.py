@@ -14,6 +14,7 @@ from skysub.background.robust import TRACE, RobustFit, fit_robust
 from skysub.background.superpixels import SuperpixelGrid, SuperpixelStatistics
 from skysub.pipeline.corrections import Corrections, corrected, find_corrections, find_faint_light
 from skysub.pipeline.sky_fit import (
+    OpenFit,
     at_centres,
     chi2_per_freedom,
     filled_where_dry,
@@ -167,18 +168,26 @@ def find_sky(
         with stopwatch("statistics"):
             statistics = statistics_about(model.background, image, flags, grid, background, threads=threads)
         with stopwatch("fit"):
-            fit = fit_masked(grid, statistics, background, config.robust, light=light, steep=steep)
-            if inclusive is None or light > TRACE:
+            fit = fit_masked(
+                grid, statistics, background, config.robust, light=light, steep=steep, rugged=rugged
+            )
+            if inclusive is None or light > TRACE or rugged:
                 return fit
             own = finer_fit(fit, background, config.robust, steep=True) if steep else None
             filled = filled_where_dry(own or fit, statistics, finer or inclusive, least=least)
             if filled is None:
                 return fit
-            return fit_masked(grid, filled, background, config.robust, light=light, steep=steep)
+            return fit_masked(
+                grid, filled, background, config.robust, light=light, steep=steep, rugged=rugged
+            )
 
     def masked(fit: RobustFit, rung: int) -> SourceMask:
         with stopwatch("fit"):
-            finer = finer_fit(fit, background, config.robust, steep=steep) if light <= TRACE else None
+            finer = (
+                finer_fit(fit, background, config.robust, steep=steep)
+                if light <= TRACE and not rugged
+                else None
+            )
         model = (finer or fit).background
         scatter = max(texture, rough, guess.scatter if finer is None else finer.scatter)
         with stopwatch("mask"):
@@ -207,7 +216,7 @@ def find_sky(
                 compact,
             )
 
-    def open_sky() -> tuple[RobustFit, RobustFit | None, NDArray[np.uint8]] | None:
+    def open_sky() -> tuple[OpenFit, NDArray[np.uint8]] | None:
         """Fits with compact sources masked alone, from a fit that takes all for sky; None where it is not."""
         nonlocal width
         first = fit_robust(
@@ -240,21 +249,28 @@ def find_sky(
             with stopwatch("statistics"):
                 compact = mask_compact(flags, footprints, grid, config=config.mask, noise=level, chains=True)
                 found = fit_open(
-                    image, compact, model, grid=grid, background=background, config=config, threads=threads
+                    image,
+                    compact,
+                    model,
+                    grid=grid,
+                    background=background,
+                    config=config,
+                    correlation=spread,
+                    threads=threads,
                 )
             if found is None:
                 return None
-            before, model = model, (found[1] or found[0]).background
+            before, model = model, (found.finer or found.fit).background
             if (
-                found[1] is None
+                found.finer is None
                 and np.max(np.abs(at_centres(model) - at_centres(before, grid))) < _FAR * level
             ):
                 break
-        return None if found is None else (*found, compact)
+        return None if found is None else (found, compact)
 
     def texture_left(model: RobustFit, compact: NDArray[np.uint8]) -> tuple[float, float]:
         # only where superpixels show it as well: noise that neighbours share is structure of small blocks
-        if not chi2_per_freedom(model) > _TEXTURED * correlation**2 * per_pixel**2:
+        if not chi2_per_freedom(model) > _TEXTURED * spread**2:
             return 0.0, 0.0
         with stopwatch("structure"):
             power = power_coefficients(model.background.coefficients, model.background.order)
@@ -270,7 +286,9 @@ def find_sky(
             marked = mask_with_less_growth(flags, mask, grid, config=config.mask, noise=level)
             statistics = statistics_about(fit.background, image, marked, grid, background, threads=threads)
         with stopwatch("fit"):
-            other = fit_masked(grid, statistics, background, config.robust, light=light, steep=steep)
+            other = fit_masked(
+                grid, statistics, background, config.robust, light=light, steep=steep, rugged=rugged
+            )
         seen = fit.weights > 0
         apart = (at_centres(other.background) - at_centres(fit.background))[seen]
         by_noise = float(np.mean(fit.deviation[seen] ** 2)) * max(
@@ -297,24 +315,27 @@ def find_sky(
             kernel=smoothing_kernel(fwhm),
         )
     noise, correlation, width = noise * per_pixel, smoothed / per_pixel, fwhm
+    spread = smoothed
     level = float(np.nanmedian(noise)) if np.isfinite(noise).any() else np.nan
     sources = config.mask
     before, fit = guess, guess
     inclusive: RobustFit | None = None
     finer: RobustFit | None = None
     texture = rough = 0.0
-    light, steep = guess.one_sided, False
+    light, steep, rugged = guess.one_sided, False, False
     opened = open_sky() if np.isfinite(level) else None
     if opened is not None:
-        inclusive, finer, compact = opened
+        found, compact = opened
+        inclusive, finer, rugged = found.fit, found.finer, found.rugged
         light, steep = TRACE, finer is not None
         texture, rough = texture_left(finer or inclusive, compact)
-        if texture > 0:
+        if rugged:
             # no search for faint extended light tells it from such a sky
             sources = dataclasses.replace(sources, extended=None)
-        mask = masked(inclusive, 0)
-        if guess.one_sided == 0 and mask.masked <= _FREE_OF_SOURCES:
+        mask = masked(inclusive, BARE - 1 if rugged else 0)
+        if guess.one_sided == 0 and mask.masked <= _FREE_OF_SOURCES and not rugged:
             light, inclusive, finer, steep = 0.0, None, None, False
+        del found, compact, opened
     else:
         width = fwhm
         mask = masked(guess, 0)
@@ -386,7 +407,9 @@ def find_sky(
         step = sky.coefficients - before.background.coefficients
         sky = dataclasses.replace(sky, covariance=sky.covariance + np.outer(step, step))
     if config.structure:
-        finer = finer_fit(fit, background, config.robust, steep=steep) if light <= TRACE else None
+        finer = (
+            finer_fit(fit, background, config.robust, steep=steep) if light <= TRACE and not rugged else None
+        )
         explained = finer is not None and chi2_per_freedom(finer) < _EXPLAINED
         # where a mask has taken all that stands out, what is left shows nothing of it
         left = 0.0 if explained else structure() or texture

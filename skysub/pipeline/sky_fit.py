@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from skysub.pipeline.config import SkyConfig
 
 __all__ = [
+    "OpenFit",
     "at_centres",
     "chi2_per_freedom",
     "filled_where_dry",
@@ -51,11 +53,26 @@ noise has 0.44 of it there in a frame of 16 superpixels, galaxies in the frame a
 _DECAYS = 0.85
 """What the next two orders leave together of what lies between an order and its double: moonlight 0.3 to 0.8,
 galaxies 0.95 to 1.5."""
+_RUGGED, _MEDIAN_SQUARE = 3.5, 0.455
+"""Ruggedness from which a sky is rugged: 1.4 to 2.8 in fields with sources, 4.5 to 13 with ghosts, fringes and
+cirrus; and the median square of a normal variable."""
 _OUTLIER, _OUTLIER_TURNS = 3.0, 6
 """Superpixels this many times the scatter of the darker ones above a fit of high order hold light."""
 _UNDERFIT, _BETTER = 1.3, 0.7
 """Mean square of superpixels' pulls above which the polynomial does not follow the sky, and what a finer fit
 must make of it; light of undetected sources leaves about as much in either."""
+
+
+@dataclass(frozen=True, eq=False)
+class OpenFit:
+    """A fit that takes all but compact sources for sky."""
+
+    fit: RobustFit
+    """Every superpixel believed but the few that hold most light."""
+    finer: RobustFit | None
+    """Of twice the order; None where it is no better, or the sky is rugged."""
+    rugged: bool
+    """Whether the sky has structure that neighbouring superpixels do not share, which no fit follows."""
 
 
 def fit_masked(
@@ -66,13 +83,20 @@ def fit_masked(
     *,
     light: float,
     steep: bool = False,
+    rugged: bool = False,
 ) -> RobustFit:
     """Fit to what a mask has left.
 
     Where there is no light at large, superpixels that lie off are judged by a finer fit: those that it
     follows are sky, and the others hold what the mask has left of a source. Where it is known that the sky is
-    ``steep``, more than the polynomial follows, that is so whatever the residuals look like.
+    ``steep``, more than the polynomial follows, that is so whatever the residuals look like. Where it is
+    ``rugged``, all superpixels are believed but the few that hold most light.
     """
+    if rugged:
+        # what lies off is sky as well
+        fit = fit_robust(grid, statistics, config, robust, believed=True)
+        trimmed = _without_brightest(statistics, fit)
+        return dataclasses.replace(fit_robust(grid, trimmed, config, robust, believed=True), one_sided=TRACE)
     fit = fit_robust(grid, statistics, config, robust, light=light)
     if light > TRACE or (fit.balanced and not steep):
         return fit
@@ -117,8 +141,9 @@ def fit_open(
     grid: SuperpixelGrid,
     background: BackgroundConfig,
     config: SkyConfig,
+    correlation: float,
     threads: int,
-) -> tuple[RobustFit, RobustFit | None] | None:
+) -> OpenFit | None:
     """Fit to all superpixels with compact sources masked alone, where nothing larger shows in it.
 
     Residuals of a sky without large sources are balanced. Or they are not, but a fit of twice the order
@@ -127,11 +152,18 @@ def fit_open(
     frame, so that polynomials converge to it geometrically (Bernstein). To a galaxy, with its peak in the
     frame, they converge slowly, and what is left of it lies round it.
 
+    Where most superpixels differ from their neighbours by more than noise, as fringes and cirrus make them,
+    nothing tells light from sky, and all of it is sky.
+
+    Parameters
+    ----------
+    correlation
+        How many times more the pixels scatter together than independent ones would.
+
     Returns
     -------
-    fit, finer
-        Every superpixel believed but the few that hold most light; the second is that of twice the order,
-        or None where it is no better. None instead of both where there may be light at large.
+    fit
+        None where there may be light at large.
     """
     statistics = statistics_about(guess, image, compact, grid, background, threads=threads)
     order = background.order
@@ -145,14 +177,36 @@ def fit_open(
     fit, finer = of_order(order, trimmed), of_order(2 * order, trimmed)
     coarse, fine = chi2_per_freedom(fit), chi2_per_freedom(finer)
     better = fine < _BETTER * coarse
-    if not fit.balanced:
+    rugged = _ruggedness(finer) > _RUGGED * correlation**2
+    if not (rugged or fit.balanced):
         if not (better and _along_edges(fit, finer) > _ALONG_EDGES):
             return None
         between = sum(chi2_per_freedom(of_order(order + n, trimmed)) - fine for n in (1, 2))
         if not between < _DECAYS * (coarse - fine):
             return None
     fit, finer = (dataclasses.replace(one, one_sided=min(one.one_sided, TRACE)) for one in (fit, finer))
-    return fit, finer if better and coarse > _UNDERFIT else None
+    return OpenFit(
+        fit=fit, finer=finer if better and coarse > _UNDERFIT and not rugged else None, rugged=rugged
+    )
+
+
+def _ruggedness(fit: RobustFit) -> float:
+    """Median square of second differences between neighbouring superpixels' residuals, over that of noise.
+
+    Large sources, of which there are few, do not touch a median.
+    """
+    statistics = fit.background.statistics
+    seen = fit.background.usable & np.isfinite(statistics.mean)
+    residual = np.where(seen, statistics.mean - at_centres(fit.background), np.nan)
+    variance = statistics.error.astype(np.float64) ** 2
+    squares = []
+    for axis in (0, 1):
+        r, v = (np.moveaxis(values, axis, 0) for values in (residual, variance))
+        second = r[2:] - 2 * r[1:-1] + r[:-2]
+        squares.append((second**2 / (v[2:] + 4 * v[1:-1] + v[:-2])).ravel())
+    values = np.concatenate(squares)
+    values = values[np.isfinite(values)]
+    return float(np.median(values)) / _MEDIAN_SQUARE if len(values) >= _FEWEST_COMPARED else 0.0
 
 
 def _along_edges(fit: RobustFit, finer: RobustFit) -> float:
