@@ -65,7 +65,7 @@ _GIANT = 1.5
 """Radius of a source, in superpixels, by which there is light at large."""
 _SHARP = 1.0
 """How sure of light residuals to one side make one."""
-_BEYOND_GROWTH = 1.5
+_BEYOND_GROWTH = 1.0
 """Variance of what light beyond the mask moves the model by, over that of what light does which a third of the
 growth leaves: of some twenty kinds of scenes made by other code, in the middle."""
 _EXPLAINED = 1.6
