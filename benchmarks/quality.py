@@ -212,7 +212,14 @@ def markdown(results: dict[str, dict[str, Scores]], setting: str, pictures: str 
 
 def print_corrections(seeds: list[int], shape: tuple[int, int]) -> None:
     """M2 against the sky alone, with each correction of the level alone."""
-    methods = ["default uncorrected", "only clip_skew", "only noise_peaks", "only masked_faint", "default", "sky alone"]
+    methods = [
+        "default uncorrected",
+        "only clip_skew",
+        "only noise_peaks",
+        "only masked_faint",
+        "default",
+        "sky alone",
+    ]
     print("| scene | " + " | ".join(methods) + " |\n|" + " --- |" * (len(methods) + 1))
     for name in ("quiet", "moonlit", "crowded:30"):
         scores = score_scene(name, methods, seeds=seeds, detectors=1, shape=shape, pictures=None)

@@ -31,8 +31,8 @@ __all__ = [
 _BRIGHTER = (14.0, 28.0)
 """Fluxes of the sources whose light is extrapolated, in those of a point source of 1 sigma."""
 _LIMIT = 5.0
-"""Matched-filter signal, in units of its noise, from which catalogues hold a source; fainter ones belong to the
-background."""
+"""Matched-filter signal, in units of its noise, from which catalogues hold a source; the background holds
+fainter ones."""
 _FEWEST = 20
 """Sources in that range that make an extrapolation worth while."""
 _CLEAR = 0.6
@@ -42,8 +42,8 @@ _CROWDED = 0.9
 _BLENDED = 0.5
 """and share that footprints cover before they grow."""
 _SKEW_KNOWN, _PEAKS_KNOWN, _FAINT_KNOWN = 0.15, 0.25, 0.25
-"""Relative uncertainties of the corrections: of their formulas' approximations, of the gain, and of the light of
-faint sources in open fields."""
+"""Relative uncertainties of the corrections: of their formulas' approximations, of the gain, and of
+the light of faint sources in open fields."""
 _STARLIGHT = 0.2
 """Light left in the darkest pixels of a crowded field, in units of the noise per pixel: not known better."""
 _BLENDS = 0.05

@@ -13,29 +13,27 @@ from skysub.background.clipping import superpixel_statistics
 from skysub.background.robust import TRACE, RobustFit, fit_robust
 from skysub.background.superpixels import SuperpixelGrid, SuperpixelStatistics
 from skysub.pipeline.corrections import Corrections, corrected, find_corrections, find_faint_light
+from skysub.pipeline.open_sky import FAR, find_open_sky, plausible_width
 from skysub.pipeline.sky_fit import (
-    OpenFit,
     at_centres,
     chi2_per_freedom,
     filled_where_dry,
     finer_fit,
     fit_masked,
-    fit_open,
     fit_with_compact_masked,
     missed_structure,
     moved_by,
     statistics_about,
     unfollowed_structure,
 )
+from skysub.pipeline.sky_flags import worth_saying
 from skysub.sources.detect import measured_fwhm, smoothing_kernel
 from skysub.sources.extended import roughness, structure_left
 from skysub.sources.flags import EXTENDED, NOT_SKY, SOURCE
 from skysub.sources.mask import (
     BARE,
     DARKEST,
-    RUNGS,
     SourceMask,
-    find_sources,
     mask_compact,
     mask_sources,
     mask_with_less_growth,
@@ -51,35 +49,23 @@ if TYPE_CHECKING:
 
 __all__ = ["Sky", "find_sky", "first_guess"]
 
-_WORTH_SAYING = 0.005
-"""Share of superpixels without sky, or over which the model must extrapolate, before that is said."""
 _ROW_STEP = 4
 """The first guess looks at every so many rows,"""
 _LEAST_ROWS = 16
 """but at no fewer than these in a superpixel."""
 _FREE_OF_SOURCES = 0.04
 """Share of the pixels that noise alone makes a mask take at most."""
-_OPEN_TURNS = 2
-"""Turns of compact sources and a fit to all else."""
-_GIANT = 1.5
-"""Radius of a source, in superpixels, by which there is light at large."""
 _SHARP = 1.0
 """How sure of light residuals to one side make one."""
 _BEYOND_GROWTH = 1.0
-"""Variance of what light beyond the mask moves the model by, over that of what light does which a third of the
-growth leaves: of some twenty kinds of scenes made by other code, in the middle."""
+"""Variance of what light beyond the mask moves the model by, over that of light which a third of the growth
+leaves: the middle of some twenty kinds of scenes made by other code."""
 _EXPLAINED = 1.6
 """Mean square of its pulls up to which a finer fit follows all of the sky's structure."""
 _TEXTURED = 4.0
 """Mean square of pulls, compact sources masked, from which the sky has structure that no fit follows."""
 _SUSPECT = 0.02
 """Share of the pixels masked as faint extended light that is looked at anew."""
-_FAR = 0.05
-"""How far the guess may lie off, in units of the noise per pixel, before sources are looked for anew."""
-_SAME_WIDTH = 1.25
-"""Ratio of the PSF's width measured to the one given up to which they agree."""
-_WIDTHS = (1.5, 8.0)
-"""Least and largest width that sources are looked for by, pixel."""
 _CLEAR = 0.6
 """Share of the pixels that sources leave in an open field,"""
 _SAMPLE = 16
@@ -216,58 +202,6 @@ def find_sky(
                 compact,
             )
 
-    def open_sky() -> tuple[OpenFit, NDArray[np.uint8]] | None:
-        """Fits with compact sources masked alone, from a fit that takes all for sky; None where it is not."""
-        nonlocal width
-        first = fit_robust(
-            guess.background.grid,
-            guess.background.statistics,
-            guess.background.config,
-            config.robust,
-            believed=True,
-        )
-        model, found = first.background, None
-        for _ in range(_OPEN_TURNS):
-            with stopwatch("mask"):
-                footprints = find_sources(
-                    image,
-                    flags,
-                    power_coefficients(model.coefficients, model.order),
-                    noise,
-                    grid,
-                    config=sources,
-                    fwhm=width,
-                    correlation=correlation,
-                    threads=threads,
-                )
-            seen = measured_fwhm(footprints, level)
-            if not 1 / _SAME_WIDTH < seen / fwhm < _SAME_WIDTH and np.isfinite(seen):
-                width = min(max(seen, _WIDTHS[0]), _WIDTHS[1])
-            side = min(int(np.min(np.diff(edges))) for edges in (grid.y_edges, grid.x_edges))
-            if np.max(footprints.radius, initial=0) > _GIANT * side:
-                return None
-            with stopwatch("statistics"):
-                compact = mask_compact(flags, footprints, grid, config=config.mask, noise=level, chains=True)
-                found = fit_open(
-                    image,
-                    compact,
-                    model,
-                    grid=grid,
-                    background=background,
-                    config=config,
-                    correlation=spread,
-                    threads=threads,
-                )
-            if found is None:
-                return None
-            before, model = model, (found.finer or found.fit).background
-            if (
-                found.finer is None
-                and np.max(np.abs(at_centres(model) - at_centres(before, grid))) < _FAR * level
-            ):
-                break
-        return None if found is None else (found, compact)
-
     def texture_left(model: RobustFit, compact: NDArray[np.uint8]) -> tuple[float, float]:
         # only where superpixels show it as well: noise that neighbours share is structure of small blocks
         if not chi2_per_freedom(model) > _TEXTURED * spread**2:
@@ -323,25 +257,37 @@ def find_sky(
     finer: RobustFit | None = None
     texture = rough = 0.0
     light, steep, rugged = guess.one_sided, False, False
-    opened = open_sky() if np.isfinite(level) else None
+    opened = None
+    if np.isfinite(level):
+        opened = find_open_sky(
+            image,
+            flags,
+            guess,
+            noise=noise,
+            grid=grid,
+            background=background,
+            config=config,
+            fwhm=fwhm,
+            correlation=(correlation, spread),
+            stopwatch=stopwatch,
+            threads=threads,
+        )
     if opened is not None:
-        found, compact = opened
-        inclusive, finer, rugged = found.fit, found.finer, found.rugged
-        light, steep = TRACE, finer is not None
-        texture, rough = texture_left(finer or inclusive, compact)
+        inclusive, finer, rugged = opened.found.fit, opened.found.finer, opened.found.rugged
+        light, steep, width = TRACE, finer is not None, opened.width
+        texture, rough = texture_left(finer or inclusive, opened.compact)
         if rugged:
             # no search for faint extended light tells it from such a sky
             sources = dataclasses.replace(sources, extended=None)
         mask = masked(inclusive, BARE - 1 if rugged else 0)
         if guess.one_sided == 0 and mask.masked <= _FREE_OF_SOURCES and not rugged:
             light, inclusive, finer, steep = 0.0, None, None, False
-        del found, compact, opened
+        del opened
     else:
-        width = fwhm
         mask = masked(guess, 0)
-        seen = measured_fwhm(mask.footprints, level)
-        if not 1 / _SAME_WIDTH < seen / fwhm < _SAME_WIDTH and np.isfinite(seen):
-            width = min(max(seen, _WIDTHS[0]), _WIDTHS[1])
+        seen = plausible_width(measured_fwhm(mask.footprints, level), fwhm)
+        if seen is not None:
+            width = seen
             mask = masked(guess, 0)
         if (light > 0 or mask.masked > _FREE_OF_SOURCES) and mask.rung < DARKEST:
             inclusive, compact = with_compact_masked(guess)
@@ -353,10 +299,10 @@ def find_sky(
                 off = float(np.max(np.abs(at_centres(inclusive.background) - at_centres(guess.background))))
                 suspect = float(np.mean((flags[::_SAMPLE] & EXTENDED) != 0)) > _SUSPECT
                 texture, rough = texture_left(finer or inclusive, compact)
-            if smooth and (finer is not None or suspect or off > _FAR * level or texture > 0):
+            if smooth and (finer is not None or suspect or off > FAR * level or texture > 0):
                 # the guess may have taken some of a sky that it cannot follow for light
                 mask = masked(inclusive, 0)
-                if (off > _FAR * level or texture > 0) and mask.rung < DARKEST:
+                if (off > FAR * level or texture > 0) and mask.rung < DARKEST:
                     again, compact = with_compact_masked(inclusive)
                     if again.balanced:
                         inclusive, finer = again, finer_fit(again, background, config.robust)
@@ -432,7 +378,7 @@ def find_sky(
         fwhm=width,
         passes=turns,
         moved=moved,
-        flags=_worth_saying(
+        flags=worth_saying(
             fit,
             mask,
             noise,
@@ -484,62 +430,3 @@ def first_guess(
     fit = fit_robust(coarse, lowered, background, config.robust)
     # the polynomial's own coordinates run from -1 to 1 over either grid
     return dataclasses.replace(fit, background=dataclasses.replace(fit.background, grid=grid))
-
-
-def _worth_saying(
-    fit: RobustFit,
-    mask: SourceMask,
-    noise: NDArray[np.float64],
-    config: SkyConfig,
-    *,
-    moved: float,
-    ran_away: bool,
-    bare: bool,
-    structure: float,
-) -> dict[str, str]:
-    said = {}
-    model = fit.background
-    outside = float(fit.extrapolated.mean())
-    if outside > _WORTH_SAYING:
-        worst, typical = float(fit.deviation[fit.extrapolated].max()), float(np.median(fit.deviation))
-        said["background_extrapolated"] = (
-            f"No sky was seen in {100 * outside:.1f} % of the detector; the background is extrapolated "
-            f"there, with an uncertainty of up to {worst:.3g} ({typical:.3g} elsewhere)."
-        )
-    if model.reduced:
-        said["background_order_reduced"] = f"The background is simpler than asked for: {model.reduced}."
-    if mask.rung == DARKEST:
-        said["crowded"] = (
-            "The field is so crowded that sources leave no sky between them; the background was measured on "
-            f"the {100 * config.mask.darkest:.0f} % of the pixels with the darkest surroundings, and lies "
-            "too high by what starlight is left there."
-        )
-    elif mask.rung >= BARE:
-        left_out = "" if config.mask.extended is None else ", and faint extended light is not masked"
-        said["mask_budget"] = (
-            f"Sources leave little sky between them: they are masked with {100 * RUNGS[mask.rung]:.0f} % "
-            f"of their growth{left_out}, so that superpixels keep some sky; expect the background to lie "
-            "too high."
-        )
-    if mask.dry > _WORTH_SAYING * mask.good.size:
-        said["superpixels_dry"] = (
-            f"Sources leave too little sky in {mask.dry} superpixels, which were not used."
-        )
-    if structure:
-        said["sky_structure"] = (
-            f"The sky has structure of about {structure:.2g} that the background does not follow; its "
-            "uncertainty includes it, and faint extended light of that brightness cannot be told from it."
-        )
-    if ran_away:
-        said["mask_ran_away"] = (
-            "From turn to turn the source mask grew until it left no sky, as it does where the sky has "
-            "structure that the background does not follow; "
-            + ("faint extended light is not masked." if bare else "the last mask that left some was kept.")
-        )
-    elif moved >= config.tolerance:
-        said["background_not_converged"] = (
-            f"After {config.passes} passes the background still moved by {moved:.1f} of its own errors."
-        )
-    if not np.isfinite(noise).any():
-        said["no_noise"] = "The pixels show no noise, so that no source could be told from the sky."
-    return said

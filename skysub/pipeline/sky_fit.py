@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,18 +21,20 @@ if TYPE_CHECKING:
     from skysub.pipeline.config import SkyConfig
 
 __all__ = [
-    "OpenFit",
+    "BETTER",
+    "FEWEST_COMPARED",
+    "UNDERFIT",
     "at_centres",
     "chi2_per_freedom",
     "filled_where_dry",
     "finer_fit",
     "fit_masked",
-    "fit_open",
     "fit_with_compact_masked",
     "missed_structure",
     "moved_by",
     "statistics_about",
     "unfollowed_structure",
+    "without_brightest",
 ]
 
 _NEAR = 2
@@ -42,37 +43,15 @@ _CLEAR_OF_NOISE = 12.0
 """beyond this many times the variance that noise alone would show."""
 _CHANCE = 3.0
 """Errors of a superpixel by which it lies off the model by chance."""
-_FEWEST_COMPARED = 20
-"""Superpixels that must be seen with both masks to tell what they differ by."""
+FEWEST_COMPARED = 20
+"""Superpixels that tell something of the others: fewer tell nothing."""
 _FEW_BRIGHT = 0.01
 """Share of the superpixels that may be full of light without there being light at large."""
-_EDGE, _ALONG_EDGES = 2, 0.5
-"""Superpixels from the frame's edge, and the share of the structure there by which it is no large source's:
-noise has 0.44 of it there in a frame of 16 superpixels, galaxies in the frame at most 0.26, moonlight 0.52 to
-0.89."""
-_DECAYS = 0.85
-"""What the next two orders leave together of what lies between an order and its double: moonlight 0.3 to 0.8,
-galaxies 0.95 to 1.5."""
-_RUGGED, _MEDIAN_SQUARE = 3.5, 0.455
-"""Ruggedness from which a sky is rugged: 1.4 to 2.8 in fields with sources, 4.5 to 13 with ghosts, fringes and
-cirrus; and the median square of a normal variable."""
 _OUTLIER, _OUTLIER_TURNS = 3.0, 6
 """Superpixels this many times the scatter of the darker ones above a fit of high order hold light."""
-_UNDERFIT, _BETTER = 1.3, 0.7
+UNDERFIT, BETTER = 1.3, 0.7
 """Mean square of superpixels' pulls above which the polynomial does not follow the sky, and what a finer fit
 must make of it; light of undetected sources leaves about as much in either."""
-
-
-@dataclass(frozen=True, eq=False)
-class OpenFit:
-    """A fit that takes all but compact sources for sky."""
-
-    fit: RobustFit
-    """Every superpixel believed but the few that hold most light."""
-    finer: RobustFit | None
-    """Of twice the order; None where it is no better, or the sky is rugged."""
-    rugged: bool
-    """Whether the sky has structure that neighbouring superpixels do not share, which no fit follows."""
 
 
 def fit_masked(
@@ -95,7 +74,7 @@ def fit_masked(
     if rugged:
         # what lies off is sky as well
         fit = fit_robust(grid, statistics, config, robust, believed=True)
-        trimmed = _without_brightest(statistics, fit)
+        trimmed = without_brightest(statistics, fit)
         return dataclasses.replace(fit_robust(grid, trimmed, config, robust, believed=True), one_sided=TRACE)
     fit = fit_robust(grid, statistics, config, robust, light=light)
     if light > TRACE or (fit.balanced and not steep):
@@ -133,93 +112,10 @@ def _followed(
     return usable & ~bright
 
 
-def fit_open(
-    image: NDArray[np.float32],
-    compact: NDArray[np.uint8],
-    guess: Background,
-    *,
-    grid: SuperpixelGrid,
-    background: BackgroundConfig,
-    config: SkyConfig,
-    correlation: float,
-    threads: int,
-) -> OpenFit | None:
-    """Fit to all superpixels with compact sources masked alone, where nothing larger shows in it.
-
-    Residuals of a sky without large sources are balanced. Or they are not, but a fit of twice the order
-    follows them, what it follows lies along the frame's edges, where polynomials fail first, and most of it is
-    gone at the next order already: the sky steepens there as moonlight does, whose source lies outside the
-    frame, so that polynomials converge to it geometrically (Bernstein). To a galaxy, with its peak in the
-    frame, they converge slowly, and what is left of it lies round it.
-
-    Where most superpixels differ from their neighbours by more than noise, as fringes and cirrus make them,
-    nothing tells light from sky, and all of it is sky.
-
-    Parameters
-    ----------
-    correlation
-        How many times more the pixels scatter together than independent ones would.
-
-    Returns
-    -------
-    fit
-        None where there may be light at large.
-    """
-    statistics = statistics_about(guess, image, compact, grid, background, threads=threads)
-    order = background.order
-
-    def of_order(order: int, statistics: SuperpixelStatistics) -> RobustFit:
-        return fit_robust(
-            grid, statistics, dataclasses.replace(background, order=order), config.robust, believed=True
-        )
-
-    trimmed = _without_brightest(statistics, of_order(order, statistics))
-    fit, finer = of_order(order, trimmed), of_order(2 * order, trimmed)
-    coarse, fine = chi2_per_freedom(fit), chi2_per_freedom(finer)
-    better = fine < _BETTER * coarse
-    rugged = _ruggedness(finer) > _RUGGED * correlation**2
-    if not (rugged or fit.balanced):
-        if not (better and _along_edges(fit, finer) > _ALONG_EDGES):
-            return None
-        between = sum(chi2_per_freedom(of_order(order + n, trimmed)) - fine for n in (1, 2))
-        if not between < _DECAYS * (coarse - fine):
-            return None
-    fit, finer = (dataclasses.replace(one, one_sided=min(one.one_sided, TRACE)) for one in (fit, finer))
-    return OpenFit(
-        fit=fit, finer=finer if better and coarse > _UNDERFIT and not rugged else None, rugged=rugged
-    )
-
-
-def _ruggedness(fit: RobustFit) -> float:
-    """Median square of second differences between neighbouring superpixels' residuals, over that of noise.
-
-    Large sources, of which there are few, do not touch a median.
-    """
-    statistics = fit.background.statistics
-    seen = fit.background.usable & np.isfinite(statistics.mean)
-    residual = np.where(seen, statistics.mean - at_centres(fit.background), np.nan)
-    variance = statistics.error.astype(np.float64) ** 2
-    squares = []
-    for axis in (0, 1):
-        r, v = (np.moveaxis(values, axis, 0) for values in (residual, variance))
-        second = r[2:] - 2 * r[1:-1] + r[:-2]
-        squares.append((second**2 / (v[2:] + 4 * v[1:-1] + v[:-2])).ravel())
-    values = np.concatenate(squares)
-    values = values[np.isfinite(values)]
-    return float(np.median(values)) / _MEDIAN_SQUARE if len(values) >= _FEWEST_COMPARED else 0.0
-
-
-def _along_edges(fit: RobustFit, finer: RobustFit) -> float:
-    """Share of what a finer fit follows and this one does not, squared, that lies near the frame's edges."""
-    apart = (at_centres(finer.background) - at_centres(fit.background)) ** 2
-    inner = apart[_EDGE:-_EDGE, _EDGE:-_EDGE]
-    return 1 - float(inner.sum() / max(apart.sum(), 1e-300))
-
-
-def _without_brightest(statistics: SuperpixelStatistics, fit: RobustFit) -> SuperpixelStatistics:
+def without_brightest(statistics: SuperpixelStatistics, fit: RobustFit) -> SuperpixelStatistics:
     """Statistics without the few superpixels that lie highest above a fit."""
     residual = np.where(np.isfinite(statistics.mean), statistics.mean - at_centres(fit.background), -np.inf)
-    if np.isfinite(residual).sum() < _FEWEST_COMPARED:
+    if np.isfinite(residual).sum() < FEWEST_COMPARED:
         return statistics
     brightest = np.argsort(residual, axis=None)[-max(1, int(_FEW_BRIGHT * residual.size)) :]
     mean = statistics.mean.copy()
@@ -251,7 +147,7 @@ def fit_with_compact_masked(
     first = fit_robust(grid, statistics, background, config.robust)
     if first.balanced:
         return first
-    return fit_robust(grid, _without_brightest(statistics, first), background, config.robust)
+    return fit_robust(grid, without_brightest(statistics, first), background, config.robust)
 
 
 def filled_where_dry(
@@ -283,7 +179,7 @@ def filled_where_dry(
     seen = (statistics.count >= least) & np.isfinite(statistics.mean)
     known = (wide.count >= least) & np.isfinite(wide.mean)
     both = seen & known
-    if both.sum() < _FEWEST_COMPARED or not np.any(known & ~seen):
+    if both.sum() < FEWEST_COMPARED or not np.any(known & ~seen):
         return None
     apart = (wide.mean - statistics.mean)[both].astype(np.float64)
     low, level, high = (float(value) for value in np.percentile(apart, (16, 50, 84)))
@@ -333,7 +229,7 @@ def finer_fit(
         return None
     statistics = fit.background.statistics
     before = chi2_per_freedom(fit)
-    if not (steep or before > _UNDERFIT):
+    if not (steep or before > UNDERFIT):
         return None
     finer = fit_robust(
         fit.background.grid,
@@ -344,7 +240,7 @@ def finer_fit(
     )
     if steep:
         return dataclasses.replace(finer, one_sided=min(finer.one_sided, TRACE))
-    return finer if finer.balanced and chi2_per_freedom(finer) < _BETTER * before else None
+    return finer if finer.balanced and chi2_per_freedom(finer) < BETTER * before else None
 
 
 def chi2_per_freedom(fit: RobustFit) -> float:

@@ -239,7 +239,7 @@ def find_sources(
     structure: float | NDArray[np.float64] = 0.0,
     threads: int = 1,
 ) -> Footprints:
-    """Footprints of sources, without large ones that have no bright pixel; parameters as for `mask_sources`."""
+    """Footprints of sources, but for large ones that lack a bright pixel; see `mask_sources`."""
     kernel = smoothing_kernel(fwhm)
     footprints = find_footprints(
         plain(image),
@@ -268,9 +268,9 @@ def mask_compact(
 ) -> NDArray[np.uint8]:
     """Flags with the sources marked that are much smaller than a superpixel, and no others.
 
-    What is left shows whether there is light as large as what the background's model follows. With ``chains``,
-    larger footprints are marked as well, and nothing grows by more than it must: sources of deep images touch
-    each other, and light of a large one shows round its footprint.
+    What is left shows whether there is light as large as what the background's model follows. With
+    ``chains``, larger footprints are marked as well, and nothing grows by more than it must: sources of deep
+    images touch each other, and light of a large one shows round its footprint.
     """
     from skysub.sources import paint_kernels as kernels
 
