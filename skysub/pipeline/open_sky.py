@@ -24,6 +24,7 @@ from skysub.pipeline.sky_fit import (
     without_brightest,
 )
 from skysub.sources.detect import measured_fwhm
+from skysub.sources.extended import roughness
 from skysub.sources.mask import find_sources, mask_compact
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from skysub.background.superpixels import SuperpixelGrid, SuperpixelStatistics
     from skysub.pipeline.config import SkyConfig
     from skysub.pipeline.timing import Stopwatch
+    from skysub.sources.detect import Footprints
 
 __all__ = ["FAR", "OpenFit", "OpenSky", "find_open_sky", "plausible_width"]
 
@@ -119,9 +121,10 @@ def find_open_sky(
     model, found, width = first.background, None, fwhm
     level = float(np.nanmedian(noise))
     side = min(int(np.min(np.diff(edges))) for edges in (grid.y_edges, grid.x_edges))
-    for _ in range(_TURNS):
+
+    def sources_about(model: Background, structure: float) -> Footprints:
         with stopwatch("mask"):
-            footprints = find_sources(
+            return find_sources(
                 image,
                 flags,
                 power_coefficients(model.coefficients, model.order),
@@ -130,8 +133,18 @@ def find_open_sky(
                 config=config.mask,
                 fwhm=width,
                 correlation=correlation[0],
+                structure=structure,
                 threads=threads,
             )
+
+    rough = 0.0
+    for _ in range(_TURNS):
+        footprints = sources_about(model, rough)
+        if rough == 0 and np.max(footprints.radius, initial=0) > _GIANT * side:
+            # fringes join what lies on them
+            power = power_coefficients(model.coefficients, model.order)
+            rough = roughness(image, flags, power, level, threads=threads)
+            footprints = sources_about(model, rough)
         if np.max(footprints.radius, initial=0) > _GIANT * side:
             return None
         width = plausible_width(measured_fwhm(footprints, level), fwhm) or width
@@ -208,12 +221,13 @@ def _fit_open(
     coarse, fine = chi2_per_freedom(fit), chi2_per_freedom(finer)
     better = fine < BETTER * coarse
     rugged = _ruggedness(finer) > _RUGGED * correlation**2
-    if not (rugged or fit.balanced):
-        if not (better and _along_edges(fit, finer) > _ALONG_EDGES):
-            return None
+    if not rugged and better:
+        # a galaxy in a corner leaves as much below an inclusive fit as above it
         between = sum(chi2_per_freedom(of_order(order + n, trimmed)) - fine for n in (1, 2))
         if not between < _DECAYS * (coarse - fine):
             return None
+    if not (rugged or fit.balanced or (better and _along_edges(fit, finer) > _ALONG_EDGES)):
+        return None
     fit, finer = (dataclasses.replace(one, one_sided=min(one.one_sided, TRACE)) for one in (fit, finer))
     return OpenFit(
         fit=fit, finer=finer if better and coarse > UNDERFIT and not rugged else None, rugged=rugged
