@@ -216,7 +216,8 @@ def _fit_open(
             grid, statistics, dataclasses.replace(background, order=order), config.robust, believed=True
         )
 
-    trimmed = without_brightest(statistics, of_order(order, statistics))
+    # those that the finer fit does not follow: a steep corner is no star
+    trimmed = without_brightest(statistics, of_order(2 * order, statistics))
     fit, finer = of_order(order, trimmed), of_order(2 * order, trimmed)
     coarse, fine = chi2_per_freedom(fit), chi2_per_freedom(finer)
     better = fine < BETTER * coarse

@@ -55,7 +55,7 @@ _LARGE = 0.5
 """Edge of the square with the area of a large footprint, in superpixels."""
 _BRIGHT_PIXEL = 7.0
 """Brightest pixel, in units of the noise, by which a large footprint is known to hold a source."""
-_LEAST_LEFT = (0.2, 0.15, 0.05)
+_LEAST_LEFT = (0.2, 0.15, 0.1)
 """Share of all pixels that a mask must leave at each step with faint extended light: what more growth keeps
 out is little, and the noise of what is left, and a model that extrapolates, are worse."""
 _CHAIN = 0.15
