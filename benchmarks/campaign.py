@@ -92,9 +92,7 @@ def __getattr__(name):
     from skysub.campaign.steps import Step
 
     if name == "nothing":
-        return dataclasses.replace(
-            STEPS["background"], name="campaign:nothing", work=_nothing, single_fit=None
-        )
+        return dataclasses.replace(STEPS["background"], name="campaign:nothing", work=_nothing, blocks=None)
     if name == "mean":
         return Step(
             name="campaign:mean",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skysub.background.compiled import once, plain
+from skysub.background.rows import over_rows, rows_between
 from skysub.background.superpixels import SuperpixelStatistics
 from skysub.background.threads import in_threads
 
@@ -23,7 +24,7 @@ _TILES_BYTES = 2 << 20
 
 def superpixel_statistics(
     image: NDArray[np.floating],
-    mask: NDArray[np.unsignedinteger],
+    mask: NDArray[np.integer],
     bits: int,
     grid: SuperpixelGrid,
     config: BackgroundConfig,
@@ -43,7 +44,7 @@ def superpixel_statistics(
     image
         (ny, nx) native float32 or float64. Non-finite pixels are left out.
     mask, bits
-        (ny, nx) unsigned integer, or (0, 0) for none; a pixel with ``mask & bits`` is left out.
+        (ny, nx) integer, or (0, 0) for none; a pixel with ``mask & bits`` is left out.
     model
         Monomial coefficients of a polynomial that is subtracted from the pixels first
         (`skysub.background.chebyshev.power_coefficients`); the statistics are those of the residual. A
@@ -51,7 +52,33 @@ def superpixel_statistics(
     threads
         Bands of superpixels are shared among as many threads; the answer is the same.
     """
-    gy, gx = grid.shape
+    parts = over_rows(
+        _of_rows,
+        (image, mask),
+        spans=rows_between(grid.y_edges),
+        threads=threads,
+        bits=bits,
+        grid=grid,
+        config=config,
+        model=model,
+    )
+    mean, error, count = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return SuperpixelStatistics(mean=mean, error=error, count=count)
+
+
+def _of_rows(
+    units: range,
+    image: NDArray[np.floating],
+    mask: NDArray[np.unsignedinteger],
+    *,
+    bits: int,
+    grid: SuperpixelGrid,
+    config: BackgroundConfig,
+    model: NDArray[np.float64] | None,
+    threads: int,
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]:
+    """Mean, error and count of some rows of superpixels."""
+    gy, gx = len(units), grid.shape[1]
     mean = np.empty((gy, gx), np.float32)
     error = np.empty((gy, gx), np.float32)
     count = np.empty((gy, gx), np.int32)
@@ -62,7 +89,7 @@ def superpixel_statistics(
         residual = np.empty((0 if model is None else highest, image.shape[1]), image.dtype)
         for row in rows:
             y = slice(int(grid.y_edges[row]), int(grid.y_edges[row + 1]))
-            pixels, planes = plain(image[y]), plain(mask[y])
+            pixels, planes = plain(image[y]), plain(mask[y].view(f"u{mask.itemsize}"))
             if model is not None:
                 left = residual[: len(pixels)]
                 evaluation_kernels.subtract(pixels, y.start, 0, *grid.image_shape, model, left)
@@ -70,15 +97,15 @@ def superpixel_statistics(
             for first, last in scratch.groups:
                 x_edges = grid.x_edges[first : last + 1]
                 scratch.gather(pixels, planes, bits, x_edges)
-                cut = (row, slice(first, last))
+                cut = (row - units.start, slice(first, last))
                 into = (mean[cut], error[cut], count[cut])
                 scratch.statistics(first, np.diff(x_edges) * len(pixels), config, into)
 
     from skysub.background import evaluation_kernels, kernels
 
-    once(kernels, f"statistics {image.dtype} {mask.dtype} {model is None}", lambda: bands(range(1)))
-    in_threads(bands, gy, threads)
-    return SuperpixelStatistics(mean=mean, error=error, count=count)
+    once(kernels, f"statistics {image.dtype} {mask.dtype} {model is None}", lambda: bands(units[:1]))
+    in_threads(bands, units, threads)
+    return mean, error, count
 
 
 class _Scratch:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import logging
 import os
 import stat
 import tempfile
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["once", "plain"]
+__all__ = ["first_on_machine", "once", "plain"]
+
+_logger = logging.getLogger("skysub")
 
 _ready: set[str] = set()
 _in_process = threading.Lock()
@@ -61,13 +65,10 @@ def _one_process(kernels: Any, kind: str) -> Iterator[None]:
     except ImportError:  # not POSIX: processes that start together each compile
         yield
         return
-    source = Path(kernels.__file__)
-    key = f"{source}:{source.stat().st_mtime_ns}:{os.environ.get('NUMBA_CACHE_DIR')}:{kind}"
-    folder = _own_folder()
-    if folder is None:
+    done = _note(Path(kernels.__file__), kind)
+    if done is None:
         yield
         return
-    done = folder / hashlib.sha256(key.encode()).hexdigest()[:24]
     try:
         file = done.open("a+b", buffering=0)
     except OSError:
@@ -76,11 +77,39 @@ def _one_process(kernels: Any, kind: str) -> Iterator[None]:
         return
     with file:
         if file.tell() == 0:
+            _say_why_it_takes_time()
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
         if file.tell() == 0:
             with suppress(OSError):
                 file.write(b"compiled")
+
+
+def first_on_machine(kernels: Any, kind: str) -> bool:
+    """Whether no process of this machine has asked the same before; False where no notes can be kept."""
+    note = _note(Path(kernels.__file__), kind)
+    try:
+        if note is not None:
+            note.open("xb").close()
+    except OSError:
+        return False
+    return note is not None
+
+
+def _note(source: Path, kind: str) -> Path | None:
+    """File that tells that what ``source`` holds was compiled; None where it cannot be kept."""
+    folder = _own_folder()
+    if folder is None:
+        return None
+    key = f"{source}:{source.stat().st_mtime_ns}:{os.environ.get('NUMBA_CACHE_DIR')}:{kind}"
+    return folder / hashlib.sha256(key.encode()).hexdigest()[:24]
+
+
+@functools.cache
+def _say_why_it_takes_time() -> None:
+    _logger.warning(
+        "skysub compiles its kernels for this machine, which happens once and takes up to half a minute"
+    )
 
 
 def _own_folder() -> Path | None:

@@ -9,6 +9,7 @@ from skysub.background.clipping import superpixel_statistics
 from skysub.background.config import BackgroundConfig
 from skysub.background.model import Background, fit_statistics
 from skysub.background.pixels import checked_ignored, checked_image
+from skysub.background.rows import Plane, made_rows
 from skysub.background.superpixels import candidate_grids
 from skysub.errors import InvalidImageError, UndersampledError
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["fit_background", "subtract_background"]
+__all__ = ["fit_background", "less_background", "subtract_background"]
 
 
 @overload
@@ -62,8 +63,8 @@ def fit_background(
 
         return fit_blocks(image, ignored, config, threads=threads)
     config = config or BackgroundConfig()
-    pixels = checked_image(image)
-    mask, bits = checked_ignored(ignored, pixels.shape)
+    pixels: Any = image if isinstance(image, Plane) else checked_image(image)
+    mask, bits = ignored if isinstance(image, Plane) else checked_ignored(ignored, pixels.shape)
     shape = (pixels.shape[0], pixels.shape[1])
     *coarser, finest = candidate_grids(shape, config)
     for grid in coarser:
@@ -129,9 +130,30 @@ def subtract_background(
                 "a Dask array is subtracted from lazily: store the result where it should go"
             )
         return subtract_blocks(image, ignored, config, threads=threads)
-    pixels = checked_image(image)
+    pixels = image if isinstance(image, Plane) else checked_image(image)
     background = fit_background(pixels, ignored, config, threads=threads)
-    return background.subtract_from(pixels, threads=threads, out=out), background
+    return less_background(pixels, background, threads=threads, out=out), background
+
+
+def less_background(
+    image: Any, background: Background, *, threads: int = 1, out: NDArray[np.floating] | None = None
+) -> Any:
+    """Image minus a background, as `subtract_background` gives it; where it is a `Plane`, another one."""
+    if not isinstance(image, Plane):
+        return background.subtract_from(image, threads=threads, out=out)
+    return made_rows(_subtract, (image,), image.dtype, background=background)
+
+
+def _subtract(
+    rows: range,
+    out: NDArray[np.floating],
+    image: NDArray[np.floating],
+    *,
+    background: Background,
+    threads: int,
+) -> None:
+    cut = slice(rows.start, rows.stop)
+    background.subtract_from(image[cut], y=cut, threads=threads, out=out[cut])
 
 
 def _is_dask(image: Any) -> bool:

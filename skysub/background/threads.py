@@ -12,15 +12,16 @@ if TYPE_CHECKING:
 __all__ = ["in_threads"]
 
 
-def in_threads(work: Callable[[range], None], n: int, threads: int) -> None:
-    """Call ``work`` on consecutive ranges that make up ``range(n)``, in at most ``threads`` threads."""
-    threads = max(1, min(threads, n))
+def in_threads(work: Callable[[range], None], n: int | range, threads: int) -> None:
+    """Call ``work`` on ranges that make up ``n``, or ``range(n)``, in ``threads`` threads at most."""
+    whole = n if isinstance(n, range) else range(n)
+    threads = max(1, min(threads, len(whole)))
     if threads == 1:
-        work(range(n))
+        work(whole)
         return
-    cuts = [n * i // threads for i in range(threads + 1)]
+    cuts = [whole.start + len(whole) * i // threads for i in range(threads + 1)]
     with ThreadPoolExecutor(threads - 1) as pool:
         others = [pool.submit(work, range(a, b)) for a, b in pairwise(cuts[1:])]
-        work(range(cuts[1]))
+        work(range(cuts[0], cuts[1]))
         for other in others:
             other.result()

@@ -1,52 +1,65 @@
-"""A detector cut into blocks over the cluster: for few detectors on many cores, with the same bits.
+"""A detector cut into blocks of rows: for one visit soonest, and for detectors larger than a worker.
 
-Every worker that takes part reads the file once. Statistics are measured block by block, each block a
-union of whole superpixels; their grid is gathered and fit; the model is subtracted where pixels are
-written, one task for each plane.
+A task leads a unit: it runs the step, whose functions of pixels go over planes in blocks, and commits the
+unit as any other. What it gathers is small; pixels stay with the tasks of the blocks, which read and write
+them.
 """
 
 from __future__ import annotations
 
-import time
+import functools
 import uuid
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skysub.background.superpixels import candidate_grids
-from skysub.campaign.context import chain_of, run_at, storing_of, working_chain_of
-from skysub.campaign.inputs import content_checksum, stamp
-from skysub.campaign.products.image import Image
-from skysub.campaign.reading import read_file
+from skysub.background.row_blocks import RowBlocks
+from skysub.campaign.block_cuts import block_cuts
+from skysub.campaign.context import ingest_of, run_at, working_chain_of
+from skysub.campaign.inputs import content_checksum, known_ingest
+from skysub.campaign.reading import check_planned, check_shape
 from skysub.campaign.records import WorkUnit
-from skysub.campaign.store.records import described, narrow_mask, pixels_checksum
-from skysub.campaign.unit import Receipt, commit, guarded, now, process_units, slot_in
-from skysub.errors import InputChangedError
+from skysub.campaign.unit import Receipt, guarded, process, process_units
+from skysub.visit.amplifiers import find_amplifiers
+from skysub.visit.fits.assemble import check_variance, lost_variance
+from skysub.visit.fits.read import companion_files, image_rows, read_rows, verify_file
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from distributed import Client
     from numpy.typing import NDArray
 
-    from skysub.background.config import BackgroundConfig
-    from skysub.background.model import Background
+    from skysub.campaign.records import Exposure
     from skysub.campaign.store.runs import Run
+    from skysub.visit.fits.header import Window
     from skysub.visit.image import VisitImage
+    from skysub.visit.ingest import IngestMap
 
 __all__ = ["process_units_in_blocks"]
 
+_MEMORY = 2 << 30
+"""Bytes of a worker whose memory is not limited."""
+_HALO = 64
+"""Rows that a block holds beside its own: more than kernels, cells and stamps need."""
+_TAKEN, _KEPT = 700 << 20, 4
+"""Bytes of a worker that libraries, flags and tasks need; of what is left it keeps pixels in this part."""
+
 
 def process_units_in_blocks(
-    folder: str, lines: Sequence[str], blocks: int, workers: Sequence[str] | None
+    folder: str, lines: Sequence[str], workers: Sequence[str] | None
 ) -> list[Receipt]:
-    """Do units one after the other, each by about ``blocks`` tasks at once that this one leads.
+    """Do units one after the other, each by tasks that this one leads.
 
-    ``workers``: addresses of those that may be given such tasks; None: all.
+    Parameters
+    ----------
+    workers
+        Addresses of those that may be given such tasks; None: all.
     """
-
-    def work(run: Run, unit: WorkUnit) -> dict[str, float]:
-        return _process(run, unit, unit.to_json(), blocks, workers)
-
+    work = functools.partial(_process, workers=workers)
     receipts: list[Receipt] = []
     for line in lines:
         closing = WorkUnit.from_json(line).closing
@@ -54,146 +67,119 @@ def process_units_in_blocks(
     return receipts
 
 
-def _process(
-    run: Run, unit: WorkUnit, line: str, blocks: int, workers: Sequence[str] | None
-) -> dict[str, float]:
-    import dask.array as da
+def _process(run: Run, unit: WorkUnit, *, workers: Sequence[str] | None) -> dict[str, float]:
     from distributed import worker_client
 
-    from skysub.background.blocks import fit_blocks
-
-    link = working_chain_of(run)[unit.step]
-    assert link.step.single_fit is not None
-    fit_config, ignored = link.step.single_fit.settings(link.config)
-    folder, path = str(run.folder), unit.exposures[0].path
-    started, clock = now(), time.perf_counter()
-    stamped = stamp(path)
-    shape = unit.exposures[0].shape
-    rows = _aligned_rows(shape, fit_config, blocks)
-    # new names each time: a task of an earlier attempt may still be around
-    attempt = uuid.uuid4().hex
-    shared = {
-        "dtype": np.float32,
-        "chunks": (rows, shape[1:]),
-        "folder": folder,
-        "line": line,
-        "attempt": attempt,
-    }
-    image = da.map_blocks(_image_rows, name=f"image-rows-{attempt}", **shared)
-    flags = da.map_blocks(
-        _flag_rows, name=f"flag-rows-{attempt}", ignored=ignored, **(shared | {"dtype": np.bool_})
-    )
     with worker_client() as client:
-        fit = client.compute(fit_blocks(image, flags, fit_config), workers=workers)
-        layer: Background = fit.result()
-        timings = {"background": time.perf_counter() - clock}
-        clock = time.perf_counter()
-        names = ["mask", "image", "variance"]
-        if storing_of(run).pixels != "stored":
-            names.remove("variance")
-        tasks = [
-            client.submit(
-                _write_plane,
-                folder,
-                line,
-                name,
-                fit,
-                attempt,
-                key=f"write-{name}-{attempt}",
-                pure=False,
-                workers=workers,
-            )
-            for name in names
-        ]
-        written = dict(zip(names, client.gather(tasks), strict=True))
-    timings["write"] = time.perf_counter() - clock
-    clock = time.perf_counter()
-    crc = content_checksum(path)
-    if stamp(path) != stamped:
-        raise InputChangedError(f"{path} changed while it was read: start the same command again")
-    timings["checksum"] = time.perf_counter() - clock
-    found = link.step.single_fit.findings(layer)
-    shards = {name: parts["shard"] for name, parts in written.items() if parts.get("shard")}
-    pixels = _pixels_of(run, unit)
-    record, kept = pixels.written(
-        written["mask"]["image"], shards, written["image"].get("pixels_crc32c"), written["image"]["preview"]
+        opened = functools.partial(_opened, step=unit.step, tasks=_Tasks(client, workers))
+        return process(run, unit, opened)
+
+
+class _Tasks:
+    """Tasks of one unit, each block on the same worker as long as that lives."""
+
+    def __init__(self, client: Client, workers: Sequence[str] | None) -> None:
+        self._client = client
+        self.workers = sorted(workers or client.nthreads())
+        self.blocks = len(self.workers)
+        known = client.scheduler_info()["workers"].values()
+        self.memory = min((each["memory_limit"] or _MEMORY for each in known), default=_MEMORY)
+        """Bytes of the worker that has least."""
+        # new names each time: a task of an earlier attempt may still be around
+        self._attempt, self._count = uuid.uuid4().hex, 0
+
+    def submit(self, block: int, function: Callable[..., Any], *args: Any) -> Any:
+        self._count += 1
+        return self._client.submit(
+            function,
+            *args,
+            key=f"{function.__name__.strip('_')}-{self._attempt}-{self._count}",
+            pure=False,
+            workers=[self.workers[block * len(self.workers) // self.blocks]],
+            allow_other_workers=True,
+        )
+
+    def results(self, futures: Sequence[Any]) -> list[Any]:
+        found: list[Any] = self._client.gather(futures)
+        return found
+
+
+@dataclass(frozen=True)
+class _File:
+    """The file of a detector, of which each worker reads the rows that it needs."""
+
+    folder: str
+    exposure: Exposure
+    key: str
+    """Of the attempt: a file that is written anew between two is another one."""
+
+    def rows(self, name: str, rows: range) -> dict[str, NDArray[Any]]:
+        """Rows of a plane, and of what must be read with it."""
+        run, exposure = run_at(self.folder), self.exposure
+        ingest = known_ingest(ingest_of(run, exposure.source), exposure.known)
+        check_planned(exposure)
+        if name == "image":
+            return {name: image_rows(exposure.path, ingest, exposure.detector, rows)}
+        read, _ = read_rows(exposure.path, ingest, exposure.detector, rows, own=range(0))
+        planes = {"image": read.image, "mask": read.mask, "variance": read.variance}
+        return {name: array for name, array in planes.items() if array is not None}
+
+    def seen(self, own: range) -> Window:
+        """What some rows show of the variance."""
+        exposure = self.exposure
+        ingest = known_ingest(ingest_of(run_at(self.folder), exposure.source), exposure.known)
+        check_planned(exposure)
+        _, header = read_rows(exposure.path, ingest, exposure.detector, own, own=own)
+        assert header.rows is not None
+        return header.rows
+
+
+def _opened(run: Run, exposure: Exposure, *, step: str, tasks: _Tasks) -> tuple[VisitImage, str]:
+    """Image of a detector whose planes lie in blocks, and the checksum of its file."""
+    ingest = known_ingest(ingest_of(run, exposure.source), exposure.known)
+    check_planned(exposure)
+    checksum = tasks.submit(0, _checked, exposure.path, ingest)
+    first, header = read_rows(exposure.path, ingest, exposure.detector, range(1), own=range(0), bare=False)
+    shape = header.shape
+    check_shape(exposure, shape)
+    source = _File(str(run.folder), exposure, uuid.uuid4().hex)
+    link = working_chain_of(run)[step]
+    assert link.step.blocks is not None
+    cuts = block_cuts(shape, link.step.blocks(shape, link.config), len(tasks.workers))
+    tasks.blocks = len(cuts) - 1
+    group = RowBlocks(
+        shape,
+        cuts,
+        halo=_HALO,
+        source=source,
+        dtypes={"image": np.float32, "mask": first.mask.dtype, "variance": np.float32},
+        executor=tasks,
+        held=max(0, tasks.memory - _TAKEN) // _KEPT,
     )
-    products, payload = {pixels.name: record}, {pixels.name: kept}
-    made = dict(found.products)
-    for product in link.step.outputs:
-        if product.name in made:
-            products[product.name], payload[product.name] = product.write(
-                slot_in(run, unit, unit.detector), made, storing_of(run)
-            )
-    commit(
-        run,
-        unit,
-        found.findings(),
-        products=products,
-        payload=payload,
-        crc32c=crc,
-        timings=timings,
-        started=started,
+    planes, notes = header.planes, first.notes
+    if first.variance is not None:
+        own = [range(a, b) for a, b in pairwise(cuts)]
+        looked = tasks.results([tasks.submit(i, source.seen, rows) for i, rows in enumerate(own)])
+        unmasked, bad = sum(each.unmasked for each in looked), sum(each.without_variance for each in looked)
+        place = next((each.first for each in looked if each.first is not None), None)
+        check_variance(header, ingest, unmasked=unmasked, bad=bad, first=place)
+        if bad:
+            planes = planes.with_plane("BAD", "NO_DATA")
+            notes += (lost_variance(bad, unmasked),)
+    opened = first.replace(
+        image=group.plane("image"),
+        mask=group.plane("mask"),
+        variance=None if first.variance is None else group.plane("variance"),
+        planes=planes,
+        notes=notes,
+        amplifiers=find_amplifiers(header, ingest.amplifiers),
     )
-    return timings
+    return opened, tasks.results([checksum])[0]
 
 
-def _pixels_of(run: Run, unit: WorkUnit) -> Image:
-    """The image that the step makes."""
-    return next(each for each in chain_of(run)[unit.step].step.outputs if isinstance(each, Image))
-
-
-def _aligned_rows(shape: tuple[int, int], config: BackgroundConfig, blocks: int) -> tuple[int, ...]:
-    """Rows of each block: whole superpixels, shared out evenly."""
-    edges = candidate_grids(shape, config)[0].y_edges
-    cuts = np.unique(np.linspace(0, len(edges) - 1, blocks + 1).round().astype(int))
-    return tuple(np.diff(edges[cuts]).tolist())
-
-
-_HELD: dict[str, VisitImage] = {}
-"""The detector that this worker has a part in, by the attempt of the attempt; never more than one."""
-
-
-def _held(folder: str, line: str, attempt: str) -> VisitImage:
-    visit_image = _HELD.get(attempt)
-    if visit_image is None:
-        _HELD.clear()
-        unit = WorkUnit.from_json(line)
-        visit_image = _HELD[attempt] = read_file(run_at(folder), unit.exposures[0])
-    return visit_image
-
-
-def _image_rows(folder: str, line: str, attempt: str, block_info: Any = None) -> NDArray[np.float32]:
-    return _held(folder, line, attempt).image[_rows(block_info)]
-
-
-def _flag_rows(
-    folder: str, line: str, attempt: str, ignored: tuple[str, ...], block_info: Any = None
-) -> NDArray[np.bool_]:
-    visit_image = _held(folder, line, attempt)
-    bits = visit_image.mask.dtype.type(visit_image.bits(*ignored))
-    flags: NDArray[np.bool_] = (visit_image.mask[_rows(block_info)] & bits) != 0
-    return flags
-
-
-def _rows(block_info: Any) -> slice:
-    start, stop = block_info[None]["array-location"][0]
-    return slice(start, stop)
-
-
-def _write_plane(folder: str, line: str, name: str, layer: Background, attempt: str) -> dict[str, Any]:
-    run, unit = run_at(folder), WorkUnit.from_json(line)
-    visit_image = _held(folder, line, attempt)
-    storing, slot, product = storing_of(run), slot_in(run, unit, unit.detector), _pixels_of(run, unit)
-    if name == "mask":
-        mask, planes = narrow_mask(visit_image.mask, visit_image.planes)
-        shard = product.write_plane(slot, name, mask, storing)
-        return {"shard": shard, "image": described(visit_image, planes)}
-    if name == "variance":
-        pixels = visit_image.variance
-        return {} if pixels is None else {"shard": product.write_plane(slot, name, pixels, storing)}
-    subtracted = visit_image.replace(image=layer.subtract_from(visit_image.image))
-    made = {"preview": product.previewed(subtracted)}
-    if storing.pixels != "stored":
-        return made | {"pixels_crc32c": pixels_checksum(subtracted.image)}
-    return made | {"shard": product.write_plane(slot, name, subtracted.image, storing)}
+def _checked(path: str, ingest: IngestMap) -> str:
+    """Checksum of a file whose data have the sums that it states."""
+    for each in (path, *companion_files(path)):
+        if each == path or Path(each).exists():
+            verify_file(each, ingest)
+    return content_checksum(path)

@@ -21,7 +21,7 @@ from skysub.errors import OutputError
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from skysub.campaign.plan import Plan
     from skysub.campaign.progress import Progress
@@ -55,7 +55,7 @@ class Coordinator:
         hold: Hold,
         *,
         asked_to_stop: StopRequest,
-        in_blocks: bool,
+        in_blocks: Collection[str],
         watch: Callable[[Snapshot], None] | None = None,
     ) -> None:
         self.halted = ""
@@ -172,12 +172,12 @@ class Coordinator:
 
     def _job(self, run: Run, units: Sequence[WorkUnit]) -> Job:
         lines = [unit.to_json() for unit in units]
-        if self._in_blocks and self._workers is not None:
+        if units[0].step in self._in_blocks and self._workers is not None:
             workers = self._workers
             return Job(
                 tuple(unit.name for unit in units),
                 process_units_in_blocks,
-                (str(run.folder), lines, max(1, workers.slots), workers.addresses),
+                (str(run.folder), lines, workers.addresses),
             )
         return Job(tuple(unit.name for unit in units), process_units, (str(run.folder), lines))
 

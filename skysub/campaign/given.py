@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from skysub.campaign.context import chain_of, path_of_table, table_of
 from skysub.campaign.reading import Finished, read_and_checksum
-from skysub.campaign.records import who
+from skysub.campaign.records import Exposure, who
 from skysub.campaign.steps import RAW
+from skysub.campaign.store.runs import Run
 from skysub.errors import NotDoneError, RecipeError
+from skysub.visit.image import VisitImage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -18,19 +21,21 @@ if TYPE_CHECKING:
 
     from astropy.table import QTable
 
-    from skysub.campaign.records import Exposure, WorkUnit
-    from skysub.campaign.store.runs import Run
-    from skysub.visit.image import VisitImage
+    from skysub.campaign.records import WorkUnit
 
-__all__ = ["Given"]
+__all__ = ["Given", "Opener"]
+
+Opener = Callable[[Run, Exposure], tuple[VisitImage, str | None]]
+"""From run and detector to its image, and the checksum of its file where that is known."""
 
 
 class Given:
     """Inputs of one unit of work. Nothing that is read is kept: arrays are the step's own, to be used up."""
 
-    def __init__(self, run: Run, unit: WorkUnit) -> None:
+    def __init__(self, run: Run, unit: WorkUnit, opened: Opener = read_and_checksum) -> None:
         self._run = run
         self._unit = unit
+        self._opened = opened
         self._depth = 0
         self.seconds = 0.0
         """Time spent on reading so far."""
@@ -91,7 +96,7 @@ class Given:
         """
         self._check(RAW)
         with self._timed():
-            visit_image, self.checksum = read_and_checksum(self._run, self._unit.exposures[0])
+            visit_image, self.checksum = self._opened(self._run, self._unit.exposures[0])
             return visit_image
 
     def product(self, name: str, detector: int | None = None) -> Any:

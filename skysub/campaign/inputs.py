@@ -50,8 +50,6 @@ compresses pixels with noise to that."""
 _BATCH = 512
 """Files that are gone through together."""
 
-_DECAM = re.compile(r"_(oo|op|os)i_")
-
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
@@ -192,12 +190,10 @@ def is_unchanged(path: str, planned: tuple[int, int], *, was: str | None = None)
 
 
 def _files(path: str) -> list[str]:
-    """The input, and the files beside it that belong to it: DECam keeps quality and weight in their own."""
-    if not _DECAM.search(path):
-        return [path]
-    main = Path(path)
-    beside = [main.with_name(re.sub(r"_(oo|op|os)i_", rf"_\1{kind}_", main.name)) for kind in "dw"]
-    return [path, *(str(each) for each in beside if each != main and each.exists())]
+    """The input, and the files that belong to it."""
+    from skysub.visit.fits.read import companion_files
+
+    return [path, *(each for each in companion_files(path) if Path(each).exists())]
 
 
 def _paths(source: Source) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from skysub._version import __version__
+from skysub.campaign.block_cuts import BLOCK_BYTES
 from skysub.campaign.chain import chained, user_tables
 from skysub.campaign.compare import Comparison
 from skysub.campaign.described import description_of
@@ -60,7 +61,9 @@ class StepEstimate:
     storage: int
     """Bytes that will be written."""
     memory: int
-    """Bytes that a worker needs for the largest unit."""
+    """Bytes that a worker needs for the largest unit,"""
+    memory_in_blocks: int
+    """and where detectors are cut into blocks."""
     core_seconds: float
     """Expected work of all units on one core, seconds."""
 
@@ -116,7 +119,14 @@ class Plan:
     @property
     def memory(self) -> int:
         """Bytes that a worker needs for the largest unit."""
-        return max((step.memory for step in self.steps), default=0)
+        return self.memory_of(())
+
+    def memory_of(self, in_blocks: Collection[str]) -> int:
+        """Bytes that a worker needs where units of some steps are done in blocks."""
+        return max(
+            (each.memory_in_blocks if each.name in in_blocks else each.memory for each in self.steps),
+            default=0,
+        )
 
     @property
     def core_seconds(self) -> float:
@@ -336,6 +346,9 @@ def _estimate(link: Link, found: Comparison, storing: Storing, runs: list[Run]) 
         blocked=found.blocked[link.name],
         storage=int(storage),
         memory=int(link.step.memory_images * 4 * largest) + LIBRARIES if left else 0,
+        memory_in_blocks=int(link.step.memory_images * min(4 * largest, BLOCK_BYTES)) + LIBRARIES
+        if left
+        else 0,
         core_seconds=_seconds_per_megapixel(runs, link) * megapixels if left else 0.0,
     )
 

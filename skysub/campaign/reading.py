@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from skysub.campaign.store.runs import Run
     from skysub.visit.image import VisitImage
 
-__all__ = ["Finished", "entry_of", "read_and_checksum", "read_file"]
+__all__ = ["Finished", "check_planned", "check_shape", "entry_of", "read_and_checksum", "read_file"]
 
 _LOOKS = 3
 """How often a product is looked for: the visit's marker may take the place of its detectors' meanwhile."""
@@ -154,17 +154,37 @@ def read_and_checksum(
     from skysub.visit.fits.read import read_with_checksum
 
     ingest = ingest_of(run, exposure.source)
+    check_planned(exposure, was)
+    visit_image, crc32c = read_with_checksum(
+        exposure.path, known_ingest(ingest, exposure.known), detector=exposure.detector
+    )
+    check_shape(exposure, visit_image.shape)
+    return visit_image, crc32c
+
+
+def check_planned(exposure: Exposure, was: Mapping[str, Any] | None = None) -> None:
+    """Refuse a file that is another one than planned; ``was``: what a marker says of it.
+
+    Raises
+    ------
+    InputChangedError
+        When it is.
+    """
     planned = (exposure.size, exposure.mtime_ns)
     crc = was["crc32c"] if was and stamp(exposure.path) != planned else None
     if not is_unchanged(exposure.path, planned, was=crc):
         raise InputChangedError(
             f"{exposure.path} changed since the campaign was planned: start the same command again"
         )
-    visit_image, crc32c = read_with_checksum(
-        exposure.path, known_ingest(ingest, exposure.known), detector=exposure.detector
-    )
-    if visit_image.shape != exposure.shape:
-        raise InputChangedError(
-            f"{exposure.path} has the shape {visit_image.shape}, not {exposure.shape} as planned"
-        )
-    return visit_image, crc32c
+
+
+def check_shape(exposure: Exposure, shape: tuple[int, int]) -> None:
+    """Refuse an image of another shape than planned.
+
+    Raises
+    ------
+    InputChangedError
+        When it has one.
+    """
+    if shape != exposure.shape:
+        raise InputChangedError(f"{exposure.path} has the shape {shape}, not {exposure.shape} as planned")

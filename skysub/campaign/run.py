@@ -26,7 +26,7 @@ from skysub.campaign.store.seals import sealed
 from skysub.campaign.store.stop import StopRequest
 from skysub.cluster import ALL_CORES, Demand, Workers, connected, expected_slots, load_profile
 from skysub.cluster.address import borrowed
-from skysub.errors import OutputError, RecipeError
+from skysub.errors import NotEnoughMemoryError, OutputError, RecipeError
 from skysub.text import printable
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from distributed import Client
 
-    from skysub.campaign.chain import Chain
     from skysub.campaign.inputs import Unreadable
     from skysub.campaign.metrics import Snapshot
     from skysub.campaign.plan import Plan
@@ -208,14 +207,13 @@ class _Work:
             reachable(self.output) as store_check,
         ):
             LOG.info("skysub %s starts: %d units to do in run %s", __version__, counts.left, run.name)
-            in_blocks = _in_blocks(self.recipe, plan.chain, self.profile, counts)
+            in_blocks = _in_blocks(self.recipe, plan, self.profile)
+            memory = plan.memory_of(in_blocks)
             for each in plan.unreadable:
                 LOG.warning("input unreadable, left out: %s: %s", each.path, each.reason)
             # a detector in blocks keeps all workers busy, however few detectors there are
             at_once = ALL_CORES if in_blocks else counts.left
-            demand = Demand(
-                counts.memory, max(1, at_once), counts.seconds, log, job_name(self.output), store_check
-            )
+            demand = Demand(memory, max(1, at_once), counts.seconds, log, job_name(self.output), store_check)
             opened: AbstractContextManager[Workers] = (
                 connected(self.profile, demand) if self.client is None else borrowed(self.client, demand)
             )
@@ -280,24 +278,42 @@ def _added(outcomes: list[Outcome]) -> Outcome:
     )
 
 
-def _in_blocks(recipe: Recipe, chain: Chain, profile: Profile, counts: _Counts) -> bool:
-    """Whether detectors are cut into blocks: where asked for, or where there are fewer than cores.
+_LED, _SHARED, _MEETINGS = 0.25, 1.3, 4e6
+"""Time of a unit in blocks, in units of what it takes whole: what one task does, what is shared among
+workers, and what rounds of tasks cost a detector of one pixel; measured (`docs/blocks.md`)."""
+
+
+def _in_blocks(recipe: Recipe, plan: Plan, profile: Profile) -> frozenset[str]:
+    """Steps whose detectors are cut into blocks, as `docs/blocks.md` says.
 
     Raises
     ------
     RecipeError
         When blocks are asked for steps that need the whole detector at once.
     """
-    whole = [link.name for link in chain if link.step.single_fit is None]
-    possible = not whole and len(chain.names) == 1
-    if recipe.mode == "block" and not possible:
+    able = frozenset(
+        link.name
+        for link in plan.chain
+        if link.step.blocks is not None
+        and all(link.step.blocks(shape, link.config) is not None for shape in plan.shapes)
+    )
+    whole = [link.name for link in plan.chain if link.name not in able and link.step.scope == "detector"]
+    if recipe.mode == "block" and not able:
         raise RecipeError(
-            f"mode: block is not for {', '.join(whole or chain.names)}, which needs whole detectors: "
-            "use auto or detector"
+            f"mode: block is not for {', '.join(whole)}, which needs whole detectors: use auto or detector"
         )
-    if recipe.mode != "auto" or not possible:
-        return recipe.mode == "block"
-    return counts.left < expected_slots(profile, need=counts.memory, units=ALL_CORES)
+    if recipe.mode == "block" or not able or recipe.mode == "detector":
+        return able if recipe.mode == "block" else frozenset()
+    try:
+        slots = expected_slots(profile, need=plan.memory, units=ALL_CORES)
+    except NotEnoughMemoryError:
+        if whole:
+            raise
+        # no worker holds a detector
+        return able
+    pixels = max((ny * nx for ny, nx in plan.shapes), default=1)
+    share = _LED + _SHARED / max(1, slots) + _MEETINGS / pixels
+    return able if plan.left * share < 1 else frozenset()
 
 
 def _note_unreadable(output: Place, unreadable: tuple[Unreadable, ...]) -> None:

@@ -12,22 +12,23 @@ import numpy as np
 from skysub.background.config import BackgroundConfig
 from skysub.background.estimate import subtract_background
 from skysub.background.model import BackgroundList
+from skysub.background.rows import Plane
 from skysub.background.superpixels import candidate_grids
 from skysub.campaign.products.background import Background, Layout
 from skysub.campaign.products.image import Image
 from skysub.campaign.products.small import Grid, Object
 from skysub.campaign.reprocess_step import REPROCESS_VISIT_IMAGE
 from skysub.campaign.shipped_visit import VISIT_BACKGROUND
-from skysub.campaign.steps import SingleFit, Step, StepResult
+from skysub.campaign.steps import Step, StepResult
 from skysub.pipeline.config import CalibrateImageConfig
-from skysub.visit.planes import BACKGROUND_IGNORED, check_plane_names
+from skysub.visit.plane_table import planes_with
+from skysub.visit.planes import check_plane_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from skysub.background.model import Background as Layer
     from skysub.campaign.given import Given
     from skysub.pipeline.calibrate_image import CalibrateImageResult
 
@@ -53,7 +54,7 @@ class BackgroundStep:
     """
 
     fit: BackgroundConfig = field(default_factory=BackgroundConfig)
-    ignored: tuple[str, ...] = BACKGROUND_IGNORED
+    ignored: tuple[str, ...] = planes_with("lsst_background_ignored")
 
     def __post_init__(self) -> None:
         check_plane_names("ignored", self.ignored)
@@ -63,21 +64,14 @@ def _background(given: Given, config: BackgroundStep) -> StepResult:
     visit_image = given.visit_image()
     started = time.perf_counter()
     ignored = (visit_image.mask, visit_image.bits(*config.ignored))
-    image = visit_image.image
-    out = image if image.flags.writeable and image.flags.c_contiguous else None
+    image: Any = visit_image.image
+    out = None
+    if not isinstance(image, Plane) and image.flags.writeable and image.flags.c_contiguous:
+        out = image
     subtracted, layer = subtract_background(image, ignored, config.fit, out=out)
     seconds = time.perf_counter() - started
-    found = _background_findings(layer)
-    return dataclasses.replace(
-        found,
-        products={_IMAGE: visit_image.replace(image=subtracted), **found.products},
-        timings={"background": seconds},
-    )
-
-
-def _background_findings(layer: Layer) -> StepResult:
     return StepResult(
-        products={_BACKGROUND: BackgroundList([layer])},
+        products={_IMAGE: visit_image.replace(image=subtracted), _BACKGROUND: BackgroundList([layer])},
         figures={
             "sky": float(layer.coefficients[0]),
             "order": layer.order,
@@ -85,6 +79,7 @@ def _background_findings(layer: Layer) -> StepResult:
             "superpixels_used": int(layer.usable.sum()),
         },
         flags={"order_reduced": layer.reduced} if layer.reduced else {},
+        timings={"background": seconds},
     )
 
 
@@ -157,6 +152,12 @@ def _calibrate_image_layout(shape: tuple[int, int], config: CalibrateImageConfig
     return Layout(layers=layers, grid=grid, terms=_terms(background.order))
 
 
+def _calibrate_image_blocks(shape: tuple[int, int], config: CalibrateImageConfig) -> NDArray[np.int64] | None:
+    if config.flow != "default":
+        return None
+    return candidate_grids(shape, config.sky.for_shape(shape).background)[0].y_edges
+
+
 def _calibrate_image_preset(settings: Mapping[str, Any]) -> CalibrateImageConfig:
     return CalibrateImageConfig.named(settings.get("flow", "default"))
 
@@ -175,15 +176,13 @@ STEPS = {
             Image(name=_IMAGE, less=_BACKGROUND),
             Background(name=_BACKGROUND, layout=_background_layout),
         ),
-        single_fit=SingleFit(
-            settings=lambda config: (config.fit, config.ignored), findings=_background_findings
-        ),
+        blocks=lambda shape, config: candidate_grids(shape, config.fit)[0].y_edges,
         # measured: 611 MiB, libraries included, on 4000 x 4072
         memory_images=6.0,
     ),
     "calibrate_image": Step(
         name="calibrate_image",
-        version=5,
+        version=6,
         configuration=CalibrateImageConfig,
         work=_calibrate_image,
         outputs=(
@@ -197,6 +196,7 @@ STEPS = {
         ),
         # measured with cosmic rays and PSF: 642 MiB; the rest is for fields with more sources
         memory_images=7.5,
+        blocks=_calibrate_image_blocks,
         presets=_calibrate_image_preset,
         seconds_per_megapixel=0.1,
     ),

@@ -14,12 +14,13 @@ from skysub.settings.lookup import closest, merged
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from skysub.background.config import BackgroundConfig
-    from skysub.background.model import Background
+    import numpy as np
+    from numpy.typing import NDArray
+
     from skysub.campaign.given import Given
     from skysub.campaign.products.base import Product, Scope
 
-__all__ = ["RAW", "Findings", "SingleFit", "Step", "StepResult", "find_step", "loaded_step", "shipped_steps"]
+__all__ = ["RAW", "Findings", "Step", "StepResult", "find_step", "loaded_step", "shipped_steps"]
 
 RAW = "raw"
 """Name of the input that is the detector's own file."""
@@ -52,17 +53,6 @@ class StepResult(Findings):
         return Findings(figures=self.figures, flags=self.flags, timings=self.timings)
 
 
-@dataclass(frozen=True)
-class SingleFit:
-    """A step that is one background fit, so that a detector can be cut into blocks for it."""
-
-    settings: Callable[[Any], tuple[BackgroundConfig, tuple[str, ...]]]
-    """From the step's configuration: how the fit is done, and which mask planes are left out."""
-    findings: Callable[[Background], StepResult]
-    """From the fit to what the step says of it, pixels left out; these are the input's with the fit
-    subtracted."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Step:
     """A step: a plain function of its inputs and a configuration, with what a plan must know of it.
@@ -92,8 +82,10 @@ class Step:
     missing: int | Callable[[Any], int] = 0
     """How many detectors of a visit may be missing in its inputs, because they failed: a number, or a
     function of the configuration. For steps over visits."""
-    single_fit: SingleFit | None = None
-    """How a detector is done block by block; None where a step needs the whole detector at once."""
+    blocks: Callable[[tuple[int, int], Any], NDArray[np.int64] | None] | None = None
+    """From the shape (ny, nx) of a detector and the configuration to rows at which its image may well be cut,
+    0 and ny among them, where ``work`` takes images in blocks (`skysub.background.rows`); None where it needs
+    the whole detector at once."""
     presets: Callable[[Mapping[str, Any]], Any] | None = None
     """From the settings that a recipe gives to the configuration they are changes of; None: the defaults."""
     memory_images: float = 6.0

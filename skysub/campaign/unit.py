@@ -22,6 +22,7 @@ from skysub.campaign.gather import close_visit
 from skysub.campaign.given import Given
 from skysub.campaign.inputs import content_checksum, stamp
 from skysub.campaign.products.base import Entry, Slot
+from skysub.campaign.reading import read_and_checksum
 from skysub.campaign.records import Failure, Marker, WorkUnit
 from skysub.campaign.store.place import writing
 from skysub.campaign.store.records import numbers
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from skysub.campaign.chain import Link
+    from skysub.campaign.given import Opener
     from skysub.campaign.steps import Findings
     from skysub.campaign.store.runs import Run
 
@@ -40,7 +42,7 @@ __all__ = [
     "commit",
     "failure_of",
     "guarded",
-    "now",
+    "process",
     "process_units",
     "slot_in",
 ]
@@ -69,7 +71,7 @@ def process_units(folder: str, lines: Sequence[str]) -> list[Receipt]:
     """Do units of the run in ``folder``, one after the other; ``lines`` are the units as JSON."""
     receipts: list[Receipt] = []
     for line in lines:
-        receipts.append(guarded(folder, line, _process))
+        receipts.append(guarded(folder, line, process))
         _settle()
         if receipts[-1].state == "stopped":
             break
@@ -133,7 +135,7 @@ def failure_of(run: Run, unit: WorkUnit, message: str, trace: str) -> Failure:
         step=unit.step,
         run=run.name,
         traceback=trace,
-        when=now(),
+        when=_now(),
         host=socket.gethostname(),
     )
 
@@ -190,7 +192,7 @@ def slot_in(run: Run, unit: WorkUnit, detector: int | None) -> Slot:
     )
 
 
-def now() -> str:
+def _now() -> str:
     """Time of day as markers have it."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
@@ -202,16 +204,17 @@ def _is_done(run: Run, unit: WorkUnit) -> bool:
     return markers.of_unit(unit.visit, unit.detector) is not None
 
 
-def _process(run: Run, unit: WorkUnit) -> dict[str, float]:
+def process(run: Run, unit: WorkUnit, opened: Opener = read_and_checksum) -> dict[str, float]:
+    """Do one unit, whose file ``opened`` opens; returns the seconds of its stages."""
     if unit.closing:
         with writing(run.folder):
             close_visit(run, unit)
         return {}
     link = working_chain_of(run)[unit.step]
-    started, clock = now(), time.perf_counter()
+    started, clock = _now(), time.perf_counter()
     path = unit.exposures[0].path
     stamped = stamp(path) if link.reads_file else None
-    given = Given(run, unit)
+    given = Given(run, unit, opened)
     result = link.step.work(given, link.config)
     working = time.perf_counter() - clock
     timings = {"read": given.seconds, **result.timings}

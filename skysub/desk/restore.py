@@ -11,10 +11,10 @@ from skysub.errors import InvalidImageError, LayoutError
 from skysub.visit.fits.emit import cards, history, plain_image, write_blocks
 from skysub.visit.fits.file import open_fits
 from skysub.visit.fits.subtracted import (
+    LAYOUT,
     SubtractedFile,
     cards_before,
     read_subtracted,
-    recognise,
     write_subtracted,
 )
 
@@ -130,7 +130,7 @@ def restore(
     if background is not None:
         return _restored_from(path, background, verify=verify)
     with open_fits(path, verify=verify) as file:
-        if not recognise(file):
+        if not LAYOUT.recognise(file):
             raise LayoutError(
                 f"{file.path}: this file does not hold what was subtracted from it. Files of `skysub "
                 "subtract` do; for an exported visit image name the file of its background: --background FILE"

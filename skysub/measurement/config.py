@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from skysub.errors import ConfigError
+from skysub.visit.plane_table import planes_with
 
 __all__ = ["APERTURES", "MeasurementConfig"]
 
@@ -44,7 +45,7 @@ class MeasurementConfig:
     sky_sources: int = 100
     sky_radius: float = 8.0
     """Number of empty places that are measured like sources, and the radius that must be empty, pixel."""
-    unusable: tuple[str, ...] = ("BAD", "NO_DATA", "CR")
+    unusable: tuple[str, ...] = planes_with("not_measured")
     """Planes whose pixels carry no light; those an image lacks are passed over."""
     saturated: str = "SAT"
     """Plane of pixels whose light is known to be too little."""

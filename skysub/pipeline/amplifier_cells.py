@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from skysub.background.compiled import plain
+from skysub.background.rows import over_rows, rows_between
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -96,13 +99,19 @@ def measure_cells(
     step
         Only every so many rows are looked at.
     """
-    from skysub.background import amplifier_kernels as kernels
-
     y_edges, y_amplifier = _divided(lattice.y_edges, BIN_ROWS, whole=True)
     x_edges, x_amplifier = _divided(lattice.x_edges, _CELL_COLUMNS, whole=False)
-    total = np.empty((len(y_edges) - 1, len(x_edges) - 1), np.float32)
-    count = np.empty_like(total)
-    kernels.cell_sums(image, flags, ignored, power, limit, y_edges, x_edges, step, total, count)
+    parts = over_rows(
+        _sums,
+        (image, flags),
+        spans=rows_between(y_edges),
+        ignored=ignored,
+        power=power,
+        limit=limit,
+        edges=(y_edges, x_edges),
+        step=step,
+    )
+    total, count = (np.concatenate(each) for each in zip(*parts, strict=True))
     rows = -(-np.diff(y_edges) // step)
     area = np.outer(rows, np.diff(x_edges))
     seen = count >= _LEAST_SEEN * area
@@ -116,6 +125,29 @@ def measure_cells(
         mean=mean,
         count=np.where(seen, count, 0).astype(np.float64),
     )
+
+
+def _sums(
+    units: range,
+    image: NDArray[np.float32],
+    flags: NDArray[np.uint8],
+    *,
+    ignored: int,
+    power: NDArray[np.float64],
+    limit: float,
+    edges: tuple[NDArray[np.int64], NDArray[np.int64]],
+    step: int,
+    threads: int,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Sums of residuals and numbers of pixels of some rows of cells."""
+    from skysub.background import amplifier_kernels as kernels
+
+    del threads
+    y_edges, x_edges = edges[0][units.start : units.stop + 1], edges[1]
+    total = np.empty((len(units), len(x_edges) - 1), np.float32)
+    count = np.empty_like(total)
+    kernels.cell_sums(plain(image), flags, ignored, power, limit, y_edges, x_edges, step, total, count)
+    return total, count
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import numpy as np
 
 from skysub.background.amplifiers import Amplifier
 from skysub.background.chebyshev import power_coefficients
+from skysub.background.rows import made_rows
 from skysub.pipeline.amplifier_cells import Cells, Lattice, measure_cells
 from skysub.pipeline.amplifier_fit import fit_amplifiers, rough_steps, worth_fitting
 from skysub.sources.flags import IGNORED, NOT_SKY, SATURATED
@@ -92,9 +93,8 @@ class Amplifiers:
         """The image without `layer`, a new array; the image itself where there is none."""
         if self.layer is None:
             return image
-        out = np.empty_like(image)
-        self.layer.subtract(image, out)
-        return out
+        without: NDArray[np.float32] = made_rows(_subtract, (image,), np.float32, layer=self.layer)
+        return without
 
     def _cells(
         self,
@@ -109,6 +109,19 @@ class Amplifiers:
         assert self._lattice is not None
         power = power_coefficients(sky.coefficients, sky.order)
         return measure_cells(image, flags, ignored, power, self._lattice, limit=_LIMIT * noise, step=step)
+
+
+def _subtract(
+    rows: range,
+    out: NDArray[np.float32],
+    image: NDArray[np.float32],
+    *,
+    layer: AmplifierBackground,
+    threads: int,
+) -> None:
+    del threads
+    cut = slice(rows.start, rows.stop)
+    layer.subtract(image[cut], out[cut], y0=rows.start)
 
 
 def _settled(before: AmplifierBackground | None, after: AmplifierBackground | None) -> bool:

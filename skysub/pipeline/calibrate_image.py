@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from skysub.background.estimate import less_background
 from skysub.background.model import BackgroundList
+from skysub.background.rows import Plane, copied, made_rows, sampled
 from skysub.background.superpixels import SuperpixelGrid
 from skysub.errors import InvalidImageError, NoUsableSuperpixelsError
 from skysub.pipeline.amplifiers import Amplifiers
+from skysub.pipeline.compilation import compile_beside
 from skysub.pipeline.config import CalibrateImageConfig
 from skysub.pipeline.lsst_sky import LSST_DETECTIONS, find_sky_as_lsst
 from skysub.pipeline.sky import Sky, find_sky, first_guess
@@ -26,7 +29,7 @@ from skysub.sources.flags import (
     SATURATED,
     SOURCE,
     count_pixels,
-    mark_planes,
+    mark_rows,
     working_flags,
 )
 from skysub.sources.noise import pixel_noise
@@ -148,6 +151,14 @@ def calibrate_image(
             "read one by skysub.read_visit_image(path), or make one of arrays by skysub.VisitImage(...)"
         )
     config = config or CalibrateImageConfig()
+    pixels: Any = visit_image.image
+    if isinstance(pixels, Plane) and (
+        config.flow != "default" or background_to_photometric_ratio is not None
+    ):
+        raise InvalidImageError(
+            f"{_who(visit_image)}: an image in blocks can be calibrated with flow='default' and without a "
+            "background_to_photometric_ratio alone; give it as a whole"
+        )
     if config.flow == "default":
         config = replace(config, sky=config.sky.for_shape(visit_image.shape))
     work = _Work(visit_image, config, background_to_photometric_ratio, overwrite=overwrite, threads=threads)
@@ -213,6 +224,7 @@ class _Work:
         """The image as it came, where ``image`` is without what amplifiers add."""
         self.amplifiers = Amplifiers(visit_image.amplifiers, visit_image.shape)
         self.grid = SuperpixelGrid.over(visit_image.shape, config.sky.background)
+        compile_beside()
         compile_once(visit_image.mask.dtype)
         with self.stopwatch("flags"):
             self.flags = self._flagged(config.ignored_planes)
@@ -260,8 +272,12 @@ class _Work:
         if self.whole is self.image:
             self.whole = image
         elif image is not self.image and self.amplifiers.layer is not None:
-            hit = (self.flags & COSMIC_RAY) != 0
-            self.whole = np.where(hit, image + self.amplifiers.layer.evaluate(), self.whole)
+            self.whole = made_rows(
+                _with_amplifiers,
+                (image, self.whole, copied(self.flags)),
+                np.float32,
+                layer=self.amplifiers.layer,
+            )
         self.image = image
 
     def find_rough_steps(self) -> None:
@@ -335,24 +351,35 @@ class _Work:
         """The image without its background, with the planes that were found."""
         with self.stopwatch("subtract"):
             # what is not the caller's own array may be used up
-            image, ours = self.whole, self.overwrite or self.whole is not self.visit_image.image
+            image: Any = self.whole
+            ours = self.overwrite or self.whole is not self.visit_image.image
             for layer in self.layers:
-                out = image if ours and image.flags.writeable and image.flags.c_contiguous else None
-                image = np.asarray(layer.subtract_from(image, threads=self.threads, out=out), np.float32)
+                # an image in blocks is subtracted where it is needed
+                out = None
+                if ours and not isinstance(image, Plane) and image.flags.writeable:
+                    out = image if image.flags.c_contiguous else None
+                image = less_background(image, layer, threads=self.threads, out=out)
                 ours = True
             if self.ratio is not None:
                 image /= self.ratio
         with self.stopwatch("mask planes"):
             planes = self.visit_image.planes.with_plane("CR", "INTRP", "DETECTED")
-            mask = given = self.visit_image.mask
-            if not (self.overwrite and given.flags.writeable and given.dtype == planes.dtype):
-                mask = np.empty(given.shape, planes.dtype)
+            given: Any = self.visit_image.mask
+            mine = self.overwrite and not isinstance(given, Plane)
+            mine = mine and given.flags.writeable and given.dtype == planes.dtype
             marks = {SOURCE | EXTENDED: planes.bits("DETECTED")}
             if self.config.cosmic_rays is not None:
                 names = ("CR", "INTRP") if self.config.cosmic_rays.interpolate else ("CR",)
                 marks[COSMIC_RAY] = planes.bits(*names)
-            cleared = planes.bits("DETECTED")
-            mark_planes(given, self.flags, marks, cleared=cleared, out=mask, threads=self.threads)
+            mask = made_rows(
+                mark_rows,
+                (given, self.flags),
+                planes.dtype,
+                out=given if mine else None,
+                threads=self.threads,
+                marks=marks,
+                cleared=planes.bits("DETECTED"),
+            )
         header = self.visit_image.header
         if header is not None:
             header = header.copy()
@@ -384,7 +411,7 @@ class _Work:
                 )
             found = characterise(
                 preliminary.image,
-                (self.flags & (IGNORED | SATURATED)) != 0,
+                made_rows(_unusable, (self.flags,), np.bool_),
                 footprints,
                 self.noise,
                 grid=self.grid,
@@ -433,7 +460,7 @@ class _Work:
         if variance is None:
             self.said["no_variance"] = "There is no variance; noise was measured from neighbouring pixels."
             return
-        sample = variance[::_SAMPLE_STEP, ::_SAMPLE_STEP]
+        (sample,) = sampled((variance,), _SAMPLE_STEP)
         sample = sample[np.isfinite(sample) & (sample > 0)]
         if not sample.size:
             self.said["no_variance"] = (
@@ -446,6 +473,28 @@ class _Work:
                 f"Neighbouring pixels scatter by {measured:.3g}, the variance says {given:.3g}: the gain "
                 "may be wrong, or the pixels correlated. The sky and its mask rest on the pixels."
             )
+
+
+def _with_amplifiers(
+    rows: range,
+    out: NDArray[np.float32],
+    image: NDArray[np.float32],
+    whole: NDArray[np.float32],
+    flags: NDArray[np.uint8],
+    *,
+    layer: AmplifierBackground,
+    threads: int,
+) -> None:
+    """``whole``, and where cosmic rays hit the ``image`` without them, with what amplifiers add."""
+    del threads
+    cut = slice(rows.start, rows.stop)
+    hit = (flags[cut] & COSMIC_RAY) != 0
+    out[cut] = np.where(hit, image[cut] + layer.evaluate(y=cut), whole[cut])
+
+
+def _unusable(rows: range, out: NDArray[np.bool_], flags: NDArray[np.uint8], *, threads: int) -> None:
+    del threads
+    out[rows.start : rows.stop] = (flags[rows.start : rows.stop] & (IGNORED | SATURATED)) != 0
 
 
 def _who(visit_image: VisitImage) -> str:

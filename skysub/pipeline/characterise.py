@@ -10,6 +10,7 @@ import numpy as np
 
 from skysub.background.chebyshev import design_matrix, least_squares
 from skysub.errors import ConfigError
+from skysub.psf.compilation import compile_once
 from skysub.psf.model import MoffatPsf, fit_psf
 from skysub.psf.stars import Stars, choose_stars, cut_stamps
 
@@ -116,6 +117,7 @@ def characterise(
     unit_flux
         Flux of a point source of a signal of 1, unit of the image.
     """
+    compile_once()
     shape = (image.shape[0], image.shape[1])
     size = 2 * max(math.ceil(config.aperture + 1), math.ceil(3 * fwhm)) + 1
     chosen = star_candidates(footprints, config=config, unit_flux=unit_flux, size=size)

@@ -13,26 +13,10 @@ from skysub.errors import ConfigError
 from skysub.pipeline.characterise import PsfConfig
 from skysub.pipeline.cosmic_rays import CosmicRayConfig
 from skysub.sources.mask import SourceMaskConfig
+from skysub.visit.plane_table import planes_with
 from skysub.visit.planes import check_plane_names
 
-__all__ = ["IGNORED_PLANES", "SATURATED_PLANES", "CalibrateImageConfig", "CorrectionsConfig", "SkyConfig"]
-
-IGNORED_PLANES = (
-    "BAD",
-    "CR",
-    "CROSSTALK",
-    "EDGE",
-    "INTRP",
-    "ITL_DIP",
-    "NO_DATA",
-    "SPIKE",
-    "STREAK",
-    "UNMASKEDNAN",
-    "VIGNETTED",
-)
-"""Planes whose pixels say nothing about sky or sources."""
-SATURATED_PLANES = ("SAT", "SUSPECT")
-"""Planes whose pixels are light, but not measurable light."""
+__all__ = ["CalibrateImageConfig", "CorrectionsConfig", "SkyConfig"]
 
 _LEAST_SUPERPIXEL = 32
 """Edge below which superpixels are not made smaller, pixel."""
@@ -159,8 +143,8 @@ class CalibrateImageConfig:
     fwhm: float = 4.0
     cosmic_rays: CosmicRayConfig | None = field(default_factory=CosmicRayConfig)
     psf: PsfConfig | None = field(default_factory=PsfConfig)
-    ignored_planes: tuple[str, ...] = IGNORED_PLANES
-    saturated_planes: tuple[str, ...] = SATURATED_PLANES
+    ignored_planes: tuple[str, ...] = planes_with("no_science")
+    saturated_planes: tuple[str, ...] = planes_with("saturated")
 
     def __post_init__(self) -> None:
         if self.flow not in {"default", "lsst"}:

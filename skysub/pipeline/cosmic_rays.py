@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skysub.background.compiled import plain
+from skysub.background.compiled import once, plain
+from skysub.background.rows import changed_rows, made_rows, over_rows, rows_between
 from skysub.errors import ConfigError
 from skysub.sources.flags import COSMIC_RAY, IGNORED, SATURATED
 
@@ -90,16 +91,76 @@ def find_cosmic_rays(
     image
         The image given, or with ``config.interpolate`` a copy whose hit pixels are interpolated.
     """
+    edges = np.append(np.arange(0, image.shape[0], _BLOCK), image.shape[0])
+    parts = over_rows(
+        _search,
+        (image, flags),
+        spans=rows_between(edges, margin=_REACH + _MARGIN + 1),
+        sky=sky,
+        config=config,
+        noise=noise,
+        fwhm=fwhm,
+    )
+    hits = _Hits(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+    # only now: blocks see each other's margins as they were
+    changed_rows(_flag, flags, hits=hits)
+    if not config.interpolate:
+        return image
+    clean: NDArray[np.float32] = made_rows(_replace, (image,), np.float32, hits=hits)
+    return clean
+
+
+@dataclass(frozen=True, eq=False)
+class _Hits:
+    """Pixels hit by cosmic rays, in the order in which they were found, and their light without them."""
+
+    y: NDArray[np.int64]
+    x: NDArray[np.int64]
+    value: NDArray[np.float32]
+
+    def within(self, first: int, last: int) -> _Hits:
+        """Those in the rows from ``first`` to ``last`` - 1."""
+        own = (self.y >= first) & (self.y < last)
+        return _Hits(self.y[own], self.x[own], self.value[own])
+
+
+def _flag(rows: range, flags: NDArray[np.uint8], *, hits: _Hits, threads: int) -> None:
+    del rows, threads
+    flags[hits.y, hits.x] |= IGNORED | COSMIC_RAY
+
+
+def _replace(
+    rows: range, clean: NDArray[np.float32], image: NDArray[np.float32], *, hits: _Hits, threads: int
+) -> None:
+    del threads
+    clean[rows.start : rows.stop] = image[rows.start : rows.stop]
+    clean[hits.y, hits.x] = hits.value
+
+
+def _search(
+    units: range,
+    image: NDArray[np.float32],
+    flags: NDArray[np.uint8],
+    *,
+    sky: Background,
+    config: CosmicRayConfig,
+    noise: float,
+    fwhm: float,
+    threads: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Row, column and light without them of the pixels that were hit, by some rows of blocks."""
     from skysub.sources import cosmic_ray_kernels, kernels
 
+    del threads
     ny, nx = image.shape
     pixels = plain(image)
     blocks = np.zeros((-(-ny // _BLOCK), -(-nx // _BLOCK)), bool)
     # a star is no sharper than this against its neighbours
     contrast = max(_LEAST_CONTRAST, 1.3 * (1 - math.exp(-4 * math.log(2) / fwhm**2)))
     unusable = IGNORED | SATURATED
-    for start in range(0, ny, _STRIP):
-        rows = slice(max(0, start - 1), min(ny, start + _STRIP + 1))
+    end = min(ny, units.stop * _BLOCK)
+    for start in range(units.start * _BLOCK, end, _STRIP):
+        rows = slice(max(0, start - 1), min(end + 1, ny, start + _STRIP + 1))
         kernels.sharp_blocks(
             pixels[rows],
             sky.evaluate(y=rows),
@@ -112,15 +173,15 @@ def find_cosmic_rays(
             rows.start,
             blocks,
         )
-    clean = image.copy() if config.interpolate else image
+    compile_once()
     planes = np.empty((cosmic_ray_kernels.PLANES, _EDGE, _EDGE), np.float32)
     hits, light = np.empty((_EDGE, _EDGE), np.uint8), np.empty((_EDGE, _EDGE), np.float32)
     level = np.zeros((_EDGE, _EDGE), np.float32)
     sigma, psf = np.float32(config.sigma), _psf(fwhm)
-    found: list[tuple[tuple[slice, ...], NDArray[np.bool_]]] = []
+    found_y, found_x, values = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0, np.float32)]
     for j, i in np.argwhere(blocks):
         top, left = (n * _BLOCK - _REACH - _MARGIN for n in (int(j), int(i)))
-        outer, within = _cut(top, left, 0, image.shape)
+        outer, within = _cut(top, left, 0, (ny, nx))
         level[within] = sky.evaluate(y=outer[0], x=outer[1])
         if not cosmic_ray_kernels.search_block(
             pixels,
@@ -140,15 +201,12 @@ def find_cosmic_rays(
             light,
         ):
             continue
-        inner, within = _cut(top, left, _MARGIN, image.shape)
-        new = hits[within] == 1
-        found.append((inner, new))
-        if config.interpolate:
-            clean[inner][new] = (light[within] * np.float32(noise) + level[within])[new]
-    # only now: blocks see each other's margins as they were
-    for inner, new in found:
-        flags[inner][new] |= IGNORED | COSMIC_RAY
-    return clean
+        inner, within = _cut(top, left, _MARGIN, (ny, nx))
+        y, x = np.nonzero(hits[within] == 1)
+        found_y.append(y + inner[0].start)
+        found_x.append(x + inner[1].start)
+        values.append((light[within] * np.float32(noise) + level[within])[y, x])
+    return np.concatenate(found_y), np.concatenate(found_x), np.concatenate(values)
 
 
 def _cut(
@@ -170,3 +228,33 @@ def _psf(fwhm: float) -> NDArray[np.float32]:
     profile = np.exp(-4 * math.log(2) * (square[:, None] + square[None, :]) / fwhm**2)
     psf: NDArray[np.float32] = (profile / profile.sum()).astype(np.float32)
     return psf
+
+
+def compile_once() -> None:
+    """Compile or load the kernel that searches a block."""
+    from skysub.sources import cosmic_ray_kernels as kernels
+
+    def search_nothing() -> None:
+        plane = np.zeros((_EDGE, _EDGE), np.float32)
+        flags, hits = np.zeros((2, _EDGE, _EDGE), np.uint8)
+        planes = np.zeros((kernels.PLANES, _EDGE, _EDGE), np.float32)
+        one = np.float32(1)
+        kernels.search_block(
+            plane,
+            plane.copy(),
+            flags,
+            np.uint8(1),
+            0,
+            0,
+            one,
+            _psf(4.0),
+            one,
+            one,
+            one,
+            1,
+            planes,
+            hits,
+            plane,
+        )
+
+    once(kernels, "cosmic rays", search_nothing)

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from skysub.background.rows import over_rows, rows_between
 from skysub.background.superpixels import SuperpixelGrid
-from skysub.pipeline.config import IGNORED_PLANES, SATURATED_PLANES
+from skysub.visit.plane_table import planes_with
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,19 +40,36 @@ def preview_of(visit_image: VisitImage, edge: int = PREVIEW_EDGE) -> dict[str, N
         "residual" that of pixels without any mask, both in the image's unit and NaN where there are too
         few; "sources" and "defects" are shares (0 to 1) of pixels that are masked as such.
     """
+    grid = cells((visit_image.image.shape[0], visit_image.image.shape[1]), edge)
+    parts = over_rows(
+        _binned,
+        (visit_image.image, visit_image.mask),
+        spans=rows_between(grid.y_edges),
+        grid=grid,
+        excluded=visit_image.bits(*planes_with("no_science")),
+        sources=visit_image.bits(*SOURCE_PLANES),
+        defects=visit_image.bits(*planes_with("no_science", "saturated")),
+    )
+    made = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return dict(zip(("image", "residual", "sources", "defects"), made, strict=True))
+
+
+def _binned(
+    units: range,
+    image: NDArray[np.float32],
+    mask: NDArray[np.signedinteger],
+    *,
+    grid: SuperpixelGrid,
+    excluded: int,
+    sources: int,
+    defects: int,
+    threads: int,
+) -> list[NDArray[np.float32]]:
+    """The four pictures in some rows of cells."""
     from skysub.pipeline.preview_kernels import bin_preview
 
-    grid = cells((visit_image.image.shape[0], visit_image.image.shape[1]), edge)
-    made = {name: np.empty(grid.shape, np.float32) for name in ("image", "residual", "sources", "defects")}
-    bin_preview(
-        visit_image.image,
-        visit_image.mask,
-        visit_image.bits(*IGNORED_PLANES),
-        visit_image.bits(*SOURCE_PLANES),
-        visit_image.bits(*IGNORED_PLANES, *SATURATED_PLANES),
-        grid.y_edges,
-        grid.x_edges,
-        LEAST_GOOD,
-        *made.values(),
-    )
+    del threads
+    made = [np.empty((len(units), grid.shape[1]), np.float32) for _ in range(4)]
+    edges = grid.y_edges[units.start : units.stop + 1], grid.x_edges
+    bin_preview(image, mask, excluded, sources, defects, *edges, LEAST_GOOD, *made)
     return made

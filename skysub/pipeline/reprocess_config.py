@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from skysub.measurement.config import MeasurementConfig
 from skysub.measurement.ids import SourceIds
 from skysub.pipeline.over_subtraction import OverSubtractionConfig
+from skysub.visit.plane_table import planes_with
 from skysub.visit.planes import check_plane_names
 
 __all__ = ["ReprocessVisitImageConfig"]
@@ -31,16 +32,7 @@ class ReprocessVisitImageConfig:
     measurement: MeasurementConfig = field(default_factory=MeasurementConfig)
     ids: SourceIds = field(default_factory=SourceIds)
     over_subtraction: OverSubtractionConfig = field(default_factory=OverSubtractionConfig)
-    sky_ignored: tuple[str, ...] = (
-        "BAD",
-        "EDGE",
-        "DETECTED",
-        "DETECTED_NEGATIVE",
-        "NO_DATA",
-        "SAT",
-        "SUSPECT",
-        "SPIKE",
-    )
+    sky_ignored: tuple[str, ...] = planes_with("not_sky")
 
     def __post_init__(self) -> None:
         check_plane_names("sky_ignored", self.sky_ignored)

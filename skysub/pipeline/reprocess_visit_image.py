@@ -24,6 +24,7 @@ from skysub.visit.calibrated import (
     calibration_cards,
     subtract_model,
 )
+from skysub.visit.plane_table import planes_with
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ReprocessVisitImageResult", "reprocess_visit_image"]
 
-_FOUND_ANEW = ("DETECTED", "DETECTED_NEGATIVE", "NOT_DEBLENDED")
+_FOUND_ANEW = planes_with("detected")
 _LEFT_OUT = ("DETECTED", "DETECTED_NEGATIVE", "CR", "BAD", "EDGE", "NO_DATA", "SAT", "SUSPECT")
 """Planes whose pixels the background was not measured on."""
 _SKY_ERRORS = 3.0

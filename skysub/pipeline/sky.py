@@ -11,6 +11,7 @@ import numpy as np
 from skysub.background.chebyshev import power_coefficients
 from skysub.background.clipping import superpixel_statistics
 from skysub.background.robust import TRACE, RobustFit, fit_robust
+from skysub.background.rows import over_rows
 from skysub.background.superpixels import SuperpixelGrid, SuperpixelStatistics
 from skysub.pipeline.corrections import Corrections, corrected, find_corrections, find_faint_light
 from skysub.pipeline.open_sky import FAR, find_open_sky, plausible_width
@@ -29,7 +30,7 @@ from skysub.pipeline.sky_fit import (
 from skysub.pipeline.sky_flags import worth_saying
 from skysub.sources.detect import measured_fwhm, smoothing_kernel
 from skysub.sources.extended import roughness, structure_left
-from skysub.sources.flags import EXTENDED, NOT_SKY, SOURCE
+from skysub.sources.flags import EXTENDED, NOT_SKY, SOURCE, share_flagged
 from skysub.sources.mask import (
     BARE,
     DARKEST,
@@ -43,6 +44,7 @@ from skysub.sources.noise import correlated_noise
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from skysub.background.config import BackgroundConfig
     from skysub.background.model import Background
     from skysub.pipeline.config import SkyConfig
     from skysub.pipeline.timing import Stopwatch
@@ -217,7 +219,7 @@ def find_sky(
         if mask.rung == DARKEST or not mask.footprints:
             return 0.0
         with stopwatch("statistics"):
-            marked = mask_with_less_growth(flags, mask, grid, config=config.mask, noise=level)
+            marked = mask_with_less_growth(flags, mask, config=config.mask, noise=level)
             statistics = statistics_about(fit.background, image, marked, grid, background, threads=threads)
         with stopwatch("fit"):
             other = fit_masked(
@@ -235,7 +237,7 @@ def find_sky(
             model = fit.background
             power = power_coefficients(model.coefficients, model.order)
             # the more pixels sources take the more of them are too faint or too close to be masked
-            sources_take = float(np.mean((flags[::_SAMPLE] & SOURCE) != 0))
+            sources_take = share_flagged(flags, SOURCE, step=_SAMPLE)
             crowding = max(1.0, _CLEAR / max(1e-3, 1 - sources_take))
             return structure_left(image, flags, power, level, crowding=crowding, threads=threads)
 
@@ -297,7 +299,7 @@ def find_sky(
             light = TRACE if smooth else _SHARP
             if smooth:
                 off = float(np.max(np.abs(at_centres(inclusive.background) - at_centres(guess.background))))
-                suspect = float(np.mean((flags[::_SAMPLE] & EXTENDED) != 0)) > _SUSPECT
+                suspect = share_flagged(flags, EXTENDED, step=_SAMPLE) > _SUSPECT
                 texture, rough = texture_left(finer or inclusive, compact)
             if smooth and (finer is not None or suspect or off > FAR * level or texture > 0):
                 # the guess may have taken some of a sky that it cannot follow for light
@@ -405,20 +407,13 @@ def first_guess(
     by a share of the noise at most.
     """
     step = max(1, min(_ROW_STEP, image.shape[0] // (grid.shape[0] * _LEAST_ROWS)))
-    rows, row_flags = np.ascontiguousarray(image[::step]), np.ascontiguousarray(flags[::step])
-    coarse = SuperpixelGrid.of_counts((rows.shape[0], rows.shape[1]), gy=grid.shape[0], gx=grid.shape[1])
-    wide, narrow = (
-        superpixel_statistics(
-            rows,
-            row_flags,
-            NOT_SKY,
-            coarse,
-            dataclasses.replace(
-                config.background, statistic="meanclip", clip_sigma=sigma, clip_passes=passes
-            ),
-        )
-        for sigma, passes in _CLIPS
+    ny, nx = image.shape
+    coarse = SuperpixelGrid.of_counts((-(-ny // step), nx), gy=grid.shape[0], gx=grid.shape[1])
+    spans = np.stack([coarse.y_edges[:-1] * step, (coarse.y_edges[1:] - 1) * step + 1], axis=1)
+    parts = over_rows(
+        _clipped_twice, (image, flags), spans=spans, coarse=coarse, step=step, background=config.background
     )
+    wide, narrow = (_joined([part[clip] for part in parts]) for clip in range(len(_CLIPS)))
     excess = (wide.mean - narrow.mean)[np.isfinite(wide.mean) & np.isfinite(narrow.mean)]
     lower = _EXTRAPOLATION * max(0.0, float(np.median(excess))) if excess.size else 0.0
     if np.isfinite(noise).any():
@@ -430,3 +425,33 @@ def first_guess(
     fit = fit_robust(coarse, lowered, background, config.robust)
     # the polynomial's own coordinates run from -1 to 1 over either grid
     return dataclasses.replace(fit, background=dataclasses.replace(fit.background, grid=grid))
+
+
+def _clipped_twice(
+    units: range,
+    image: NDArray[np.float32],
+    flags: NDArray[np.uint8],
+    *,
+    coarse: SuperpixelGrid,
+    step: int,
+    background: BackgroundConfig,
+    threads: int,
+) -> list[SuperpixelStatistics]:
+    """Statistics of some rows of superpixels by either clip, from every so many rows of pixels."""
+    first, last = int(coarse.y_edges[units.start]), int(coarse.y_edges[units.stop])
+    rows = slice(first * step, (last - 1) * step + 1, step)
+    pixels, bits = np.ascontiguousarray(image[rows]), np.ascontiguousarray(flags[rows])
+    own = SuperpixelGrid(x_edges=coarse.x_edges, y_edges=coarse.y_edges[units.start : units.stop + 1] - first)
+    found = []
+    for sigma, passes in _CLIPS:
+        clip = dataclasses.replace(background, statistic="meanclip", clip_sigma=sigma, clip_passes=passes)
+        found.append(superpixel_statistics(pixels, bits, NOT_SKY, own, clip, threads=threads))
+    return found
+
+
+def _joined(parts: list[SuperpixelStatistics]) -> SuperpixelStatistics:
+    return SuperpixelStatistics(
+        mean=np.concatenate([part.mean for part in parts]),
+        error=np.concatenate([part.error for part in parts]),
+        count=np.concatenate([part.count for part in parts]),
+    )

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from skysub.background.rows import sampled
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -64,10 +66,11 @@ def summarise(
         sum(np.nanmedian(layer.statistics.mean[np.isfinite(layer.statistics.mean)]) for layer in layers)
     )
     ignored = visit_image.bits("NO_DATA", "SUSPECT")
-    stats["skyNoise"] = _clipped(visit_image.image, visit_image.mask, ignored, passes=2)[1]
-    stats["meanVar"] = math.nan
-    if visit_image.variance is not None:
-        stats["meanVar"] = _clipped(visit_image.variance, visit_image.mask, ignored, passes=3)[0]
+    step = max(1, math.isqrt(visit_image.image.size // _SAMPLE))
+    planes = [visit_image.mask, visit_image.image, visit_image.variance]
+    mask, image, *variance = sampled([plane for plane in planes if plane is not None], step)
+    stats["skyNoise"] = _clipped(image, mask, ignored, passes=2)[1]
+    stats["meanVar"] = _clipped(variance[0], mask, ignored, passes=3)[0] if variance else math.nan
     stats |= _places(visit_image)
     stats |= _psf_statistics(psf)
     stats["psfApCorrSigmaScaledDelta"] = math.nan
@@ -85,11 +88,9 @@ def summarise(
 def _clipped(
     image: NDArray[np.float32], mask: NDArray[np.signedinteger], bits: int, *, passes: int
 ) -> tuple[float, float]:
-    """Mean and standard deviation, clipped at 3 sigma about the median first, from a sample of the pixels."""
-    step = max(1, math.isqrt(image.size // _SAMPLE))
-    sample, planes = image[::step, ::step], mask[::step, ::step]
+    """Mean and standard deviation, clipped at 3 sigma about the median first."""
     # in order, so that quartiles and clips are slices
-    good = np.sort(sample[((planes & bits) == 0) & np.isfinite(sample)])
+    good = np.sort(image[((mask & bits) == 0) & np.isfinite(image)])
     if not good.size:
         return math.nan, math.nan
     low, middle, high = (_at_rank(good, q * (good.size - 1)) for q in (0.25, 0.5, 0.75))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skysub.background.compiled import plain
+from skysub.background.rows import over_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -116,15 +117,45 @@ def cut_stamps(
     column, row = np.round(x).astype(np.int64) - half, np.round(y).astype(np.int64) - half
     inside = (column >= 0) & (row >= 0) & (column + size <= nx) & (row + size <= ny)
     column, row = column[inside], row[inside]
-    windows = [(slice(b, b + size), slice(a, a + size)) for a, b in zip(column, row, strict=True)]
-    stamps = np.array([image[w] for w in windows], np.float64).reshape(-1, size, size)
-    good = ~np.array([unusable[w] for w in windows], bool).reshape(-1, size, size)
+    # by rows, as the image may lie in blocks of these
+    order = np.argsort(row, kind="stable")
+    corners = np.stack([row[order], column[order]], axis=1)
+    parts = over_rows(
+        _cut,
+        (image, unusable),
+        spans=np.stack([corners[:, 0], corners[:, 0] + size], axis=1),
+        corners=corners,
+        size=size,
+    )
+    stamps, good = np.empty((len(row), size, size)), np.empty((len(row), size, size), bool)
+    stamps[order] = np.concatenate([np.empty((0, size, size)), *(part[0] for part in parts)])
+    good[order] = ~np.concatenate([np.empty((0, size, size), bool), *(part[1] for part in parts)])
     good &= np.isfinite(stamps)
     stamps = np.where(good, stamps, 0.0)
     stars = Stars(
         stamps=stamps, good=good, x0=column, y0=row, moments=adaptive_moments(stamps), noise=noise[inside]
     )
     return stars, inside
+
+
+def _cut(
+    units: range,
+    image: NDArray[np.float32],
+    unusable: NDArray[np.bool_],
+    *,
+    corners: NDArray[np.int64],
+    size: int,
+    threads: int,
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Windows of both planes from corners (n, 2), row before column."""
+    del threads
+    windows = [
+        (slice(y, y + size), slice(x, x + size)) for y, x in corners[units.start : units.stop].tolist()
+    ]
+    return (
+        np.array([image[w] for w in windows], np.float64).reshape(-1, size, size),
+        np.array([unusable[w] for w in windows], bool).reshape(-1, size, size),
+    )
 
 
 def adaptive_moments(stamps: NDArray[np.float64]) -> Moments:

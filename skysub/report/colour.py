@@ -1,7 +1,8 @@
-"""Colour maps whose steps look equally large, made in the OKLab space.
+"""Colour maps of pictures: cividis for levels, vik for departures from zero, and the mask's own.
 
-OKLab: B. Ottosson, "A perceptual color space for image processing" (2020). Distances in it follow what
-people see; a map is a path of evenly rising lightness, walked at even speed.
+cividis: J. R. Nuñez, C. R. Anderton, R. S. Renslow, PLoS ONE 13, e0199239 (2018). vik: F. Crameri, Scientific
+colour maps (2018), doi:10.5281/zenodo.1243862. Both read the same to people with other colour vision. The
+mask's colours are mixed in OKLab (B. Ottosson, "A perceptual color space for image processing", 2020).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["css_gradient", "diverging", "lightness", "mask_palette", "mask_swatches", "sequential"]
+__all__ = ["css_gradient", "diverging", "mask_palette", "mask_swatches", "sequential"]
 
 LEVELS = 255
 """Colours of a map; the 256th place of a palette stands for nothing known."""
@@ -36,21 +37,31 @@ _RGB_OF_LMS = np.array(
 _MASK_CLEAN, _MASK_SOURCE, _MASK_DEFECT = (0.93, 0.0, 230.0), (0.55, 0.11, 230.0), (0.62, 0.18, 42.0)
 
 
+_CIVIDIS = (
+    "00224e 002656 002a5f 002d68 003070 083370 163770 203a6f 273e6e 2e416d 34456c 3a486c 3f4c6c "
+    "444f6c 49536c 4e566c 535a6d 575d6d 5c616e 60646f 656870 696b71 6d6f72 727274 767676 7a7a78 "
+    "7e7d78 838179 888578 8d8878 928c78 969077 9b9476 a09875 a59c74 aaa073 afa471 b5a86f baac6d "
+    "bfb06b c4b468 c9b965 cfbd62 d4c15f dac65b dfca57 e5cf52 ead34c f0d846 f6dd3f fce236 fee838"
+)
+_VIK = (
+    "001261 011a66 02226b 022a70 023175 02397a 03417f 034984 055189 08598f 106294 196b9a 2575a1 "
+    "337fa8 4289af 5194b6 619ebd 71a8c4 80b2ca 90bcd1 a0c5d8 b0cfde c0d8e4 cfe0e8 dee6e9 e8e7e5 "
+    "eee3dc eedbd0 ecd1c3 e8c8b5 e4bea8 dfb49a dbaa8d d7a081 d39774 cf8e68 cc855d c87c51 c47445 "
+    "c06b3a bc622f b65824 af4c18 a5400f 9a3508 8f2b06 852206 7c1b06 731406 6a0d07 620607 590008"
+)
+"""Every fifth of the 256 colours of each map; colours between them lie within 4 of 255 of the map's own."""
+
+
 @functools.cache
 def sequential() -> NDArray[np.uint8]:
-    """Dark blue by way of green to pale yellow, (255, 3) uint8 sRGB."""
-    return _path(
-        [(0.17, 0.05, 290), (0.33, 0.095, 272), (0.52, 0.085, 232), (0.72, 0.095, 178), (0.97, 0.09, 108)]
-    )
+    """cividis: dark blue by way of grey to yellow, (255, 3) uint8 sRGB."""
+    return _levels(_CIVIDIS)
 
 
 @functools.cache
 def diverging() -> NDArray[np.uint8]:
-    """Blue by way of near white in the middle to red, (255, 3) uint8 sRGB; both arms alike in lightness."""
-    half = LEVELS // 2 + 1
-    low = _path([(0.36, 0.12, 258), (0.60, 0.11, 245), (0.82, 0.06, 235), (0.975, 0.0, 235)], half)
-    high = _path([(0.36, 0.12, 28), (0.60, 0.14, 38), (0.82, 0.08, 55), (0.975, 0.0, 55)], half)
-    return np.concatenate([low, high[-2::-1]])
+    """vik, blue by way of near white in the middle to brown, (255, 3) uint8 sRGB."""
+    return _levels(_VIK)
 
 
 @functools.cache
@@ -76,37 +87,11 @@ def css_gradient(palette: NDArray[np.uint8], stops: int = 18) -> str:
     return f"linear-gradient(to right, {', '.join(_css(palette[place]) for place in places)})"
 
 
-def lightness(palette: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """OKLab's lightness of sRGB colours (n, 3), 0 to 1."""
-    encoded = palette / 255.0
-    linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
-    lms = np.cbrt(linear @ np.linalg.inv(_RGB_OF_LMS).T)
-    value: NDArray[np.float64] = (lms @ np.linalg.inv(_LMS_OF_LAB).T)[:, 0]
-    return value
-
-
-def _path(knots: list[tuple[float, float, float]], levels: int = LEVELS) -> NDArray[np.uint8]:
-    """Colours at even distances along straight lines between knots (lightness, chroma, hue in degrees)."""
-    points = np.stack([_lab(knot) for knot in knots])
-    # bends are rounded off by a parabola through the knots' own parameters
-    along = np.linspace(0, len(points) - 1, 2048)
-    fine = np.stack([_smooth(along, points[:, axis]) for axis in range(3)], axis=1)
-    walked = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(fine, axis=0), axis=1))])
-    even = np.linspace(0, walked[-1], levels)
-    return _srgb(np.stack([np.interp(even, walked, fine[:, axis]) for axis in range(3)], axis=1))
-
-
-def _smooth(along: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Cubic Hermite interpolation at unit steps, with the slopes of Catmull and Rom."""
-    slopes = np.gradient(values)
-    i = np.clip(along.astype(int), 0, len(values) - 2)
-    t = along - i
-    h00, h10 = (1 + 2 * t) * (1 - t) ** 2, t * (1 - t) ** 2
-    h01, h11 = t**2 * (3 - 2 * t), t**2 * (t - 1)
-    smooth: NDArray[np.float64] = (
-        h00 * values[i] + h10 * slopes[i] + h01 * values[i + 1] + h11 * slopes[i + 1]
-    )
-    return smooth
+def _levels(colours: str) -> NDArray[np.uint8]:
+    knots = np.frombuffer(bytes.fromhex(colours), np.uint8).reshape(-1, 3)
+    at = np.linspace(0, len(knots) - 1, LEVELS)
+    parts = [np.interp(at, np.arange(len(knots)), part) for part in knots.T]
+    return np.stack(parts, axis=1).round().astype(np.uint8)
 
 
 def _lab(colour: tuple[float, float, float]) -> NDArray[np.float64]:

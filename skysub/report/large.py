@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from skysub.figures import figure_named
 from skysub.report.charts import short
-from skysub.report.rows import FIGURES, label_of
+from skysub.report.rows import label_of
 from skysub.report.tables import Cell, Column, TableRow
 
 if TYPE_CHECKING:
@@ -65,9 +66,7 @@ def visit_table(
     medians = _medians(figures, names)
     columns = [Column("Visit"), Column("Band", number=False), Column("Detectors")]
     columns += [Column(word) for word in ("Done", "Failed", "Waiting", "Left")]
-    columns += [
-        Column(FIGURES[name][0], label_of(name)[1]) if name in FIGURES else Column(name) for name in names
-    ]
+    columns += [Column(*label_of(name), meaning=figure_named(name).meaning) for name in names]
     rows = []
     for row in status.by_visit:
         visit = row["visit"]

@@ -10,6 +10,7 @@ import numpy as np
 
 from skysub.campaign.store.backgrounds import unpacked
 from skysub.campaign.store.records import header_of
+from skysub.figures import PIXEL_UNIT, figure_named
 from skysub.report.observed import derived_figures, observed
 
 if TYPE_CHECKING:
@@ -18,32 +19,8 @@ if TYPE_CHECKING:
     from skysub.campaign.campaign import Campaign
     from skysub.campaign.records import Exposure
 
-__all__ = ["FIGURES", "NOT_COMPARED", "Row", "label_of", "row_of", "rows_of"]
+__all__ = ["NOT_COMPARED", "Row", "label_of", "row_of", "rows_of"]
 
-FIGURES: dict[str, tuple[str, str]] = {
-    "sky": ("Sky level", "{unit}"),
-    "noise": ("Noise of a pixel", "{unit}"),
-    "residual": ("Residual, rms of cells", "{unit}"),
-    "chi2_per_freedom": ("χ² per degree of freedom", ""),
-    "seeing": ("Seeing, FWHM", "arcsec"),
-    "skyBrightness": ("Sky brightness", "mag/arcsec²"),
-    "psfSigma": ("PSF σ", "pixel"),
-    "zeroPoint": ("Zero point", "mag"),
-    "magLim": ("Limiting magnitude", "mag"),
-    "skyBg": ("Sky background", "{unit}"),
-    "skyNoise": ("Sky noise", "{unit}"),
-    "faint_light": ("Light of undetected sources", "{unit}"),
-    "faint_light_error": ("Its uncertainty", "{unit}"),
-    "amplifier_steps": ("Largest step between amplifiers", "{unit}"),
-    "amplifier_drift": ("Drift of amplifiers' rows, rms", "{unit}"),
-    "sources": ("Covered by sources", "%"),
-    "defects": ("Covered by defects", "%"),
-    "superpixels_used": ("Superpixels used", ""),
-    "order": ("Order", ""),
-    "passes": ("Passes", ""),
-    "seconds": ("Time", "s"),
-}
-"""Figures that have a name for people: that name, and the unit ({unit}: that of the pixels)."""
 NOT_COMPARED = frozenset(["ra", "dec", "zenithDistance", "seconds"])
 """Figures that have no outliers: where a detector pointed, and how busy its worker was."""
 
@@ -97,8 +74,10 @@ def row_of(campaign: Campaign, visit: int, detector: int) -> Row:
 
 def label_of(name: str, unit: str = "") -> tuple[str, str]:
     """Name for people, and unit, of a figure; a figure that is not known keeps its own name."""
-    label, template = FIGURES.get(name, (name.replace("_", " "), ""))
-    return label, template.format(unit=unit)
+    figure = figure_named(name)
+    return figure.label or name.replace("_", " "), (
+        figure.unit.format(unit=unit) if unit or PIXEL_UNIT not in figure.unit else ""
+    )
 
 
 def _row(exposure: Exposure, marker: Mapping[str, Any], *, first: bool) -> Row:

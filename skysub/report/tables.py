@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from skysub.figures import FIGURES, figure_named
 from skysub.report.charts import short
 from skysub.report.colour import css_gradient, sequential
 from skysub.report.outliers import numeric_figures
-from skysub.report.rows import FIGURES, label_of
+from skysub.report.rows import label_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +41,7 @@ class Column:
     label: str
     unit: str = ""
     number: bool = True
+    meaning: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,9 @@ class Cost:
 def figure_names(rows: Sequence[Row]) -> list[str]:
     """Figures that are numbers: those with a name for people first, in a fixed order."""
     names = numeric_figures(rows)
-    return [name for name in FIGURES if name in names] + [name for name in names if name not in FIGURES]
+    labelled = [name for name, figure in FIGURES.items() if figure.label]
+    first = [name for name in labelled if name in names]
+    return first + [name for name in names if name not in labelled]
 
 
 def detector_table(rows: Sequence[Row]) -> tuple[list[Column], list[TableRow]]:
@@ -97,7 +101,7 @@ def detector_table(rows: Sequence[Row]) -> tuple[list[Column], list[TableRow]]:
     unit = units.pop() if len(units) == 1 else ""
     names = figure_names(rows)
     columns = [Column("Visit"), Column("Detector"), Column("Band", number=False)]
-    columns += [Column(*label_of(name, unit)) for name in names]
+    columns += [Column(*label_of(name, unit), meaning=figure_named(name).meaning) for name in names]
     columns += [Column("Flags", number=False), Column("Input", number=False)]
     made = []
     for row in rows:

@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from skysub.quality_flags import asks_for_a_look, meaning_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -27,6 +29,16 @@ class Flag:
     examples: tuple[tuple[int, int], ...]
     """(visit, detector), in the order in which they were counted."""
 
+    @property
+    def doubt(self) -> bool:
+        """Whether it asks for a person; else it tells what was done."""
+        return asks_for_a_look(self.name)
+
+    @property
+    def meaning(self) -> str:
+        """What it says in general; empty for flags of steps of one's own."""
+        return meaning_of(self.name)
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -39,18 +51,19 @@ class Verdict:
 
 
 def counted_flags(flagged: Iterable[tuple[str, int, Sequence[int]]]) -> list[Flag]:
-    """Count flags, given as name, visit, and detectors of that visit; the most frequent first."""
+    """Count flags, given as name, visit, and detectors of that visit: doubts, then notes, by frequency."""
     counts: Counter[str] = Counter()
     examples: dict[str, list[tuple[int, int]]] = {}
     for name, visit, detectors in flagged:
         counts[name] += len(detectors)
         named = examples.setdefault(name, [])
         named += [(visit, each) for each in detectors[: _EXAMPLES - len(named)]]
-    return [Flag(name, count, tuple(examples[name])) for name, count in counts.most_common()]
+    flags = [Flag(name, count, tuple(examples[name])) for name, count in counts.most_common()]
+    return sorted(flags, key=lambda flag: not flag.doubt)
 
 
 def verdict_of(status: Status, flags: Sequence[Flag], outliers: int = 0) -> Verdict:
-    """Judge a campaign by its counts, its flags (the most frequent first) and its outliers."""
+    """Judge a campaign by its counts, its flags (as `counted_flags` sorts them) and its outliers."""
     counts = status.counts
     left, failed = counts["left"], counts["failed"]
     sentences = []
@@ -68,9 +81,10 @@ def verdict_of(status: Status, flags: Sequence[Flag], outliers: int = 0) -> Verd
         sentences.append(f"{', '.join(what)}.")
     if left:
         sentences.append(f"{_units(left)} {'are' if left > 1 else 'is'} left to do.")
-    if flags:
-        most = flags[0]
-        others = len(flags) - 1
+    doubts = [flag for flag in flags if flag.doubt]
+    if doubts:
+        most = doubts[0]
+        others = len(doubts) - 1
         more = f", and {others} other flag{'s' if others > 1 else ''}" if others else ""
         where = f"{most.count:,} detector{'s' if most.count > 1 else ''}"
         sentences.append(f"{where} {'have' if most.count > 1 else 'has'} the flag {most.name}{more}.")
@@ -83,7 +97,7 @@ def verdict_of(status: Status, flags: Sequence[Flag], outliers: int = 0) -> Verd
         return Verdict(" ".join(sentences), "running")
     if sentences:
         return Verdict(" ".join(["All is done.", *sentences]), "look")
-    return Verdict("All is done, without a flag.", "good")
+    return Verdict("All is done, and nothing asks for a look.", "good")
 
 
 def _units(number: int) -> str:

@@ -13,9 +13,9 @@ import numpy as np
 
 from skysub.campaign.store.backgrounds import unpacked
 from skysub.errors import SkysubError
-from skysub.pipeline.config import IGNORED_PLANES, SATURATED_PLANES
 from skysub.pipeline.preview import LEAST_GOOD, PREVIEW_EDGE, SOURCE_PLANES, cells
 from skysub.report.focal_plane import Footprint, footprint
+from skysub.visit.plane_table import planes_with
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -217,9 +217,9 @@ def pictures_of(
     image, mask = visit_image.image, visit_image.mask
     fine = cells(image.shape, edge)
     coarse = cells(image.shape, min(edge, RESIDUAL_EDGE))
-    excluded = visit_image.bits(*IGNORED_PLANES)
+    excluded = visit_image.bits(*planes_with("no_science"))
     sources = visit_image.bits(*SOURCE_PLANES)
-    defects = visit_image.bits(*IGNORED_PLANES, *SATURATED_PLANES)
+    defects = visit_image.bits(*planes_with("no_science", "saturated"))
     seen = _binned(image, mask, excluded, fine, 0.0)
     pictures = {
         "image": seen,

@@ -277,8 +277,8 @@ def _with_shares(rows: list[Row], views: list[View]) -> list[Row]:
             figures = {
                 **row.figures,
                 "residual": float(np.sqrt(np.mean(known**2))) if known.size else math.nan,
-                "sources": 100 * float(view.pictures["sources"].mean()),
-                "defects": 100 * float(view.pictures["defects"].mean()),
+                "covered_by_sources": 100 * float(view.pictures["sources"].mean()),
+                "covered_by_defects": 100 * float(view.pictures["defects"].mean()),
             }
             made.append(replace(row, figures=figures))
         else:

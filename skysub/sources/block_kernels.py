@@ -13,11 +13,12 @@ _inner = njit(nogil=True)
 
 
 @_compiled
-def bin_residual(image, flags, power, ignored, size, start, stop, total, count):
+def bin_residual(image, flags, power, ignored, size, start, stop, first, total, count):
     """Sum of image - model and number of its good pixels in blocks of ``size``, for block rows start to stop.
 
     Pixels with a bit of ``ignored`` in their flags, and such as are not finite, are left out. ``total``
-    (by, bx) float32 and ``count`` (by, bx) float32 are written whole in those rows.
+    (by, bx) float32 and ``count`` (by, bx) float32 are written whole in those rows, ``first`` being the row
+    of blocks that is their first.
     """
     ny, nx = image.shape
     c = room_for_coefficients(power)
@@ -31,8 +32,8 @@ def bin_residual(image, flags, power, ignored, size, start, stop, total, count):
         for y in range(j * size, min(ny, (j + 1) * size)):
             row_coefficients(power, y, ny, c)
             _add_row(image[y], flags[y], ignored, c, model, sums, counts)
-        _sum_blocks(sums, size, total[j])
-        _sum_blocks(counts, size, count[j])
+        _sum_blocks(sums, size, total[j - first])
+        _sum_blocks(counts, size, count[j - first])
 
 
 @_inner

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from skysub.background.compiled import plain
+from skysub.background.rows import over_rows, rows_between
 from skysub.background.threads import in_threads
 
 if TYPE_CHECKING:
@@ -53,6 +54,12 @@ class Runs:
     """Which footprint a run belongs to, numbered by their first pixels."""
     footprints: int
     """How many there are."""
+
+    def within(self, first: int, last: int) -> Runs:
+        """Runs of the rows from ``first`` to ``last`` - 1, labels as they are."""
+        a, b = np.searchsorted(self.y, (first, last)).tolist()
+        cut = slice(a, b)
+        return Runs(self.y[cut], self.start[cut], self.stop[cut], self.label[cut], self.footprints)
 
     def of(self, chosen: NDArray[np.bool_]) -> Runs:
         """Runs of the chosen footprints, (footprints,) bool, numbered anew."""
@@ -181,38 +188,32 @@ def find_footprints(
     footprints
         Those that are kept, in the order of their first pixel.
     """
-    from skysub.sources import detection_kernels, run_kernels
+    from skysub.sources import run_kernels
 
-    image = plain(image)
     with np.errstate(divide="ignore", invalid="ignore"):
         per_noise = np.nan_to_num(1 / noise, nan=0.0, posinf=0.0).astype(np.float32)
-    low, high = no_bits(image.shape), no_bits(image.shape)
-
-    def band(rows: range) -> None:
-        detection_kernels.mark_significant(
-            image,
-            flags,
-            power,
-            kernel,
-            per_noise,
-            grid.y_edges,
-            grid.x_edges,
-            edge_threshold,
-            peak_threshold,
-            rows.start,
-            rows.stop,
-            low.view(np.uint8),
-            high.view(np.uint8),
-        )
-
-    in_threads(band, image.shape[0], threads)
-    runs = connected_runs(low, high)
+    found = over_rows(
+        _significant,
+        (image, flags),
+        spans=rows_between(grid.y_edges, margin=len(kernel) - 1),
+        threads=threads,
+        power=power,
+        kernel=kernel,
+        per_noise=per_noise,
+        grid=grid,
+        thresholds=(edge_threshold, peak_threshold),
+    )
+    *places, kept, flux, peak, saturated = (np.concatenate(each) for each in zip(*found, strict=True))
+    y, start_x, stop_x = places
+    label = np.empty(len(y), np.int32)
+    number = run_kernels.label_runs(y, start_x, stop_x, kept, label)
+    chosen = label >= 0
+    runs = Runs(y[chosen], start_x[chosen], stop_x[chosen], label[chosen], number)
+    light = (flux[chosen], peak[chosen], saturated[chosen])
     table = np.empty((runs.footprints, 9))
     start = np.empty((runs.footprints, 2), np.int32)
     longest = np.empty(runs.footprints, np.int64)
-    run_kernels.measure_footprints(
-        image, flags, power, runs.y, runs.start, runs.stop, runs.label, table, start, longest
-    )
+    run_kernels.measure_footprints(runs.y, runs.start, runs.stop, runs.label, *light, table, start, longest)
     area, flux, peak, saturated = table[:, :4].T
     mx, my, mxx, mxy, myy = (table[:, 4:] / area[:, None]).T
     return Footprints(
@@ -242,13 +243,86 @@ def no_bits(shape: tuple[int, int]) -> NDArray[np.uint64]:
 
 def connected_runs(low: NDArray[np.uint64], high: NDArray[np.uint64]) -> Runs:
     """Runs of set bits of a plane, connected also by corners, where a bit of ``high`` is among them."""
+    return _connected(*_listed_runs(low, high))
+
+
+def _significant(
+    units: range,
+    image: NDArray[np.float32],
+    flags: NDArray[np.uint8],
+    *,
+    power: NDArray[np.float64],
+    kernel: NDArray[np.float32],
+    per_noise: NDArray[np.float32],
+    grid: SuperpixelGrid,
+    thresholds: tuple[float, float],
+    threads: int,
+) -> tuple[NDArray[Any], ...]:
+    """Runs of significant pixels in some rows of superpixels, and what `measure_runs` finds of them.
+
+    They are row, first column, one past the last, and whether a pixel reaches the higher threshold. Those are
+    left out that touch none which does, in these rows or perhaps in the next.
+    """
+    from skysub.sources import detection_kernels
+    from skysub.sources import run_kernels as kernels
+
+    image = plain(image)
+    own = range(int(grid.y_edges[units.start]), int(grid.y_edges[units.stop]))
+    low, high = no_bits(grid.image_shape), no_bits(grid.image_shape)
+
+    def band(rows: range) -> None:
+        detection_kernels.mark_significant(
+            image,
+            flags,
+            power,
+            kernel,
+            per_noise,
+            grid.y_edges,
+            grid.x_edges,
+            *thresholds,
+            rows.start,
+            rows.stop,
+            low.view(np.uint8),
+            high.view(np.uint8),
+        )
+
+    in_threads(band, own, threads)
+    cut = slice(own.start, own.stop)
+    y, start, stop, kept = _listed_runs(low[cut], high[cut])
+    # what may go on in the next block cannot be judged here
+    open_ended = (y == 0) & (own.start > 0)
+    open_ended |= (y == len(own) - 1) & (own.stop < grid.image_shape[0])
+    label = np.empty(len(y), np.int32)
+    kernels.label_runs(y, start, stop, kept | open_ended, label)
+    chosen = label >= 0
+    y, start, stop, kept = y[chosen] + np.int32(own.start), start[chosen], stop[chosen], kept[chosen]
+    flux, peak = np.empty(len(y), np.float32), np.empty(len(y), np.float32)
+    saturated = np.empty(len(y), np.int32)
+    kernels.measure_runs(image, flags, power, y, start, stop, flux, peak, saturated)
+    return y, start, stop, kept, flux, peak, saturated
+
+
+def _listed_runs(
+    low: NDArray[np.uint64], high: NDArray[np.uint64]
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.bool_]]:
+    """Runs of set bits: row, first column, one past the last, and whether a bit of ``high`` is among them."""
     from skysub.sources import run_kernels as kernels
 
     n = kernels.count_runs(low)
-    y, start, stop, label = (np.empty(n, np.int32) for _ in range(4))
+    y, start, stop = (np.empty(n, np.int32) for _ in range(3))
     kernels.list_runs(low, y, start, stop)
     kept = np.empty(n, np.bool_)
     kernels.any_bits(high, y, start, stop, kept)
+    return y, start, stop, kept
+
+
+def _connected(
+    y: NDArray[np.int32], start: NDArray[np.int32], stop: NDArray[np.int32], kept: NDArray[np.bool_]
+) -> Runs:
+    """Runs that touch, labelled, where one of them is ``kept``."""
+    from skysub.sources import run_kernels as kernels
+
+    label = np.empty(len(y), np.int32)
     footprints = kernels.label_runs(y, start, stop, kept, label)
     chosen = slice(kernels.keep_runs(label, y, start, stop))
     # copies, so that the many runs of noise are let go

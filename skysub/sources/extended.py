@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from skysub.background.compiled import plain
+from skysub.background.rows import changed_rows, over_rows, rows_between
 from skysub.background.threads import in_threads
 from skysub.sources.detect import grown, runs_above, smoothing_kernel
 from skysub.sources.flags import EXTENDED, NOT_SKY
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from skysub.background.superpixels import SuperpixelGrid
     from skysub.sources.detect import Footprints
 
-__all__ = ["ExtendedConfig", "find_extended", "roughness", "structure_left"]
+__all__ = ["ExtendedConfig", "find_extended", "paint_blocks", "roughness", "structure_left"]
 
 _SMOOTHING_FWHM = 2.4
 """Smoothing at each scale, in blocks of that scale."""
@@ -106,17 +108,9 @@ def find_extended(
     blocks
         (ceil(ny / block), ceil(nx / block)) bool.
     """
-    from skysub.sources import block_kernels as kernels
-
     size = config.block
-    shape = (-(-image.shape[0] // size), -(-image.shape[1] // size))
-    total = np.empty(shape, np.float32)
-    count = np.empty(shape, np.float32)
-
-    def band(rows: range) -> None:
-        kernels.bin_residual(image, flags, power, ignored, size, rows.start, rows.stop, total, count)
-
-    in_threads(band, shape[0], threads)
+    total, count = _binned(image, flags, power, ignored, size, threads=threads)
+    shape = (total.shape[0], total.shape[1])
     level = float(np.nanmedian(noise)) if np.isfinite(noise).any() else math.nan
     cell = max(1, int(np.min(np.diff(grid.y_edges))) // size)
     inclusive, leaves_light = inclusive_polynomial(
@@ -150,6 +144,11 @@ def find_extended(
         if region.any():
             found |= np.repeat(np.repeat(region, factor, 0), factor, 1)[: shape[0], : shape[1]]
     return found
+
+
+def paint_blocks(blocks: NDArray[np.bool_], size: int, value: int, flags: NDArray[np.uint8]) -> None:
+    """Set bits ``value`` in all pixels of the blocks, (by, bx) bool, of ``size`` pixels."""
+    changed_rows(_paint, flags, blocks=blocks, size=size, value=value)
 
 
 def structure_left(
@@ -244,22 +243,73 @@ def _block_means(
     threads: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
     """Mean residuals of blocks, their variance for noise of 1 (both 0 where not seen), and which are seen."""
-    from skysub.sources import block_kernels as kernels
-
     size = _STRUCTURE_BLOCK
-    shape = (-(-image.shape[0] // size), -(-image.shape[1] // size))
-    total = np.empty(shape, np.float32)
-    count = np.empty(shape, np.float32)
-
-    def band(rows: range) -> None:
-        kernels.bin_residual(image, flags, power, ignored, size, rows.start, rows.stop, total, count)
-
-    in_threads(band, shape[0], threads)
-    total, count = total.astype(np.float64), count.astype(np.float64)
+    binned = _binned(image, flags, power, ignored, size, threads=threads)
+    total, count = (each.astype(np.float64) for each in binned)
     seen = count > _STRUCTURE_COVERAGE * size * size
     mean = np.where(seen, total / np.maximum(count, 1), 0.0)
     variance = np.where(seen, 1 / np.maximum(count, 1), 0.0)
     return mean, variance, seen
+
+
+def _binned(
+    image: NDArray[np.float32],
+    flags: NDArray[np.uint8],
+    power: NDArray[np.float64],
+    ignored: int,
+    size: int,
+    *,
+    threads: int,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Sums of residuals over blocks of ``size`` pixels, and their numbers of pixels, (by, bx) each."""
+    edges = np.append(np.arange(0, image.shape[0], size), image.shape[0])
+    parts = over_rows(
+        _bin,
+        (image, flags),
+        spans=rows_between(edges),
+        threads=threads,
+        power=power,
+        ignored=ignored,
+        size=size,
+    )
+    total, count = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return total, count
+
+
+def _bin(
+    units: range,
+    image: NDArray[np.float32],
+    flags: NDArray[np.uint8],
+    *,
+    power: NDArray[np.float64],
+    ignored: int,
+    size: int,
+    threads: int,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    from skysub.sources import block_kernels as kernels
+
+    image = plain(image)
+    shape = (len(units), -(-image.shape[1] // size))
+    total = np.empty(shape, np.float32)
+    count = np.empty(shape, np.float32)
+
+    def band(rows: range) -> None:
+        kernels.bin_residual(
+            image, flags, power, ignored, size, rows.start, rows.stop, units.start, total, count
+        )
+
+    in_threads(band, units, threads)
+    return total, count
+
+
+def _paint(
+    rows: range, flags: NDArray[np.uint8], *, blocks: NDArray[np.bool_], size: int, value: int, threads: int
+) -> None:
+    from skysub.sources import paint_kernels as kernels
+
+    del threads
+    first, last = rows.start // size, -(-rows.stop // size)
+    kernels.paint_blocks(blocks[first:last], size, value, flags[first * size : last * size])
 
 
 def _region(

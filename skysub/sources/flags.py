@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skysub.background.compiled import plain
+from skysub.background.rows import made_rows, over_rows, rows_between
 from skysub.background.threads import in_threads
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ __all__ = [
     "SOURCE",
     "count_pixels",
     "mark_planes",
+    "mark_rows",
+    "share_flagged",
     "working_flags",
 ]
 
@@ -57,28 +60,26 @@ def working_flags(
     flags
         (ny, nx) uint8 of IGNORED and SATURATED.
     """
-    from skysub.sources import kernels
-
-    flags = np.empty(mask.shape, np.uint8)
-    # unsigned, so that a sign bit is a bit like the others
-    planes = mask.view(f"u{mask.dtype.itemsize}")
-    kind = planes.dtype.type
-
-    def band(rows: range) -> None:
-        cut = slice(rows.start, rows.stop)
-        kernels.flag_pixels(plain(planes[cut]), kind(ignored), kind(saturated), flags[cut])
-
-    in_threads(band, mask.shape[0], threads)
+    flags: NDArray[np.uint8] = made_rows(
+        _flag, (mask,), np.uint8, kept=True, threads=threads, ignored=ignored, saturated=saturated
+    )
     return flags
 
 
 def count_pixels(flags: NDArray[np.uint8], bits: tuple[int, ...], grid: SuperpixelGrid) -> NDArray[np.int64]:
     """Pixels of each superpixel that have any of ``bits[k]`` in their flags, (len(bits), gy, gx) int64."""
-    from skysub.sources import kernels
-
-    found = np.empty((len(bits), *grid.shape), np.int64)
-    kernels.count_flagged(flags, np.array(bits, np.uint8), grid.y_edges, grid.x_edges, found)
+    counted = over_rows(_count, (flags,), spans=rows_between(grid.y_edges), bits=bits, grid=grid)
+    found: NDArray[np.int64] = np.concatenate(counted, axis=1)
     return found
+
+
+def share_flagged(flags: NDArray[np.uint8], bits: int, *, step: int) -> float:
+    """Share of the pixels of every so many rows that have any of ``bits`` in their flags."""
+    rows = np.arange(0, len(flags), step)
+    counted = over_rows(
+        _count_in_rows, (flags,), spans=np.stack([rows, rows + 1], axis=1), bits=bits, step=step
+    )
+    return float(sum(counted) / (len(rows) * flags.shape[1]))
 
 
 def mark_planes(
@@ -103,6 +104,20 @@ def mark_planes(
     out
         Where the planes go, (ny, nx) C-contiguous; ``mask`` itself for instance.
     """
+    made_rows(mark_rows, (mask, flags), out.dtype, out=out, threads=threads, marks=marks, cleared=cleared)
+
+
+def mark_rows(
+    rows: range,
+    out: NDArray[np.signedinteger],
+    mask: NDArray[np.signedinteger],
+    flags: NDArray[np.uint8],
+    *,
+    marks: dict[int, int],
+    cleared: int,
+    threads: int = 1,
+) -> None:
+    """Do what `mark_planes` does for some rows."""
     from skysub.sources import paint_kernels as kernels
 
     kind = out.dtype.type
@@ -118,4 +133,43 @@ def mark_planes(
                 kernels.set_bits(flags[cut], flag, kind(bits), kind(kept), out[cut])
                 kept = -1
 
-    in_threads(band, mask.shape[0], threads)
+    in_threads(band, rows, threads)
+
+
+def _flag(
+    rows: range,
+    flags: NDArray[np.uint8],
+    mask: NDArray[np.integer],
+    *,
+    ignored: int,
+    saturated: int,
+    threads: int,
+) -> None:
+    from skysub.sources import kernels
+
+    # unsigned, so that a sign bit is a bit like the others
+    planes = mask.view(f"u{mask.dtype.itemsize}")
+    kind = planes.dtype.type
+
+    def band(rows: range) -> None:
+        cut = slice(rows.start, rows.stop)
+        kernels.flag_pixels(plain(planes[cut]), kind(ignored), kind(saturated), flags[cut])
+
+    in_threads(band, rows, threads)
+
+
+def _count(
+    units: range, flags: NDArray[np.uint8], *, bits: tuple[int, ...], grid: SuperpixelGrid, threads: int
+) -> NDArray[np.int64]:
+    from skysub.sources import kernels
+
+    del threads
+    found = np.empty((len(bits), len(units), grid.shape[1]), np.int64)
+    y_edges = grid.y_edges[units.start : units.stop + 1]
+    kernels.count_flagged(flags, np.array(bits, np.uint8), y_edges, grid.x_edges, found)
+    return found
+
+
+def _count_in_rows(units: range, flags: NDArray[np.uint8], *, bits: int, step: int, threads: int) -> int:
+    del threads
+    return int(np.count_nonzero(flags[units.start * step : (units.stop - 1) * step + 1 : step] & bits))

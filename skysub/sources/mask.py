@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skysub.background.compiled import plain
+from skysub.background.rows import changed_rows, copied
 from skysub.errors import ConfigError
 from skysub.sources.dark import keep_darkest
-from skysub.sources.detect import find_footprints, no_bits, smoothed_noise, smoothing_kernel
-from skysub.sources.extended import ExtendedConfig, find_extended
+from skysub.sources.detect import Runs, find_footprints, no_bits, smoothed_noise, smoothing_kernel
+from skysub.sources.extended import ExtendedConfig, find_extended, paint_blocks
 from skysub.sources.flags import EXTENDED, IGNORED, NOT_SKY, SATURATED, SOURCE, count_pixels
 
 if TYPE_CHECKING:
@@ -169,9 +169,6 @@ def mask_sources(
     rung
         First step of the budget to try: where an earlier pass ended.
     """
-    from skysub.sources import paint_kernels as kernels
-
-    image = plain(image)
     cells = _no_finer(grid, _CELL)
     level = float(np.nanmedian(noise)) if np.isfinite(noise).any() else np.nan
     footprints = find_sources(
@@ -188,12 +185,11 @@ def mask_sources(
     )
     while True:
         if rung == DARKEST:
-            flags &= np.uint8(_KEPT)
+            changed_rows(_clear, flags)
             keep_darkest(image, flags, cells, fraction=config.darkest, fwhm=fwhm, threads=threads)
         else:
-            painted = no_bits(grid.image_shape)
-            _paint(footprints, painted, grid.image_shape[1], config=config, share=RUNGS[rung], noise=level)
-            kernels.flag_painted(painted.view(np.uint8), _KEPT, SOURCE, flags)
+            shapes = _shapes(footprints, config=config, share=RUNGS[rung], noise=level)
+            changed_rows(_flag, flags, shapes=shapes)
             if config.extended is not None and rung < BARE:
                 blocks = find_extended(
                     image,
@@ -207,7 +203,7 @@ def mask_sources(
                     light=light,
                     threads=threads,
                 )
-                kernels.paint_blocks(blocks, config.extended.block, EXTENDED, flags)
+                paint_blocks(blocks, config.extended.block, EXTENDED, flags)
         before, good = _pixels_left(flags, grid)
         had_sky, left = (_with_sky(pixels, grid, config) for pixels in (before, good))
         in_cells = (before, good) if cells is grid else _pixels_left(flags, cells)
@@ -242,7 +238,7 @@ def find_sources(
     """Footprints of sources, but for large ones that lack a bright pixel; see `mask_sources`."""
     kernel = smoothing_kernel(fwhm)
     footprints = find_footprints(
-        plain(image),
+        image,
         flags,
         power,
         np.hypot(noise * correlation * smoothed_noise(kernel), structure),
@@ -272,25 +268,19 @@ def mask_compact(
     ``chains``, larger footprints are marked as well, and nothing grows by more than it must: sources of deep
     images touch each other, and light of a large one shows round its footprint.
     """
-    from skysub.sources import paint_kernels as kernels
-
     side = min(int(np.min(np.diff(edges))) for edges in (grid.y_edges, grid.x_edges))
     small = footprints.radius < _COMPACT * side
-    painted = no_bits(grid.image_shape)
-    width = grid.image_shape[1]
-    share = RUNGS[BARE - 1] if chains else 1.0
-    _paint(footprints.of(small), painted, width, config=config, share=share, noise=noise)
-    if chains:
-        _paint(footprints.of(~small), painted, width, config=config, share=0.0, noise=noise)
-    marked = flags.copy()
-    kernels.flag_painted(painted.view(np.uint8), _KEPT, SOURCE, marked)
+    if not chains:
+        footprints, small = footprints.of(small), small[small]
+    share = np.where(small, RUNGS[BARE - 1], 0.0) if chains else 1.0
+    marked: NDArray[np.uint8] = copied(flags)
+    changed_rows(_flag, marked, shapes=_shapes(footprints, config=config, share=share, noise=noise))
     return marked
 
 
 def mask_with_less_growth(
     flags: NDArray[np.uint8],
     mask: SourceMask,
-    grid: SuperpixelGrid,
     *,
     config: SourceMaskConfig,
     noise: float,
@@ -300,13 +290,9 @@ def mask_with_less_growth(
     How far the sky moves tells how far light beyond the mask may have moved it. Faint extended light stays
     masked.
     """
-    from skysub.sources import paint_kernels as kernels
-
-    painted = no_bits(grid.image_shape)
-    share = RUNGS[BARE - 1] * RUNGS[mask.rung]
-    _paint(mask.footprints, painted, grid.image_shape[1], config=config, share=share, noise=noise)
-    marked = flags.copy()
-    kernels.flag_painted(painted.view(np.uint8), _KEPT | EXTENDED, SOURCE, marked)
+    shapes = _shapes(mask.footprints, config=config, share=RUNGS[BARE - 1] * RUNGS[mask.rung], noise=noise)
+    marked: NDArray[np.uint8] = copied(flags)
+    changed_rows(_flag, marked, shapes=shapes, kept=_KEPT | EXTENDED)
     return marked
 
 
@@ -344,21 +330,29 @@ def _pixels_left(flags: NDArray[np.uint8], grid: SuperpixelGrid) -> NDArray[np.i
     return left
 
 
-def _paint(
-    found: Footprints,
-    painted: NDArray[np.uint64],
-    width: int,
-    *,
-    config: SourceMaskConfig,
-    share: float,
-    noise: float,
-) -> None:
-    """Paint grown footprints: ellipses where their moments describe them, else run by run; and halos."""
-    from skysub.sources import paint_kernels as kernels
+@dataclass(frozen=True, eq=False)
+class _Shapes:
+    """Shapes that are painted: runs of pixels that grow, and ellipses."""
 
-    if not len(found):
-        return
-    runs = found.runs
+    runs: Runs
+    reach: NDArray[np.float64]
+    """(footprints,) pixels by which their runs grow; negative: they are not painted."""
+    ellipses: NDArray[np.float64]
+    """(n, 5): centre x and y, and the moments xx, xy, yy that bound it, pixel and pixel squared."""
+
+    def within(self, first: int, last: int) -> _Shapes:
+        """Shapes that reach into the rows from ``first`` to ``last`` - 1."""
+        most = int(np.max(self.reach, initial=0))
+        _, y, _, _, yy = self.ellipses.T
+        height = np.sqrt(np.maximum(yy, 0))
+        near = (y + height >= first - 1) & (y - height <= last)
+        return _Shapes(self.runs.within(first - most, last + most), self.reach, self.ellipses[near])
+
+
+def _shapes(
+    found: Footprints, *, config: SourceMaskConfig, share: float | NDArray[np.float64], noise: float
+) -> _Shapes:
+    """Grown footprints: ellipses where their moments describe them, else run by run; and halos."""
     # eigenvalues of the moments; a uniform ellipse has semi-axes of twice their roots
     mean = (found.xx + found.yy) / 2
     apart = np.hypot((found.xx - found.yy) / 2, found.xy)
@@ -371,38 +365,27 @@ def _paint(
     # bleeds are long and their own growth is for the star, not the trail
     own = np.where(found.saturated > 0, share * config.growth, growth)
     reach = np.where(simple & (growth >= 2), -1.0, own)
-    kernels.paint_runs(runs.y, runs.start, runs.stop, runs.label, reach, width, painted)
     grown_major, grown_minor = (major + growth) ** 2, (minor + growth) ** 2
     mean, half = (grown_major + grown_minor) / 2, (grown_major - grown_minor) / 2
     with np.errstate(invalid="ignore"):
         cos = np.where(apart > 0, (found.xx - found.yy) / 2 / apart, 1.0)
         sin = np.where(apart > 0, found.xy / apart, 0.0)
-    kernels.paint_ellipses(
-        found.x[simple],
-        found.y[simple],
-        (mean + half * cos)[simple],
-        (half * sin)[simple],
-        (mean - half * cos)[simple],
-        width,
-        painted,
-    )
-    _paint_halos(found, growth, painted, width, config=config, share=share, noise=noise)
+    ellipses = np.stack([found.x, found.y, mean + half * cos, half * sin, mean - half * cos], axis=1)
+    halos = _halos(found, growth, config=config, share=share, noise=noise)
+    return _Shapes(found.runs, reach, np.concatenate([ellipses[simple], halos]))
 
 
-def _paint_halos(
+def _halos(
     found: Footprints,
     growth: NDArray[np.float64],
-    painted: NDArray[np.uint64],
-    width: int,
     *,
     config: SourceMaskConfig,
-    share: float,
+    share: float | NDArray[np.float64],
     noise: float,
-) -> None:
-    from skysub.sources import paint_kernels as kernels
-
-    if not (noise > 0 and share > 0):
-        return
+) -> NDArray[np.float64]:
+    """Circles round sources that an aureole fills, as ellipses of `_Shapes`."""
+    if not (noise > 0 and np.any(np.asarray(share) > 0)):
+        return np.empty((0, 5))
     faintest = 2 * np.pi * _AUREOLE_DECADES * config.halo_depth * noise
     halo = share * np.sqrt(config.halo_light * np.maximum(found.flux, 0) / faintest)
     saturated = found.saturated > 0
@@ -412,12 +395,25 @@ def _paint_halos(
     wide = halo > found.radius + growth
     wide |= saturated
     square = halo[wide] ** 2
-    kernels.paint_ellipses(
-        np.where(saturated, found.core_x, found.x)[wide],
-        np.where(saturated, found.core_y, found.y)[wide],
-        square,
-        np.zeros_like(square),
-        square,
-        width,
-        painted,
-    )
+    x = np.where(saturated, found.core_x, found.x)[wide]
+    y = np.where(saturated, found.core_y, found.y)[wide]
+    return np.stack([x, y, square, np.zeros_like(square), square], axis=1)
+
+
+def _flag(rows: range, flags: NDArray[np.uint8], *, shapes: _Shapes, kept: int = _KEPT, threads: int) -> None:
+    """Set SOURCE where shapes are, and clear what an earlier mask has set but the bits that are kept."""
+    from skysub.sources import paint_kernels as kernels
+
+    del threads
+    painted = no_bits((flags.shape[0], flags.shape[1]))
+    runs, width = shapes.runs, flags.shape[1]
+    kernels.paint_runs(runs.y, runs.start, runs.stop, runs.label, shapes.reach, width, painted)
+    x, y, xx, xy, yy = np.ascontiguousarray(shapes.ellipses.T)
+    kernels.paint_ellipses(x, y, xx, xy, yy, width, painted)
+    cut = slice(rows.start, rows.stop)
+    kernels.flag_painted(painted[cut].view(np.uint8), kept, SOURCE, flags[cut])
+
+
+def _clear(rows: range, flags: NDArray[np.uint8], *, threads: int) -> None:
+    del threads
+    flags[rows.start : rows.stop] &= np.uint8(_KEPT)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skysub.background.compiled import plain
+from skysub.background.rows import over_rows, rows_between
 from skysub.sources.detect import smoothed, smoothed_noise
 from skysub.sources.flags import IGNORED
 
@@ -54,10 +55,7 @@ def pixel_noise(
         (gy, gx) float64, unit of the image, smoothed by a median over 3 x 3 superpixels; NaN where
         neither a superpixel nor its neighbours have pixels, and everywhere if the image is constant.
     """
-    from skysub.sources import kernels
-
-    raw = np.empty(grid.shape)
-    kernels.pixel_noise(plain(image), flags, 15, grid.y_edges, grid.x_edges, *_SAMPLE, _QUANTILE, raw)
+    raw = np.concatenate(over_rows(_differences, (image, flags), spans=rows_between(grid.y_edges), grid=grid))
     raw /= np.sqrt(2) * _QUANTILE_OF_NORMAL
     raw[raw <= 0] = np.nan
     padded = np.pad(raw, 1, constant_values=np.nan)
@@ -99,8 +97,6 @@ def correlated_noise(
         Factors to multiply the noise per pixel, and that of the image smoothed by ``kernel``, by; 1 where
         pixels are independent, or where too little is seen to tell.
     """
-    from skysub.background import evaluation_kernels
-
     reach = len(kernel) - 1
     ny, nx = image.shape
     apart = 2 * reach + 2
@@ -109,16 +105,12 @@ def correlated_noise(
     high = min(ny, 2 * reach + _BAND)
     scale = _noise_by_column(noise, grid)
     inside = slice(reach, high - reach)
-    bands = []
-    for first in np.unique(np.linspace(0, ny - high, _BANDS).astype(int)):
-        rows = slice(int(first), int(first) + high)
-        residual = np.empty((high, nx), np.float32)
-        evaluation_kernels.subtract(plain(image[rows]), rows.start, 0, ny, nx, power, residual)
-        good = ((flags[rows] & IGNORED) == 0) & np.isfinite(residual)
-        residual[~good] = 0
-        row = int(np.searchsorted(grid.y_edges, first + high // 2, side="right")) - 1
-        residual /= scale[min(max(row, 0), grid.shape[0] - 1)]
-        bands.append((residual, good))
+    first = np.unique(np.linspace(0, ny - high, _BANDS).astype(int))
+    row = np.searchsorted(grid.y_edges, first + high // 2, side="right") - 1
+    scale = scale[np.clip(row, 0, grid.shape[0] - 1)]
+    spans = np.stack([first, first + high], axis=1)
+    parts = over_rows(_residuals, (image, flags), spans=spans, power=power, scale=scale, bands=spans)
+    bands = [band for part in parts for band in part]
     own = [(residual[inside], good[inside]) for residual, good in bands]
     near, second, far = (_scatter(own, lag) for lag in (1, 2, apart))
     if not far > 0:
@@ -128,6 +120,45 @@ def correlated_noise(
         return 1.0, 1.0
     light = _scatter([(smoothed(residual, kernel)[inside], good[inside]) for residual, good in bands], apart)
     return max(1.0, far / near), max(1.0, light / smoothed_noise(kernel))
+
+
+def _differences(
+    units: range, image: NDArray[np.float32], flags: NDArray[np.uint8], *, grid: SuperpixelGrid, threads: int
+) -> NDArray[np.float64]:
+    from skysub.sources import kernels
+
+    del threads
+    raw = np.empty((len(units), grid.shape[1]))
+    y_edges = grid.y_edges[units.start : units.stop + 1]
+    kernels.pixel_noise(plain(image), flags, 15, y_edges, grid.x_edges, *_SAMPLE, _QUANTILE, raw)
+    return raw
+
+
+def _residuals(
+    units: range,
+    image: NDArray[np.float32],
+    flags: NDArray[np.uint8],
+    *,
+    power: NDArray[np.float64],
+    scale: NDArray[np.float32],
+    bands: NDArray[np.int64],
+    threads: int,
+) -> list[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
+    """Residuals of bands of rows in units of the noise ``scale`` (bands, nx), and which of them are good."""
+    from skysub.background import evaluation_kernels
+
+    del threads
+    found = []
+    for unit in units:
+        rows = slice(*bands[unit].tolist())
+        residual = np.empty((rows.stop - rows.start, image.shape[1]), np.float32)
+        ny, nx = image.shape
+        evaluation_kernels.subtract(plain(image[rows]), rows.start, 0, ny, nx, power, residual)
+        good = ((flags[rows] & IGNORED) == 0) & np.isfinite(residual)
+        residual[~good] = 0
+        residual /= scale[unit]
+        found.append((residual, good))
+    return found
 
 
 def _scatter(bands: list[tuple[NDArray[np.float32], NDArray[np.bool_]]], lag: int) -> float:

@@ -151,13 +151,11 @@ def keep_runs(labels, run_y, run_a, run_b):
 
 
 @_compiled
-def measure_footprints(image, flags, power, run_y, run_a, run_b, labels, table, start, longest):
-    """Sums over the pixels of each footprint, into ``table`` (n, 9) float64.
+def measure_runs(image, flags, power, run_y, run_a, run_b, flux, peak, saturated):
+    """Sum and largest value of image - model over the pixels of each run, and its saturated pixels.
 
-    Columns: area; sum and largest value of image - model, ``power`` being the model's monomial
-    coefficients; saturated pixels; and sums of x, y, x^2, x y, y^2 over the pixels from ``start`` (n, 2), the
-    x and y of the first one. Ignored pixels and NaN are 0. ``longest`` (n,) becomes the index of the longest
-    run.
+    ``power`` are the model's monomial coefficients; ignored pixels and NaN are 0. ``flux`` and ``peak`` are
+    (r,) float32, ``saturated`` (r,) int32.
     """
     ny, nx = image.shape
     c = room_for_coefficients(power)
@@ -165,11 +163,7 @@ def measure_footprints(image, flags, power, run_y, run_a, run_b, labels, table, 
     flag = flags[0]
     some = np.uint8(0)
     row = -1
-    table[:] = 0
-    table[:, 2] = -np.inf
-    longest[:] = -1
     for i in range(len(run_y)):
-        k = labels[i]
         y, a, b = run_y[i], run_a[i], run_b[i]
         if y != row:
             row = y
@@ -180,13 +174,30 @@ def measure_footprints(image, flags, power, run_y, run_a, run_b, labels, table, 
             some = np.uint8(0)
             for x in range(nx):
                 some |= flag[x] & np.uint8(2)
-        flux, peak, saturated = np.float32(0), np.float32(-np.inf), 0
+        light, most, full = np.float32(0), np.float32(-np.inf), 0
         for x in range(a, b):
-            flux += residual[x]
-            peak = max(peak, residual[x])
+            light += residual[x]
+            most = max(most, residual[x])
         if some:
             for x in range(a, b):
-                saturated += flag[x] >> 1 & 1
+                full += flag[x] >> 1 & 1
+        flux[i], peak[i], saturated[i] = light, most, full
+
+
+@_compiled
+def measure_footprints(run_y, run_a, run_b, labels, flux, peak, saturated, table, start, longest):
+    """Sums over the pixels of each footprint, into ``table`` (n, 9) float64.
+
+    Columns: area; sum, largest value and number of what `measure_runs` found of its runs; and sums of x, y,
+    x^2, x y, y^2 over the pixels from ``start`` (n, 2), the x and y of the first one. ``longest`` (n,)
+    becomes the index of the longest run.
+    """
+    table[:] = 0
+    table[:, 2] = -np.inf
+    longest[:] = -1
+    for i in range(len(run_y)):
+        k = labels[i]
+        y, a, b = run_y[i], run_a[i], run_b[i]
         n = b - a
         if longest[k] < 0:
             start[k, 0], start[k, 1] = a, y
@@ -197,9 +208,9 @@ def measure_footprints(image, flags, power, run_y, run_a, run_b, labels, table, 
         last = da + n - 1
         sx = n * (da + last) / 2
         table[k, 0] += n
-        table[k, 1] += flux
-        table[k, 2] = max(table[k, 2], peak)
-        table[k, 3] += saturated
+        table[k, 1] += flux[i]
+        table[k, 2] = max(table[k, 2], peak[i])
+        table[k, 3] += saturated[i]
         table[k, 4] += sx
         table[k, 5] += n * dy
         table[k, 6] += _squares(last) - _squares(da - 1)

@@ -139,7 +139,7 @@ class VisitImage:
     def bits(self, *names: str) -> int:
         """Value to test the mask against for any of the named planes.
 
-        Planes that only files of another layout have are passed over: see `skysub.visit.planes.KNOWN_PLANES`.
+        Planes that only files of another layout have are passed over (`skysub.visit.plane_table`).
 
         Raises
         ------

@@ -8,22 +8,12 @@ from typing import Any
 import numpy as np
 
 from skysub.errors import ConfigError, InvalidImageError, MaskPlaneError
+from skysub.visit.plane_table import KNOWN_PLANES, PLANES, our_name
 
-__all__ = [
-    "AFW_NAMES",
-    "AFW_PLANES",
-    "BACKGROUND_IGNORED",
-    "KNOWN_PLANES",
-    "MAX_BIT",
-    "MaskPlanes",
-    "check_plane_names",
-]
+__all__ = ["AFW_PLANES", "MAX_BIT", "MaskPlanes", "check_plane_names"]
 
 MAX_BIT = 62
 """Highest bit of a plane: the sign of a 64-bit mask is never one."""
-
-BACKGROUND_IGNORED = ("BAD", "EDGE", "DETECTED", "DETECTED_NEGATIVE", "NO_DATA")
-"""Planes whose pixels LSST leaves out of a background (not SAT, SUSPECT, CR, INTRP)."""
 
 
 class MaskPlanes(Mapping[str, int]):
@@ -146,55 +136,8 @@ class MaskPlanes(Mapping[str, int]):
         return MaskPlanes(bit_of)
 
 
-AFW_PLANES = MaskPlanes(
-    {
-        "BAD": 0,
-        "SAT": 1,
-        "INTRP": 2,
-        "CR": 3,
-        "EDGE": 4,
-        "DETECTED": 5,
-        "DETECTED_NEGATIVE": 6,
-        "SUSPECT": 7,
-        "NO_DATA": 8,
-        "VIGNETTED": 9,
-        "STREAK": 10,
-    }
-)
+AFW_PLANES = MaskPlanes({plane.name: plane.bit for plane in PLANES if plane.bit is not None})
 """The planes that LSST's afw starts from; files add more, at bits of their own."""
-
-AFW_NAMES = {
-    "SATURATED": "SAT",
-    "INTERPOLATED": "INTRP",
-    "COSMIC_RAY": "CR",
-    "DETECTION_EDGE": "EDGE",
-    "UNMASKED_NAN": "UNMASKEDNAN",
-}
-"""What lsst.images calls a plane, and what afw and this package do."""
-
-KNOWN_PLANES = frozenset(AFW_PLANES) | {
-    # further ones of LSST's pipelines
-    "BRIGHT_OBJECT",
-    "CLIPPED",
-    "CROSSTALK",
-    "FAKE",
-    "HIGH_VARIANCE",
-    "INEXACT_PSF",
-    "INJECTED",
-    "INJECTED_CORE",
-    "INJECTED_TEMPLATE",
-    "ITL_DIP",
-    "NOT_DEBLENDED",
-    "PARTLY_VIGNETTED",
-    "REJECTED",
-    "SAT_TEMPLATE",
-    "SENSOR_EDGE",
-    "SPIKE",
-    "UNMASKEDNAN",
-    # DECam
-    "BLEED",
-}
-"""Planes that files of some layout have; an image without one of them has no such pixels."""
 
 
 def check_plane_names(setting: str, names: Iterable[str]) -> None:
@@ -222,6 +165,10 @@ def _nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
     """``"; did you mean X?"`` where a known name is near, else nothing."""
     import difflib
 
-    ours = AFW_NAMES.get(name.upper())
-    near = [ours] if ours else difflib.get_close_matches(name.upper(), sorted(known), n=1, cutoff=cutoff)
+    ours = our_name(name.upper())
+    near = (
+        [ours]
+        if ours != name.upper()
+        else difflib.get_close_matches(name.upper(), sorted(known), n=1, cutoff=cutoff)
+    )
     return f"; did you mean {near[0]}?" if near else ""

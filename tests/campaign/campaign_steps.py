@@ -55,7 +55,7 @@ tampered = dataclasses.replace(
     configuration=Tampered,
     work=_work,
     outputs=(STEPS["background"].output(IMAGE), Background(name=BACKGROUND, layout=_layout)),
-    single_fit=None,
+    blocks=None,
 )
 
 

@@ -1,6 +1,7 @@
 """Inputs, stores and neighbours that nobody vouches for: each costs itself and nothing else."""
 
 import bz2
+import dataclasses
 import json
 import os
 import re
@@ -72,16 +73,19 @@ def test_each_strange_file_costs_itself_alone(strangers, tmp_path, start, comman
 
 
 def test_what_a_reader_raises_that_is_not_ours_costs_that_file(raw, tmp_path, monkeypatch):
-    from skysub.visit.fits import afw
+    from skysub.visit.fits import afw, read
 
-    headers = afw.headers
+    layout = afw.LAYOUT
 
     def odd(file, ingest):
         if "v11_d1" in file.path:
             raise ZeroDivisionError("by \x1b zero")
-        return headers(file, ingest)
+        return layout.headers(file, ingest)
 
-    monkeypatch.setattr(afw, "headers", odd)
+    known = tuple(
+        dataclasses.replace(each, headers=odd) if each is layout else each for each in read._LAYOUTS
+    )
+    monkeypatch.setattr(read, "_LAYOUTS", known)
     plan = make_plan(load_recipe("background", inputs=[f"{raw}/*.fits"]), tmp_path / "out")
     assert plan.left == 5
     (unreadable,) = plan.unreadable

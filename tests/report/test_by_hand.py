@@ -1,6 +1,7 @@
 """What a report shows, against numbers worked out by hand on detectors that no two directions have alike."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from skysub.report.outliers import find_outliers
 from skysub.report.panels import common_scales, visit_cards
 from skysub.report.scales import mask_url, residual_scale, share_scale
 from skysub.report.tables import cost_of, outlier_table
+from skysub.report.verdict import counted_flags, verdict_of
 from skysub.report.views import View, pictures_of
 from tests.report.test_focal_plane import SHAPE, arranged, tan
 from tests.report.test_numbers import levels, points, row
@@ -193,3 +195,24 @@ def test_costs_by_hand():
         "2",
         "visit 1 detector 1",
     ]
+
+
+def test_doubts_stand_before_notes_and_notes_need_nobody():
+    flags = counted_flags(
+        [("amplifiers", 1, (0, 1, 2)), ("sky_structure", 1, (4,)), ("crowded", 2, (5, 6)), ("mine", 3, (7,))]
+    )
+    assert [(flag.name, flag.count, flag.doubt) for flag in flags] == [
+        ("crowded", 2, True),
+        ("sky_structure", 1, True),
+        ("mine", 1, True),
+        ("amplifiers", 3, False),
+    ]
+    assert flags[0].meaning.startswith("Sources leave no sky")
+    assert flags[2].meaning == ""
+    counts = {"left": 0, "failed": 0, "unreadable": 0, "waiting": 0}
+    done = SimpleNamespace(counts=counts)
+    assert (
+        verdict_of(done, flags).words == "All is done. 2 detectors have the flag crowded, and 2 other flags."
+    )
+    assert verdict_of(done, flags).grade == "look"
+    assert verdict_of(done, flags[3:]).grade == "good"

@@ -6,26 +6,39 @@ import zlib
 import numpy as np
 import pytest
 
-from skysub.report.colour import diverging, lightness, mask_palette, sequential
+from skysub.report.colour import diverging, mask_palette, sequential
 from skysub.report.png import indexed, png
 
 
-def test_sequential_rises_evenly_in_lightness():
-    light = lightness(sequential())
-    assert light[0] < 0.2
-    assert light[-1] > 0.95
-    steps = np.diff(light[::6])
-    assert (steps > 0).all()
-    assert steps.max() < 2 * steps.min() + 0.01
+def luminance(palette):
+    """Relative luminance of sRGB colours (n, 3), 0 to 1 (IEC 61966-2-1)."""
+    encoded = palette / 255.0
+    linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
+    return linear @ np.array([0.2126, 0.7152, 0.0722])
 
 
-def test_diverging_is_neutral_in_the_middle_and_alike_at_both_ends():
+def test_sequential_is_cividis():
+    palette = sequential()
+    assert palette.shape == (255, 3)
+    assert palette[0].tolist() == [0x00, 0x22, 0x4E]
+    assert palette[-1].tolist() == [0xFE, 0xE8, 0x38]
+    # its middle as matplotlib has it, (0.488, 0.485, 0.471)
+    np.testing.assert_allclose(palette[127], [124, 123, 120], atol=2)
+    assert (np.diff(luminance(palette)[::3]) > 0).all()
+
+
+def test_diverging_is_vik():
     palette = diverging()
-    assert np.ptp(palette[127].astype(int)) <= 2
-    light = lightness(palette)
-    assert light.argmax() == 127
-    np.testing.assert_allclose(light, light[::-1], atol=0.03)
-    assert (np.diff(light[:128:8]) > 0).all()
+    assert palette[0].tolist() == [0x00, 0x12, 0x61]
+    assert palette[-1].tolist() == [0x59, 0x00, 0x08]
+    light = luminance(palette)
+    # nothing is left to either side where there is nothing
+    assert np.ptp(palette[127].astype(int)) <= 12
+    assert abs(int(light.argmax()) - 127) <= 3
+    assert (np.diff(light[:121:4]) > 0).all()
+    assert (np.diff(light[134::4]) < 0).all()
+    assert palette[20][2] > palette[20][0]
+    assert palette[234][0] > palette[234][2]
 
 
 def test_mask_palette_shows_small_shares():

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from skysub.background.rows import Plane
 from skysub.campaign.products.base import Entry, Product, Slot, Storing
 from skysub.campaign.records import who
 from skysub.campaign.store.arrays import create_images, read_plane, shard_place, write_plane
@@ -107,6 +109,13 @@ class Image(Product):
         arrays["mask"] = mask
         del visit_image, mask
         shards = {}
+        if isinstance(arrays["mask"], Plane):
+            # nothing of them is held here: all at once
+            there = {name: plane for name, plane in arrays.items() if plane is not None}
+            with ThreadPoolExecutor(len(there)) as pool:
+                write = functools.partial(self.write_plane, slot, storing=storing)
+                written = pool.map(write, there, there.values())
+                return self.written(description, dict(zip(there, written, strict=True)), pixels_crc, preview)
         while arrays:
             name, pixels = arrays.popitem()
             if pixels is not None:

@@ -10,13 +10,14 @@ import functools
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
-import google_crc32c
 import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.storage import MemoryStore, StorePath
 
+from skysub.background.rows import Plane
 from skysub.campaign.store.backgrounds import FIELDS
+from skysub.campaign.store.block_shards import Written, write_in_blocks
 from skysub.campaign.store.seals import damage, sealed_metadata, unsealed_metadata
 from skysub.campaign.store.shards import ShardFormat, shard_parts
 from skysub.errors import DamagedError, OutputError, SkysubError
@@ -33,6 +34,7 @@ __all__ = [
     "PLANES",
     "background_rows",
     "check_arrays",
+    "chunk_edge",
     "chunk_place",
     "create_backgrounds",
     "create_images",
@@ -74,7 +76,7 @@ def create_images(
     for name, length in (("y", ny), ("x", nx)):
         _coordinate(group, name, range(length), units="pixel")
     units = {"image": unit, "variance": f"{unit}**2" if unit else ""}
-    chunk = tuple(_chunk_edge(length) for length in shape)
+    chunk = tuple(chunk_edge(length) for length in shape)
     shard = tuple(-(-length // edge) * edge for length, edge in zip(shape, chunk, strict=True))
     for name in planes:
         dtype, fill = PLANES[name]
@@ -134,7 +136,7 @@ def write_plane(
     product: str,
     name: str,
     index: tuple[int, int],
-    pixels: NDArray[Any],
+    pixels: NDArray[Any] | Plane,
     *,
     durable: bool = False,
     scratch: Place | None = None,
@@ -145,16 +147,20 @@ def write_plane(
     """
     array = _array_to_fill(store / product / name)
     layout = ShardFormat.of(array)
+    shard = shard_place(store, product, name, index)
+    if isinstance(pixels, Plane):
+        if layout is None or scratch is None:
+            raise TypeError(f"shards of {name} are made in another way, so an image in blocks has none")
+        return write_in_blocks(layout, pixels, shard, scratch=scratch, durable=durable)
     if layout is not None:
         parts = shard_parts(layout, pixels)
     else:
         whole = np.full(array.shape[2:], PLANES[name][1], PLANES[name][0])
         whole[: pixels.shape[0], : pixels.shape[1]] = pixels
         parts = iter((_encoded(array, index, whole).tobytes(),))
-    written = _Written()
-    shard = shard_place(store, product, name, index)
+    written = Written()
     shard.put_parts(map(written.add, parts), durable=durable, scratch=scratch)
-    return {"bytes": written.bytes, "crc32c": f"{written.crc:08x}"}
+    return written.said
 
 
 def read_plane(
@@ -278,7 +284,7 @@ def background_rows(
     return {name: array[detector_index].copy() for name, array in rows.items()}
 
 
-def _chunk_edge(length: int) -> int:
+def chunk_edge(length: int) -> int:
     """Edge within a factor of two of CHUNK that cuts a detector's side evenly, or nearly so.
 
     A shard that is larger than the detector is filled up by Zarr, which costs a copy of all pixels.
@@ -428,15 +434,3 @@ def _encoded(array: Any, index: tuple[int, ...], block: NDArray[Any]) -> NDArray
     sink[tuple(slice(each, each + 1) for each in index)] = block[(np.newaxis,) * len(index)]
     encoded: NDArray[np.uint8] = kept.popitem()[1].as_numpy_array().view(np.uint8)
     return encoded
-
-
-class _Written:
-    """Size and checksum of what is written part by part."""
-
-    def __init__(self) -> None:
-        self.bytes, self.crc = 0, 0
-
-    def add(self, part: bytes) -> bytes:
-        self.bytes += len(part)
-        self.crc = google_crc32c.extend(self.crc, part)
-        return part

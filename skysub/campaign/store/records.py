@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import google_crc32c
 import numpy as np
 
+from skysub.background.rows import made_rows, over_rows, rows_between
 from skysub.errors import InvalidImageError
+from skysub.visit.fits.tally import Tally
 from skysub.visit.planes import MaskPlanes
 
 if TYPE_CHECKING:
@@ -31,6 +33,10 @@ __all__ = [
     "visit_image_fields",
     "wcs_of",
 ]
+
+
+_ROWS = 64
+"""Rows whose checksum is taken at once."""
 
 
 def described(visit_image: VisitImage, planes: MaskPlanes) -> dict[str, Any]:
@@ -99,24 +105,53 @@ def narrow_mask(mask: NDArray[np.signedinteger], planes: MaskPlanes) -> tuple[ND
         When there are more than 31 planes.
     """
     if mask.dtype == np.int32 and planes.dtype == np.int32:
-        return mask.astype(np.int32, copy=False), planes
+        return mask, planes
     if len(planes) > 31:
         raise InvalidImageError(f"the store holds masks of 31 planes, not {len(planes)}: {', '.join(planes)}")
     narrow = MaskPlanes({name: bit for bit, name in enumerate(planes.names)})
-    moved = np.zeros(mask.shape, np.int32)
-    for name, bit in narrow.items():
-        moved[(mask >> planes[name]) & 1 == 1] |= np.int32(1 << bit)
-    return moved, narrow
+    moves = [(planes[name], bit) for name, bit in narrow.items()]
+    return made_rows(_moved, (mask,), np.int32, moves=moves), narrow
 
 
 def pixels_checksum(pixels: NDArray[Any]) -> str:
     """CRC-32C of an array's bytes, 8 hexadecimal digits."""
-    rows = np.ascontiguousarray(pixels).reshape(-1).view(np.uint8)
-    total = 0
-    # pieces that stay in cache, as the checksum takes bytes alone
-    for start in range(0, rows.size, 1 << 20):
-        total = google_crc32c.extend(total, rows[start : start + (1 << 20)].tobytes())
-    return f"{total:08x}"
+    edges = np.append(np.arange(0, len(pixels), _ROWS), len(pixels))
+    sums = Tally()
+    for part in over_rows(_checksums, (pixels,), spans=rows_between(edges), edges=edges):
+        for offset, length, crc in part:
+            sums.add_sum(offset, length, crc)
+    size = pixels.size * pixels.dtype.itemsize
+    return sums.total(size, lambda _offset, _count: b"")
+
+
+def _moved(
+    rows: range,
+    out: NDArray[np.int32],
+    mask: NDArray[np.signedinteger],
+    *,
+    moves: list[tuple[int, int]],
+    threads: int,
+) -> None:
+    """Mask whose bits are moved from the first to the second of each pair."""
+    del threads
+    given, moved = mask[rows.start : rows.stop], out[rows.start : rows.stop]
+    moved[:] = 0
+    for before, after in moves:
+        moved[(given >> before) & 1 == 1] |= np.int32(1 << after)
+
+
+def _checksums(
+    units: range, pixels: NDArray[Any], *, edges: NDArray[np.int64], threads: int
+) -> list[tuple[int, int, int]]:
+    """First byte, number of bytes and CRC-32C of some pieces, which stay in cache."""
+    del threads
+    width = pixels.shape[1] * pixels.itemsize
+    found = []
+    for unit in units:
+        first, last = int(edges[unit]), int(edges[unit + 1])
+        crc = google_crc32c.value(np.ascontiguousarray(pixels[first:last]).tobytes())
+        found.append((first * width, (last - first) * width, crc))
+    return found
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,11 +17,11 @@ import google_crc32c
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
 
-__all__ = ["ShardFormat", "shard_parts"]
+__all__ = ["ShardFormat", "encoded_row", "joined_shard", "shard_parts"]
 
 _BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
 _CRC = {"name": "crc32c"}
@@ -84,28 +84,64 @@ def shard_parts(layout: ShardFormat, block: NDArray[Any]) -> Iterator[bytes]:
         Pixels of the rank of the array or of its last axes, from their beginning on; where a shard reaches
         beyond them it holds the fill value.
     """
-    from numcodecs.blosc import compress
-
     block = block.astype(layout.dtype, copy=False)[(np.newaxis,) * (len(layout.chunk) - block.ndim)]
     counts = tuple(length // edge for length, edge in zip(layout.shard, layout.chunk, strict=True))
-    index = np.full((*counts, 2), _ABSENT, "<u8")
-    end = 0
     reached = tuple(-(-length // edge) for length, edge in zip(block.shape, layout.chunk, strict=True))
     # the order goes by bits of all places that there are, so those that are reached keep theirs
-    for place in _reached(counts, reached):
-        cut = tuple(slice(i * edge, (i + 1) * edge) for i, edge in zip(place, layout.chunk, strict=True))
-        chunk = np.ascontiguousarray(block[cut])
-        if chunk.shape != layout.chunk:
-            padded = np.full(layout.chunk, layout.fill, layout.dtype)
-            padded[tuple(slice(length) for length in chunk.shape)] = chunk
-            chunk = padded
-        if _is_filling(chunk, layout.fill):
+    places = _reached(counts, reached)
+    yield from _joined(counts, ((place, _encoded(layout, block, place)) for place in places))
+
+
+def encoded_row(layout: ShardFormat, block: NDArray[Any]) -> list[bytes]:
+    """Encoded chunks of a row of them, from its pixels (edge, nx); empty where there is filling alone."""
+    block = block.astype(layout.dtype, copy=False)[(np.newaxis,) * (len(layout.chunk) - block.ndim)]
+    row = (0,) * (len(layout.chunk) - 1)
+    return [_encoded(layout, block, (*row, i)) for i in range(-(-block.shape[-1] // layout.chunk[-1]))]
+
+
+def joined_shard(
+    layout: ShardFormat, rows: int, columns: int, read: Callable[[int, int], bytes]
+) -> Iterator[bytes]:
+    """Make the bytes of a shard, as `shard_parts` does, of chunks that were encoded before.
+
+    Parameters
+    ----------
+    rows, columns
+        Of chunks that the detector reaches into.
+    read
+        From row and column of a chunk to what `encoded_row` made of it.
+    """
+    counts = tuple(length // edge for length, edge in zip(layout.shard, layout.chunk, strict=True))
+    reached = (*(1 for _ in counts[:-2]), rows, columns)
+    yield from _joined(counts, ((place, read(*place[-2:])) for place in _reached(counts, reached)))
+
+
+def _encoded(layout: ShardFormat, block: NDArray[Any], place: tuple[int, ...]) -> bytes:
+    """Bytes of the chunk at a place of a block of pixels; none where it is filling alone."""
+    from numcodecs.blosc import compress
+
+    cut = tuple(slice(i * edge, (i + 1) * edge) for i, edge in zip(place, layout.chunk, strict=True))
+    chunk = np.ascontiguousarray(block[cut])
+    if chunk.shape != layout.chunk:
+        padded = np.full(layout.chunk, layout.fill, layout.dtype)
+        padded[tuple(slice(length) for length in chunk.shape)] = chunk
+        chunk = padded
+    if _is_filling(chunk, layout.fill):
+        return b""
+    if layout.compressor is None:
+        return chunk.tobytes()
+    name, level, shuffle, size, width = layout.compressor
+    compressed: bytes = compress(chunk, name.encode(), level, shuffle, size, typesize=width)
+    return compressed
+
+
+def _joined(counts: tuple[int, ...], chunks: Iterable[tuple[tuple[int, ...], bytes]]) -> Iterator[bytes]:
+    """Chunks with their checksums one after the other, and their index."""
+    index = np.full((*counts, 2), _ABSENT, "<u8")
+    end = 0
+    for place, part in chunks:
+        if not part:
             continue
-        if layout.compressor is None:
-            part = chunk.tobytes()
-        else:
-            name, level, shuffle, size, width = layout.compressor
-            part = compress(chunk, name.encode(), level, shuffle, size, typesize=width)
         yield part
         yield google_crc32c.value(part).to_bytes(4, "little")
         index[place] = end, len(part) + 4

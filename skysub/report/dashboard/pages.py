@@ -51,6 +51,7 @@ def progress_of(snapshot: Snapshot) -> dict[str, Any]:
         "flags": [
             {
                 "name": printable(flag.name),
+                "meaning": flag.meaning,
                 "count": flag.count,
                 "examples": [[visit, detector] for visit, detector in flag.examples],
             }

@@ -55,7 +55,7 @@
         const row = make("tr"), some = make("td");
         flag.examples.forEach(([visit, detector], i) => some.append(i ? ", " : "", link(`detector-${visit}-${detector}`, `${visit} ${detector}`)));
         if (flag.count > flag.examples.length) some.append(", ...");
-        row.append(make("td", "", flag.name), number(flag.count), some);
+        row.append(make("td", "", flag.name), make("td", "words", flag.meaning), number(flag.count), some);
         return row;
       }));
     };

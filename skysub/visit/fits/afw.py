@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from skysub.errors import InvalidImageError, LayoutError
 from skysub.visit.fits.assemble import assemble, visit_header
+from skysub.visit.fits.layout import Layout
 from skysub.visit.fits.psf import find_psf
 from skysub.visit.ingest import by_hand
 from skysub.visit.planes import MaskPlanes
@@ -17,18 +18,18 @@ if TYPE_CHECKING:
     from skysub.visit.image import VisitImage
     from skysub.visit.ingest import IngestMap
 
-__all__ = ["NAME", "extras", "headers", "only", "planes_of_cards", "read", "recognise"]
+__all__ = ["LAYOUT", "extras", "only", "planes_of_cards"]
 
-NAME = "LSST afw exposure"
+_NAME = "LSST afw exposure"
 
 
-def recognise(file: FitsFile) -> bool:
+def _recognise(file: FitsFile) -> bool:
     """Whether afw's own cards, or two planes of its three, say that this is an exposure."""
     exposure = any(key in file.primary.cards for key in ("EXPINFO_V", "AR_HDU"))
     return exposure or sum(bool(file.named(name)) for name in ("IMAGE", "MASK", "VARIANCE")) >= 2
 
 
-def headers(file: FitsFile, ingest: IngestMap) -> list[VisitHeader]:
+def _headers(file: FitsFile, ingest: IngestMap) -> list[VisitHeader]:
     """One header: an exposure holds one detector.
 
     Raises
@@ -43,7 +44,7 @@ def headers(file: FitsFile, ingest: IngestMap) -> list[VisitHeader]:
         visit_header(
             file,
             ingest,
-            layout=NAME,
+            layout=_NAME,
             image=image,
             planes=planes_of_cards(f"{file.path}: extension {mask.index} MASK", mask.cards),
             cards=file.primary.cards.over(image.cards),
@@ -53,7 +54,7 @@ def headers(file: FitsFile, ingest: IngestMap) -> list[VisitHeader]:
     ]
 
 
-def read(file: FitsFile, header: VisitHeader, ingest: IngestMap) -> VisitImage:
+def _read(file: FitsFile, header: VisitHeader, ingest: IngestMap) -> VisitImage:
     """Read image, mask and variance, and what `extras` finds.
 
     Raises
@@ -122,3 +123,6 @@ def planes_of_cards(where: str, cards: Cards) -> MaskPlanes:
         return MaskPlanes(found)
     except InvalidImageError as error:
         raise LayoutError(f"{where}: {error}") from error
+
+
+LAYOUT = Layout(_NAME, _recognise, _headers, _read)

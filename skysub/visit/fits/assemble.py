@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from skysub.visit.fits.cards import Cards
     from skysub.visit.fits.file import FitsFile, Hdu
+    from skysub.visit.fits.header import Window
     from skysub.visit.ingest import IngestMap
     from skysub.visit.planes import MaskPlanes
 
@@ -28,7 +29,9 @@ __all__ = [
     "PLANES_PER_HDU",
     "assemble",
     "check_shape",
+    "check_variance",
     "finish",
+    "lost_variance",
     "noise_model",
     "nothing_known",
     "visit_header",
@@ -146,23 +149,25 @@ def finish(
     mask = _named_bits(header, mask)
     planes = header.planes
     if variance is not None:
-        unmasked, bad, first = kernels.count_bad_variance(variance.reshape(-1), mask.reshape(-1))
-        if bad > ingest.bad_variance * unmasked:
-            y, x = divmod(int(first), header.shape[1])
-            raise LayoutError(
-                f"{header.who}: {bad} of {unmasked} unmasked pixels have no positive finite variance, "
-                f"the first {variance[y, x]} at x={x}, y={y}: is the variance what it should be? "
-                f"If so, allow a larger part by {by_hand('bad_variance')}"
-            )
+        window = header.rows
+        own = slice(None) if window is None else _within(window)
+        unmasked, bad, place = kernels.count_bad_variance(variance[own].reshape(-1), mask[own].reshape(-1))
+        first = None
         if bad:
+            y, x = divmod(int(place), header.shape[1])
+            first = (y + (0 if window is None else window.own.start), x, float(variance[own][y, x]))
+        if window is None:
+            check_variance(header, ingest, unmasked=int(unmasked), bad=int(bad), first=first)
+        else:
+            # whether that is too many all rows together tell
+            window.unmasked, window.without_variance, window.first = int(unmasked), int(bad), first
+        if bad or window is not None:
             planes = planes.with_plane("BAD", "NO_DATA")
             lost = ~((variance > 0) & (variance < np.inf)) & (mask == 0)
             mask = mask.astype(planes.dtype, copy=False)
             mask[lost] |= mask.dtype.type(planes.bits("BAD", "NO_DATA"))
             variance[lost] = np.nan
-            notes += (
-                f"{bad} of {unmasked} unmasked pixels had no positive finite variance: now BAD and NO_DATA",
-            )
+            notes += (lost_variance(int(bad), int(unmasked)),) if window is None else ()
     fields: dict[str, Any] = {"photo_calib": 1.0 if header.unit == "nJy" else None}
     if not header.bare:
         fields |= {"wcs": find_wcs(header.who, header.cards), "header": header.cards.header()}
@@ -179,11 +184,44 @@ def finish(
         gain=header.gain,
         read_noise=header.read_noise,
         xy0=header.xy0,
-        amplifiers=find_amplifiers(header, ingest.amplifiers),
+        amplifiers=() if header.rows is not None else find_amplifiers(header, ingest.amplifiers),
         path=header.path,
         notes=notes,
         **(fields | more),
     )
+
+
+def check_variance(
+    header: VisitHeader,
+    ingest: IngestMap,
+    *,
+    unmasked: int,
+    bad: int,
+    first: tuple[int, int, float] | None,
+) -> None:
+    """Refuse an image of which too many unmasked pixels have no variance; ``first``: y, x and what it has.
+
+    Raises
+    ------
+    LayoutError
+        When they are.
+    """
+    if first is not None and bad > ingest.bad_variance * unmasked:
+        y, x, value = first
+        raise LayoutError(
+            f"{header.who}: {bad} of {unmasked} unmasked pixels have no positive finite variance, "
+            f"the first {value} at x={x}, y={y}: is the variance what it should be? "
+            f"If so, allow a larger part by {by_hand('bad_variance')}"
+        )
+
+
+def _within(window: Window) -> slice:
+    return slice(window.own.start - window.rows.start, window.own.stop - window.rows.start)
+
+
+def lost_variance(bad: int, unmasked: int) -> str:
+    """What is noted of unmasked pixels without variance."""
+    return f"{bad} of {unmasked} unmasked pixels had no positive finite variance: now BAD and NO_DATA"
 
 
 def check_shape(header: VisitHeader, hdu: Hdu) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from skysub.errors import LayoutError, VisitFileNotFoundError
 from skysub.visit.fits.assemble import check_shape, finish, visit_header, weight_to_variance
 from skysub.visit.fits.file import open_fits
+from skysub.visit.fits.layout import Layout
 from skysub.visit.fits.pixels import read_float, read_integer
 from skysub.visit.ingest import by_hand
 from skysub.visit.planes import MaskPlanes
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
     from skysub.visit.image import VisitImage
     from skysub.visit.ingest import IngestMap
 
-__all__ = ["BITS", "CODES", "NAME", "PLANES", "headers", "planes_of_quality", "read", "recognise"]
+__all__ = ["BITS", "CODES", "LAYOUT", "PLANES", "planes_of_quality"]
 
-NAME = "DECam Community Pipeline"
+_NAME = "DECam Community Pipeline"
 
 _PRODUCT = re.compile(r"_(oo|op|os)([idw])(?=_)")
 
@@ -78,7 +79,7 @@ which it came from (mask_bits.h of pixcorrect: too little signal, near a bright 
 source, glowing edge, streak, repaired). DES's 128, the bleed into an edge, is as doubtful."""
 
 
-def recognise(file: FitsFile) -> bool:
+def _recognise(file: FitsFile) -> bool:
     """Whether this is an image of the pipeline (a file of codes or weights is not)."""
     instrument = file.primary.cards.get("INSTRUME")
     if not isinstance(instrument, str) or "decam" not in instrument.lower():
@@ -87,7 +88,7 @@ def recognise(file: FitsFile) -> bool:
     return _PRODUCT.search(name) is not None or "PLVER" in file.primary.cards
 
 
-def headers(file: FitsFile, ingest: IngestMap) -> list[VisitHeader]:
+def _headers(file: FitsFile, ingest: IngestMap) -> list[VisitHeader]:
     """One header per detector in the file.
 
     Raises
@@ -107,7 +108,7 @@ def headers(file: FitsFile, ingest: IngestMap) -> list[VisitHeader]:
         visit_header(
             file,
             ingest,
-            layout=NAME,
+            layout=_NAME,
             image=hdu,
             planes=PLANES,
             cards=hdu.cards.over(file.primary.cards),
@@ -120,7 +121,7 @@ def headers(file: FitsFile, ingest: IngestMap) -> list[VisitHeader]:
     ]
 
 
-def read(file: FitsFile, header: VisitHeader, ingest: IngestMap) -> VisitImage:
+def _read(file: FitsFile, header: VisitHeader, ingest: IngestMap) -> VisitImage:
     """Read the image of one detector with its codes and weights from the files beside.
 
     Pixels of zero weight get NaN as variance and the plane NO_DATA.
@@ -175,17 +176,29 @@ def planes_of_quality(who: str, quality: NDArray[np.signedinteger], version: str
 _WHAT = {"d": "data quality", "w": "weight"}
 
 
+def companions(path: str) -> tuple[str, ...]:
+    """Paths of the files of codes and of weights of an image; none where the name is no image's."""
+    name = PurePosixPath(path).name
+    product = _PRODUCT.search(name)
+    if product is None or product[2] != "i":
+        return ()
+    return tuple(path[: len(path) - len(name)] + _companion(name, each) for each in _WHAT)
+
+
+def _companion(name: str, product: str) -> str:
+    return _PRODUCT.sub(rf"_\g<1>{product}", name, count=1)
+
+
 def _beside(
     stack: ExitStack, header: VisitHeader, image: Hdu, product: str, *, verify: bool
 ) -> tuple[FitsFile, Hdu]:
     name = PurePosixPath(header.path).name
-    beside, count = _PRODUCT.subn(rf"_\g<1>{product}", name, count=1)
-    if not count:
+    if not _PRODUCT.search(name):
         raise LayoutError(
             f"{header.who}: the name has no _ooi_ from which that of its {_WHAT[product]} file would follow; "
             f"read the image alone by {by_hand('image')}"
         )
-    path = header.path[: len(header.path) - len(name)] + beside
+    path = header.path[: len(header.path) - len(name)] + _companion(name, product)
     try:
         file = stack.enter_context(open_fits(path, verify=verify))
     except VisitFileNotFoundError as error:
@@ -197,4 +210,8 @@ def _beside(
     if hdu is None:
         raise LayoutError(f"{header.who}: {path} has no extension {image.name}")
     check_shape(header, hdu)
+    file.window = header.rows
     return file, hdu
+
+
+LAYOUT = Layout(_NAME, _recognise, _headers, _read, companions)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from skysub.visit.fits.header import Window
     from skysub.visit.fits.tally import Tally
 
 __all__ = ["BLOCK", "FitsFile", "Hdu", "open_fits"]
@@ -138,6 +139,8 @@ class FitsFile:
     ) -> None:
         self.path = path
         self.threads = threads
+        self.window: Window | None = None
+        """Rows of planes of the image's shape that are read of them; None: all."""
         self._tally = tally
         self._stream = stream
         self._size = size
@@ -209,6 +212,26 @@ class FitsFile:
         if short:
             raise self._truncated(hdu.offset + hdu.nbytes, hdu.offset + min(short))
         return data
+
+    def rows_of(self, hdu: Hdu) -> range | None:
+        """Rows of a plane that are wanted, where that is not all of them."""
+        window = self.window
+        return None if window is None or window.shape != hdu.shape else window.rows
+
+    def read_part(self, hdu: Hdu, start: int, piece: NDArray[np.uint8]) -> None:
+        """Fill a piece with bytes of an HDU's data from ``start`` on.
+
+        Raises
+        ------
+        VisitFileError
+            When the file ends before.
+        """
+        try:
+            done = self._fill(hdu.offset + start, piece)
+        except self._failures as error:
+            raise VisitFileError(f"{self.path}: cannot read extension {hdu.index}: {error}") from error
+        if done < len(piece):
+            raise self._truncated(hdu.offset + hdu.nbytes, hdu.offset + start + done)
 
     def checksum(self) -> str | None:
         """CRC-32C of the whole file, 8 hexadecimal digits; None where it is packed or has no tally."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Lookup",
     "VisitHeader",
+    "Window",
     "find_origin",
     "find_wcs",
     "known_unit",
@@ -46,6 +47,23 @@ _WCS_KEYWORD = re.compile(
 _WCS_WORD = re.compile(r"(RADESYS|RADECSYS|CTYPE[12]|CUNIT[12])$")
 _WCS_FRAME = ("RADESYS", "RADECSYS", "EQUINOX", "EPOCH")
 _SIP_KEYWORD = re.compile(r"[AB]P?_(ORDER|\d_\d|DMAX)$")
+
+
+@dataclass(eq=False)
+class Window:
+    """Some rows of an image that is not read as a whole, and what was seen of their variance."""
+
+    shape: tuple[int, int]
+    """(ny, nx) of the whole image, pixel."""
+    rows: range
+    own: range
+    """Those whose variance is looked at."""
+    unmasked: int = 0
+    """Unmasked pixels;"""
+    without_variance: int = 0
+    """those of them that have no positive finite variance,"""
+    first: tuple[int, int, float] | None = None
+    """and the first of these: y, x and what it has."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -74,6 +92,8 @@ class VisitHeader:
     planes: MaskPlanes
     cards: Cards = field(repr=False)
     """Cards of the exposure: the primary header's, and the image's where it inherits from it."""
+    rows: Window | None = None
+    """Which rows of the image are to be read; None: all."""
     bare: bool = False
     """Whether the visit image is to be made without header and world coordinates, which take time."""
 

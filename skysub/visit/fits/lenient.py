@@ -173,7 +173,7 @@ def _opened(file: FitsFile, ingest: IngestMap, detector: int | None, *, bare: bo
     except (UnknownEntryError, AmbiguousImageError):
         raise
     except LayoutError as error:
-        if layout is decam:
+        if layout is decam.LAYOUT:
             # a file of codes or weights: nothing to subtract a sky from
             raise
         return _alone(file, ingest, error, bare=bare)
@@ -189,12 +189,12 @@ def _opened(file: FitsFile, ingest: IngestMap, detector: int | None, *, bare: bo
     except (UnknownEntryError, AmbiguousImageError):
         raise
     except (LayoutError, VisitFileNotFoundError) as error:
-        if layout is mapped:
+        if layout is mapped.LAYOUT:
             raise
         return _alone(file, replace(ingest, image=header.extension), error, bare=bare)
     hdu = file.hdus[header.extension]
-    opened = _of_one(file, hdu, visit_image, ingest, layout.NAME)
-    if layout is sdss and ingest.add_sky:
+    opened = _of_one(file, hdu, visit_image, ingest, layout.name)
+    if layout is sdss.LAYOUT and ingest.add_sky:
         opened = replace(opened, sky_is_gone="")
     return replace(opened, several=len(headers) > 1)
 
@@ -236,12 +236,12 @@ def _alone(file: FitsFile, ingest: IngestMap, error: Exception, *, bare: bool) -
         ingest = replace(ingest, image=chosen.index)
     if isinstance(ingest.image, int) and not file.hdus[ingest.image].is_image:
         raise error
-    (header,) = mapped.headers(file, ingest)
-    visit_image = mapped.read(file, replace(header, bare=bare), ingest)
+    (header,) = mapped.LAYOUT.headers(file, ingest)
+    visit_image = mapped.LAYOUT.read(file, replace(header, bare=bare), ingest)
     hdu = file.hdus[header.extension]
     reason = str(error).removeprefix(f"{file.path}: ").partition("; ")[0]
     guess = f"the image in extension {hdu.index} is read alone, without mask and variance: {reason}"
-    return _of_one(file, hdu, visit_image, ingest, mapped.NAME, guess)
+    return _of_one(file, hdu, visit_image, ingest, mapped.LAYOUT.name, guess)
 
 
 def _cube(file: FitsFile) -> Hdu | None:
@@ -274,7 +274,7 @@ def _of_cube(file: FitsFile, hdu: Hdu, ingest: IngestMap) -> OpenedImage:
         header = visit_header(
             file,
             ingest,
-            layout=plain.NAME,
+            layout=plain.LAYOUT.name,
             image=part,
             planes=AFW_PLANES,
             cards=cards.over(file.primary.cards),
@@ -305,7 +305,7 @@ def _of_cube(file: FitsFile, hdu: Hdu, ingest: IngestMap) -> OpenedImage:
         channels=tuple(channels),
         colours=names,
         shape=(ny, nx) if count == 1 else (count, ny, nx),
-        layout=plain.NAME,
+        layout=plain.LAYOUT.name,
         cards=all_cards,
         guesses=(*guesses, *unit),
         sky_is_gone=sky_is_gone(all_cards, level=_level(channels[0].image)),

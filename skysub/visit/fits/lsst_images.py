@@ -10,9 +10,11 @@ from skysub.errors import InvalidImageError, LayoutError, VisitFileError
 from skysub.visit.fits import afw
 from skysub.visit.fits.afw import only
 from skysub.visit.fits.assemble import PLANES_PER_HDU, assemble, visit_header
+from skysub.visit.fits.layout import Layout
 from skysub.visit.fits.psf import GaussianPsf
 from skysub.visit.fits.row import read_row
-from skysub.visit.planes import AFW_NAMES, MAX_BIT, MaskPlanes
+from skysub.visit.plane_table import our_name
+from skysub.visit.planes import MAX_BIT, MaskPlanes
 
 if TYPE_CHECKING:
     from skysub.visit.fits.file import FitsFile
@@ -20,14 +22,14 @@ if TYPE_CHECKING:
     from skysub.visit.image import VisitImage
     from skysub.visit.ingest import IngestMap
 
-__all__ = ["NAME", "headers", "read", "recognise"]
+__all__ = ["LAYOUT"]
 
-NAME = "lsst.images VisitImage"
+_NAME = "lsst.images VisitImage"
 
 _MAX_TREE = 64 * 2**20
 
 
-def recognise(file: FitsFile) -> bool:
+def _recognise(file: FitsFile) -> bool:
     """Whether the primary header names a schema of lsst.images, or the mask names planes in its way alone."""
     model = file.primary.cards.get("DATAMODL")
     masks = file.named("MASK")
@@ -36,7 +38,7 @@ def recognise(file: FitsFile) -> bool:
     )
 
 
-def headers(file: FitsFile, ingest: IngestMap) -> list[VisitHeader]:
+def _headers(file: FitsFile, ingest: IngestMap) -> list[VisitHeader]:
     """One header: a VisitImage is one detector.
 
     Raises
@@ -52,7 +54,7 @@ def headers(file: FitsFile, ingest: IngestMap) -> list[VisitHeader]:
     header = visit_header(
         file,
         ingest,
-        layout=NAME,
+        layout=_NAME,
         image=image,
         planes=_planes(file),
         cards=file.primary.cards.over(image.cards),
@@ -66,7 +68,7 @@ def headers(file: FitsFile, ingest: IngestMap) -> list[VisitHeader]:
     return [header]
 
 
-def read(file: FitsFile, header: VisitHeader, ingest: IngestMap) -> VisitImage:
+def _read(file: FitsFile, header: VisitHeader, ingest: IngestMap) -> VisitImage:
     """Read image, masks and variance, and what the JSON tree says of PSF and calibration.
 
     Raises
@@ -131,7 +133,7 @@ def _planes(file: FitsFile) -> MaskPlanes:
             bit = value.bit_length() - 1 if isinstance(value, int) and not isinstance(value, bool) else -1
             if not isinstance(name, str) or not 0 <= bit < PLANES_PER_HDU or value != 1 << bit:
                 raise LayoutError(f"{where}: {keyword} and MSKM{number} do not give a plane and its bit")
-            ours = AFW_NAMES.get(name, name)
+            ours = our_name(name)
             if ours in bit_of or bit + PLANES_PER_HDU * index > MAX_BIT:
                 raise LayoutError(
                     f"{where}: mask plane {name} is there twice, or one of more than {MAX_BIT + 1}"
@@ -169,3 +171,6 @@ def _branch(tree: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _whole(*values: Any) -> int | None:
     return next((v for v in values if isinstance(v, int) and not isinstance(v, bool) and v >= 0), None)
+
+
+LAYOUT = Layout(_NAME, _recognise, _headers, _read)

@@ -15,6 +15,7 @@ from skysub.visit.fits.assemble import (
     visit_header,
     weight_to_variance,
 )
+from skysub.visit.fits.layout import Layout
 from skysub.visit.fits.pixels import read_float, read_integer
 from skysub.visit.ingest import by_hand
 from skysub.visit.planes import AFW_PLANES, MaskPlanes
@@ -25,12 +26,12 @@ if TYPE_CHECKING:
     from skysub.visit.image import VisitImage
     from skysub.visit.ingest import IngestMap
 
-__all__ = ["NAME", "headers", "read"]
+__all__ = ["LAYOUT"]
 
-NAME = "mapped by hand"
+_NAME = "mapped by hand"
 
 
-def headers(file: FitsFile, ingest: IngestMap) -> list[VisitHeader]:
+def _headers(file: FitsFile, ingest: IngestMap) -> list[VisitHeader]:
     """One header, of the extension that the map names as the image.
 
     Raises
@@ -44,7 +45,7 @@ def headers(file: FitsFile, ingest: IngestMap) -> list[VisitHeader]:
         visit_header(
             file,
             ingest,
-            layout=NAME,
+            layout=_NAME,
             image=image,
             planes=MaskPlanes(ingest.planes) if ingest.planes else AFW_PLANES,
             cards=image.cards.over(file.primary.cards) if image.index else image.cards,
@@ -54,7 +55,7 @@ def headers(file: FitsFile, ingest: IngestMap) -> list[VisitHeader]:
     ]
 
 
-def read(file: FitsFile, header: VisitHeader, ingest: IngestMap) -> VisitImage:
+def _read(file: FitsFile, header: VisitHeader, ingest: IngestMap) -> VisitImage:
     """Read what the map names; without a mask only non-finite pixels are masked (NO_DATA).
 
     Raises
@@ -87,3 +88,7 @@ def read(file: FitsFile, header: VisitHeader, ingest: IngestMap) -> VisitImage:
             if "NO_DATA" in header.planes:
                 mask[np.isnan(variance)] |= mask.dtype.type(header.planes.bits("NO_DATA"))
     return finish(header, ingest, image=image, mask=mask, variance=variance)
+
+
+LAYOUT = Layout(_NAME, lambda _: False, _headers, _read)
+"""For files that `IngestMap.image` maps; it is never recognised by itself."""

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from skysub.background.row_blocks import sheet
 from skysub.errors import ChecksumError, LayoutError, VisitFileError
 from skysub.visit.fits.checksum import data_sum, fold
-from skysub.visit.fits.tiles import DamagedTileError, UnusualTileError, unpack_tiles
+from skysub.visit.fits.tiles import DamagedTileError, UnusualTileError, bytes_of_rows, unpack_tiles
 from skysub.visit.ingest import by_hand
 
 if TYPE_CHECKING:
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 
     from skysub.visit.fits.file import FitsFile, Hdu
 
-__all__ = ["read_float", "read_integer", "read_vector"]
+__all__ = ["read_float", "read_integer", "read_vector", "verify_sums"]
+
+_PIECE = 1 << 22
+"""Bytes that are summed at once, a multiple of 4."""
 
 _TYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 _EXACT = 2**62
@@ -103,9 +107,12 @@ def _read(file: FitsFile, hdu: Hdu, *, verify: bool, axes: int = 2) -> NDArray[A
     plain = axes != 2 and len(hdu.shape) == axes and not hdu.compressed
     if not (hdu.is_image or plain) or 0 in hdu.shape:
         raise LayoutError(f"{_where(file, hdu)}: this is no image of {axes} axes (its shape is {hdu.shape})")
+    rows = file.rows_of(hdu)
     if hdu.compressed:
         _check_tiles(file, hdu)
-        return _unpack(file, hdu, verify=verify)
+        return _unpack(file, hdu, verify=verify) if rows is None else _unpack_rows(file, hdu, rows)
+    if rows is not None:
+        return _read_rows(file, hdu, rows)
     if hdu.raw.get("BITPIX") not in (32, -32) or sys.byteorder != "little":
         data = file.read(hdu)
         if verify:
@@ -125,6 +132,50 @@ def _read(file: FitsFile, hdu: Hdu, *, verify: bool, axes: int = 2) -> NDArray[A
     if verify:
         _verify(file, hdu, fold(sum(sums)))
     return data.view(np.float32 if hdu.raw.get("BITPIX") < 0 else np.int32).reshape(hdu.shape)
+
+
+def _read_rows(file: FitsFile, hdu: Hdu, rows: range) -> NDArray[Any]:
+    """Some rows; their sum is not that of all, so it is left to `verify_sums`."""
+    kind = np.dtype(_TYPES[hdu.raw.get("BITPIX")])
+    pixels = np.empty((len(rows), hdu.shape[1]), kind)
+    file.read_part(hdu, rows.start * hdu.shape[1] * kind.itemsize, pixels.reshape(-1).view(np.uint8))
+    return pixels.astype(kind.newbyteorder("="), copy=False)
+
+
+def _unpack_rows(file: FitsFile, hdu: Hdu, rows: range) -> NDArray[Any]:
+    """Some rows of tiles: of the HDU's data only the table and what these need is read."""
+    table = hdu.raw.get("NAXIS1") * hdu.raw.get("NAXIS2")
+    data = sheet((1, hdu.nbytes), np.dtype(np.uint8))[0]
+    file.read_part(hdu, 0, data[:table])
+    try:
+        needed = bytes_of_rows(hdu, data, rows)
+        file.read_part(hdu, needed.start, data[needed.start : needed.stop])
+        return unpack_tiles(hdu, data, rows=rows)
+    except DamagedTileError as error:
+        raise VisitFileError(f"{_where(file, hdu)}: the tiles cannot be unpacked: {error}") from error
+    except UnusualTileError:
+        return _unpack_by_astropy(file, hdu)[rows.start : rows.stop]
+
+
+def verify_sums(file: FitsFile) -> None:
+    """Compare the data of all HDUs with their DATASUM, where they state one, without holding them.
+
+    Raises
+    ------
+    ChecksumError
+        When they differ.
+    VisitFileError
+        When the file cannot be read.
+    """
+    for hdu in file.hdus:
+        if not isinstance(hdu.raw.get("DATASUM"), str):
+            continue
+        total, piece = 0, np.empty(_PIECE, np.uint8)
+        for start in range(0, hdu.nbytes, _PIECE):
+            part = piece[: min(_PIECE, hdu.nbytes - start)]
+            file.read_part(hdu, start, part)
+            total = fold(total + data_sum(part))
+        _verify(file, hdu, total)
 
 
 def _verify(file: FitsFile, hdu: Hdu, total: int) -> None:

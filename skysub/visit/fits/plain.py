@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from skysub.errors import AmbiguousImageError
 from skysub.visit.fits.assemble import check_shape, finish, noise_model, nothing_known, visit_header
+from skysub.visit.fits.layout import Layout
 from skysub.visit.fits.pixels import read_float, read_integer
 from skysub.visit.ingest import by_hand
 from skysub.visit.planes import AFW_PLANES
 
 if TYPE_CHECKING:
-    from skysub.visit.fits.cards import Cards
+    import numpy as np
+    from numpy.typing import NDArray
+
     from skysub.visit.fits.file import FitsFile, Hdu
     from skysub.visit.fits.header import VisitHeader
     from skysub.visit.image import VisitImage
     from skysub.visit.ingest import IngestMap
 
-__all__ = ["NAME", "headers", "read", "recognise"]
+__all__ = ["DETECTOR_KEYWORDS", "LAYOUT", "VISIT_KEYWORDS", "image_and_mask", "stored_mask"]
 
-NAME = "plain FITS"
+_NAME = "plain FITS"
 
 _MASK_NAMES = ("BPM", "MASK", "DQ")
 _NOISE_NAMES = ("VARIANCE", "VAR", "WEIGHT", "WHT", "IVAR", "ERR", "ERROR", "UNCERT", "SIGMA")
-_LCO_BITS = {2: "SAT", 8: "CR"}
-"""What LCO's pipeline adds to the camera's own mask of bad pixels (bpm.py and cosmic.py of banzai)."""
+VISIT_KEYWORDS = ("VISIT", "EXPID", "EXPNUM")
+DETECTOR_KEYWORDS = ("DETECTOR", "DETNUM", "CCDNUM", "CCDID", "CHIPID")
 
 
-def recognise(file: FitsFile) -> bool:
+def _recognise(file: FitsFile) -> bool:
     """Whether any HDU holds an image."""
     return any(hdu.is_image for hdu in file.hdus)
 
 
-def headers(file: FitsFile, ingest: IngestMap) -> list[VisitHeader]:
+def _headers(file: FitsFile, ingest: IngestMap) -> list[VisitHeader]:
     """One header: the file's one image.
 
     Raises
@@ -41,26 +43,23 @@ def headers(file: FitsFile, ingest: IngestMap) -> list[VisitHeader]:
     LayoutError
         When there are several images to choose from, or visit or detector are unknown.
     """
-    image, _ = _image_and_mask(file)
+    image, _ = image_and_mask(file)
     cards = image.cards.over(file.primary.cards) if image.index else image.cards
-    visit, detector = _lco_identity(cards)
     return [
         visit_header(
             file,
             ingest,
-            layout=NAME,
+            layout=_NAME,
             image=image,
             planes=AFW_PLANES,
             cards=cards,
-            visit=("VISIT", "EXPID", "EXPNUM"),
-            detector=("DETECTOR", "DETNUM", "CCDNUM", "CCDID", "CHIPID"),
-            known_visit=visit,
-            known_detector=detector,
+            visit=VISIT_KEYWORDS,
+            detector=DETECTOR_KEYWORDS,
         )
     ]
 
 
-def read(file: FitsFile, header: VisitHeader, ingest: IngestMap) -> VisitImage:
+def _read(file: FitsFile, header: VisitHeader, ingest: IngestMap) -> VisitImage:
     """Read image and mask; variance from gain and read noise where both are known.
 
     Raises
@@ -68,21 +67,22 @@ def read(file: FitsFile, header: VisitHeader, ingest: IngestMap) -> VisitImage:
     LayoutError
         When the mask has another shape than the image.
     """
-    hdu, bad = _image_and_mask(file)
+    hdu, bad = image_and_mask(file)
     image = read_float(file, hdu, verify=ingest.verify)
     mask = nothing_known(image)
     if bad is not None:
-        check_shape(header, bad)
-        values = read_integer(file, bad, verify=ingest.verify)
-        lco = header.cards.get("ORIGIN") == "LCOGT"
-        known = sum(_LCO_BITS) if lco else 0
-        mask[(values & ~known) != 0] |= AFW_PLANES.bits("BAD")
-        for bit, name in _LCO_BITS.items() if lco else ():
-            mask[(values & bit) != 0] |= AFW_PLANES.bits(name)
+        mask[stored_mask(file, header, bad, verify=ingest.verify) != 0] |= AFW_PLANES.bits("BAD")
     return finish(header, ingest, image=image, mask=mask, variance=noise_model(header, image))
 
 
-def _image_and_mask(file: FitsFile) -> tuple[Hdu, Hdu | None]:
+def stored_mask(file: FitsFile, header: VisitHeader, hdu: Hdu, *, verify: bool) -> NDArray[np.signedinteger]:
+    """Mask as it is stored; it raises `LayoutError` when it has another shape than the image."""
+    check_shape(header, hdu)
+    return read_integer(file, hdu, verify=verify)
+
+
+def image_and_mask(file: FitsFile) -> tuple[Hdu, Hdu | None]:
+    """The one image and, where there is one, its mask; `AmbiguousImageError` where it is not known which."""
     images = [hdu for hdu in file.hdus if hdu.is_image]
     masks = [hdu for hdu in images if hdu.name in _MASK_NAMES]
     images = [hdu for hdu in images if hdu.name not in (*_MASK_NAMES, *_NOISE_NAMES)]
@@ -98,11 +98,4 @@ def _image_and_mask(file: FitsFile) -> tuple[Hdu, Hdu | None]:
     return chosen[0], masks[0] if masks else None
 
 
-def _lco_identity(cards: Cards) -> tuple[int | None, int | None]:
-    """LCO numbers exposures by camera and day, and names cameras by two letters and a number."""
-    day, frame, camera = cards.get("DAY-OBS"), cards.get("FRAMENUM"), cards.get("INSTRUME")
-    named = re.fullmatch(r"[a-z]+(\d+)", camera) if isinstance(camera, str) else None
-    dated = isinstance(day, str) and re.fullmatch(r"\d{8}", day) and type(frame) is int and frame >= 0
-    if cards.get("ORIGIN") != "LCOGT" or named is None or not dated:
-        return None, None
-    return int(day) * 10000 + frame, int(named[1])
+LAYOUT = Layout(_NAME, _recognise, _headers, _read)

@@ -2,32 +2,51 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from skysub.errors import LayoutError, VisitFileError
-from skysub.visit.fits import afw, decam, lsst_images, mapped, plain, sdss, subtracted
+from skysub.visit.fits import afw, decam, lco, lsst_images, mapped, plain, sdss, subtracted
 from skysub.visit.fits.claims import no_room
 from skysub.visit.fits.file import open_fits
+from skysub.visit.fits.header import Window
+from skysub.visit.fits.pixels import read_float, verify_sums
 from skysub.visit.ingest import IngestMap
 
 if TYPE_CHECKING:
     import os
-    from types import ModuleType
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from skysub.visit.fits.file import FitsFile
     from skysub.visit.fits.header import VisitHeader
+    from skysub.visit.fits.layout import Layout
     from skysub.visit.fits.tally import Tally
     from skysub.visit.image import VisitImage
 
 __all__ = [
+    "companion_files",
+    "image_rows",
     "layout_of",
+    "read_rows",
     "read_visit_header",
     "read_visit_headers",
     "read_visit_image",
     "read_with_checksum",
+    "verify_file",
 ]
 
-_LAYOUTS = (subtracted, lsst_images, afw, decam, sdss, plain)
+_LAYOUTS = (
+    subtracted.LAYOUT,
+    lsst_images.LAYOUT,
+    afw.LAYOUT,
+    decam.LAYOUT,
+    sdss.LAYOUT,
+    lco.LAYOUT,
+    plain.LAYOUT,
+)
+"""In the order in which they are tried: `plain` recognises all that hold an image."""
 
 
 def read_visit_image(
@@ -98,10 +117,82 @@ def _read(
         layout = layout_of(file, ingest)
         header = _chosen(layout.headers(file, ingest), detector, file.path)
         try:
-            visit_image: VisitImage = layout.read(file, header, ingest)
+            visit_image = layout.read(file, header, ingest)
         except MemoryError as error:
             raise VisitFileError(no_room(header.who, str(error) or "it ended on the way")) from error
         return visit_image, file.checksum()
+
+
+def read_rows(
+    path: str | os.PathLike[str],
+    ingest: IngestMap | None,
+    detector: int | None,
+    rows: range,
+    *,
+    own: range,
+    bare: bool = True,
+) -> tuple[VisitImage, VisitHeader]:
+    """Read some rows of one detector, as far as its file allows without the others.
+
+    Frames of SDSS, whose sky goes over all rows, and files that are packed as a whole are read whole. Whether
+    too many pixels lack a variance, and sums of data, are for `check_variance` and `verify_file`.
+
+    Parameters
+    ----------
+    own
+        Those of the rows whose variance is looked at.
+    bare
+        Leave out header and world coordinates, which take time.
+
+    Returns
+    -------
+    visit_image, header
+        Arrays (len(rows), nx), without amplifiers; and the header, whose ``rows`` say what was seen.
+        Errors are those of `read_visit_image`.
+    """
+    ingest = ingest or IngestMap()
+    with open_fits(path, verify=ingest.verify) as file:
+        layout = layout_of(file, ingest)
+        header = _chosen(layout.headers(file, ingest), detector, file.path)
+        rows = range(rows.start, min(rows.stop, header.shape[0]))
+        own = range(own.start, min(own.stop, rows.stop))
+        window = Window(shape=header.shape, rows=rows, own=own)
+        header = dataclasses.replace(header, rows=window, bare=bare)
+        if not layout.by_rows:
+            whole = layout.read(file, dataclasses.replace(header, rows=None), ingest)
+            cut = slice(rows.start, rows.stop)
+            return whole.replace(image=whole.image[cut], mask=whole.mask[cut], amplifiers=()), header
+        file.window = window
+        visit_image = layout.read(file, header, ingest)
+        return visit_image, header
+
+
+def image_rows(
+    path: str | os.PathLike[str], ingest: IngestMap | None, detector: int | None, rows: range
+) -> NDArray[np.float32]:
+    """Read some rows of the pixels of one detector alone, as `read_rows` does."""
+    ingest = ingest or IngestMap()
+    with open_fits(path, verify=ingest.verify) as file:
+        layout = layout_of(file, ingest)
+        header = _chosen(layout.headers(file, ingest), detector, file.path)
+        if layout.by_rows:
+            file.window = Window(shape=header.shape, rows=rows, own=range(0))
+            return read_float(file, file.hdus[header.extension], verify=ingest.verify)
+    return read_rows(path, ingest, detector, rows, own=range(0))[0].image
+
+
+def verify_file(path: str | os.PathLike[str], ingest: IngestMap | None = None) -> None:
+    """Compare the data of a file with the sums that it states, where the mapping asks for that.
+
+    Raises
+    ------
+    ChecksumError
+        When they differ.
+    """
+    ingest = ingest or IngestMap()
+    if ingest.verify:
+        with open_fits(path) as file:
+            verify_sums(file)
 
 
 def read_visit_header(
@@ -121,12 +212,11 @@ def read_visit_headers(path: str | os.PathLike[str], ingest: IngestMap | None = 
     """
     ingest = ingest or IngestMap()
     with open_fits(path, headers_only=True, verify=ingest.verify) as file:
-        headers: list[VisitHeader] = layout_of(file, ingest).headers(file, ingest)
-        return headers
+        return layout_of(file, ingest).headers(file, ingest)
 
 
-def layout_of(file: FitsFile, ingest: IngestMap) -> ModuleType:
-    """Module of the layout that a file has.
+def layout_of(file: FitsFile, ingest: IngestMap) -> Layout:
+    """The layout that a file has.
 
     Raises
     ------
@@ -134,12 +224,20 @@ def layout_of(file: FitsFile, ingest: IngestMap) -> ModuleType:
         When there is no image in the file.
     """
     if ingest.image is not None:
-        return mapped
+        return mapped.LAYOUT
     for layout in _LAYOUTS:
         if layout.recognise(file):
             return layout
     have = ", ".join(hdu.name or "(no name)" for hdu in file.hdus)
     raise LayoutError(f"{file.path}: there is no image in this file (extensions: {have})")
+
+
+def companion_files(path: str) -> tuple[str, ...]:
+    """Paths of the files that belong to one by their names, as layouts of several files have them.
+
+    They need not exist, and nothing is opened.
+    """
+    return tuple(each for layout in _LAYOUTS for each in layout.companions(path))
 
 
 def _chosen(headers: list[VisitHeader], detector: int | None, path: str) -> VisitHeader:

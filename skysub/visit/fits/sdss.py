@@ -9,6 +9,7 @@ import numpy as np
 
 from skysub.errors import LayoutError
 from skysub.visit.fits.assemble import finish, nothing_known, visit_header
+from skysub.visit.fits.layout import Layout
 from skysub.visit.fits.pixels import read_float, read_vector
 from skysub.visit.fits.row import read_row
 from skysub.visit.ingest import by_hand
@@ -22,16 +23,16 @@ if TYPE_CHECKING:
     from skysub.visit.image import VisitImage
     from skysub.visit.ingest import IngestMap
 
-__all__ = ["NAME", "headers", "read", "recognise"]
+__all__ = ["LAYOUT"]
 
-NAME = "SDSS frame"
+_NAME = "SDSS frame"
 NANOMAGGY = 3631.0
 """nJy in a nanomaggy."""
 
 _WITH_SKY = f"to have it in the image: {by_hand(add_sky=True)}"
 
 
-def recognise(file: FitsFile) -> bool:
+def _recognise(file: FitsFile) -> bool:
     """Whether the primary holds an image of SDSS and the sky model stands in the third HDU."""
     cards, hdus = file.primary.cards, file.hdus
     return (
@@ -42,7 +43,7 @@ def recognise(file: FitsFile) -> bool:
     )
 
 
-def headers(file: FitsFile, ingest: IngestMap) -> list[VisitHeader]:
+def _headers(file: FitsFile, ingest: IngestMap) -> list[VisitHeader]:
     """One header; the visit is RUN * 10000 + FRAME, the detector 10 * CAMROW + CAMCOL.
 
     Raises
@@ -58,7 +59,7 @@ def headers(file: FitsFile, ingest: IngestMap) -> list[VisitHeader]:
     header = visit_header(
         file,
         ingest,
-        layout=NAME,
+        layout=_NAME,
         image=file.primary,
         planes=AFW_PLANES,
         cards=cards,
@@ -71,7 +72,7 @@ def headers(file: FitsFile, ingest: IngestMap) -> list[VisitHeader]:
     return [dataclasses.replace(header, unit="adu") if ingest.add_sky else header]
 
 
-def read(file: FitsFile, header: VisitHeader, ingest: IngestMap) -> VisitImage:
+def _read(file: FitsFile, header: VisitHeader, ingest: IngestMap) -> VisitImage:
     """Read a frame: nanomaggies without sky, or counts with the sky that SDSS subtracted.
 
     Raises
@@ -124,3 +125,6 @@ def _interpolated(values: NDArray[np.float64], at: NDArray[np.float64]) -> NDArr
     part = (place - below)[:, None]
     result: NDArray[np.float64] = values[below] * (1 - part) + values[above] * part
     return result
+
+
+LAYOUT = Layout(_NAME, _recognise, _headers, _read, by_rows=False)

@@ -19,6 +19,7 @@ from skysub.visit.fits.afw import planes_of_cards
 from skysub.visit.fits.assemble import check_shape, finish, visit_header
 from skysub.visit.fits.cards import Cards
 from skysub.visit.fits.emit import Block, cards, history, kept_cards, plain_image, write_blocks
+from skysub.visit.fits.layout import Layout
 from skysub.visit.fits.pixels import read_float, read_integer
 from skysub.visit.fits.sky_state import SKY_CARD
 
@@ -34,18 +35,9 @@ if TYPE_CHECKING:
     from skysub.visit.ingest import IngestMap
     from skysub.visit.planes import MaskPlanes
 
-__all__ = [
-    "NAME",
-    "SubtractedFile",
-    "cards_before",
-    "headers",
-    "read",
-    "read_subtracted",
-    "recognise",
-    "write_subtracted",
-]
+__all__ = ["LAYOUT", "SubtractedFile", "cards_before", "read_subtracted", "write_subtracted"]
 
-NAME = "skysub subtracted image"
+_NAME = "skysub subtracted image"
 
 _STRUCTURE = (
     r"SIMPLE|XTENSION|BITPIX|NAXIS\d*|PCOUNT|GCOUNT|EXTEND|EXTNAME|EXTTYPE|EXTVER|EXTLEVEL|INHERIT|"
@@ -149,13 +141,13 @@ def cards_before(cards: Cards) -> Cards:
     return Cards("".join(kept))
 
 
-def recognise(file: FitsFile) -> bool:
+def _recognise(file: FitsFile) -> bool:
     """Whether this is a file that `write_subtracted` wrote."""
     primary = file.primary.cards
     return primary.get(SKY_CARD) is True and "SKYVERS" in primary and bool(file.named("BACKGROUND"))
 
 
-def headers(file: FitsFile, ingest: IngestMap) -> list[VisitHeader]:
+def _headers(file: FitsFile, ingest: IngestMap) -> list[VisitHeader]:
     """One header: the file's one image.
 
     Raises
@@ -168,7 +160,7 @@ def headers(file: FitsFile, ingest: IngestMap) -> list[VisitHeader]:
         visit_header(
             file,
             ingest,
-            layout=NAME,
+            layout=_NAME,
             image=file.primary,
             planes=planes_of_cards(f"{file.path}: extension {mask.index} MASK", mask.cards),
             cards=file.primary.cards,
@@ -178,7 +170,7 @@ def headers(file: FitsFile, ingest: IngestMap) -> list[VisitHeader]:
     ]
 
 
-def read(file: FitsFile, header: VisitHeader, ingest: IngestMap) -> VisitImage:
+def _read(file: FitsFile, header: VisitHeader, ingest: IngestMap) -> VisitImage:
     """Read the subtracted image, its mask, and its variance where there is one.
 
     Raises
@@ -207,7 +199,7 @@ def read_subtracted(file: FitsFile, *, verify: bool = True) -> SubtractedFile:
     LayoutError
         When it is another file, or was changed so that its parts no longer fit.
     """
-    if not recognise(file):
+    if not LAYOUT.recognise(file):
         raise LayoutError(
             f"{file.path}: this is no file that skysub subtract wrote (there is no {SKY_CARD} = T with an "
             "extension BACKGROUND): what was subtracted from it is not known"
@@ -261,3 +253,6 @@ def _narrow(mask: NDArray[np.signedinteger], planes: MaskPlanes) -> NDArray[np.s
         narrow: NDArray[np.signedinteger] = mask.astype(np.int16)
         return narrow
     return mask
+
+
+LAYOUT = Layout(_NAME, _recognise, _headers, _read)

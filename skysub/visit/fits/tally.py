@@ -35,6 +35,10 @@ class Tally:
             # longer pieces first where several begin at one place
             self._pieces[offset, -len(data)] = google_crc32c.value(data)
 
+    def add_sum(self, offset: int, length: int, crc: int) -> None:
+        """Take in the CRC-32C of bytes that lie in the file from ``offset`` on."""
+        self._pieces[offset, -length] = crc
+
     def total(self, size: int, read: Callable[[int, int], bytes]) -> str:
         """CRC-32C of the whole file, 8 hexadecimal digits.
 

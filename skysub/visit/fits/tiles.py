@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from skysub.background.row_blocks import sheet
 from skysub.background.threads import in_threads
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from skysub.visit.fits.file import Hdu
 
-__all__ = ["DamagedTileError", "UnusualTileError", "unpack_tiles"]
+__all__ = ["DamagedTileError", "UnusualTileError", "bytes_of_rows", "unpack_tiles"]
 
 _ALGORITHMS = ("RICE_1", "RICE_ONE", "GZIP_1", "GZIP_2")
 _DITHERS = {"NO_DITHER": -1, "SUBTRACTIVE_DITHER_1": 1, "SUBTRACTIVE_DITHER_2": 2}
@@ -50,20 +51,49 @@ class _Column:
     kind: str
 
 
-def unpack_tiles(hdu: Hdu, data: NDArray[np.uint8], *, threads: int = 1) -> NDArray[Any]:
+def bytes_of_rows(hdu: Hdu, data: NDArray[np.uint8], rows: range) -> range:
+    """Bytes of an HDU's data that hold the tiles of some rows; the table of tiles must be there.
+
+    Raises
+    ------
+    UnusualTileError, DamagedTileError
+        As `unpack_tiles` does.
+    """
+    columns = _columns(hdu, data)
+    packed = columns.get("COMPRESSED_DATA")
+    if packed is None:
+        raise UnusualTileError
+    starts, stops = _extents(packed, columns.get("GZIP_COMPRESSED_DATA"), hdu, data)
+    tiles = _tiles_of_rows(hdu, rows)
+    own = slice(tiles.start, tiles.stop)
+    return range(int(starts[own].min()), int(stops[own].max()))
+
+
+def _tiles_of_rows(hdu: Hdu, rows: range) -> range:
+    ny, nx = hdu.shape
+    high, wide = min(hdu.raw.get("ZTILE2", 1), ny), min(hdu.raw.get("ZTILE1", nx), nx)
+    across = -(-nx // wide)
+    return range(rows.start // high * across, -(-rows.stop // high) * across)
+
+
+def unpack_tiles(
+    hdu: Hdu, data: NDArray[np.uint8], *, rows: range | None = None, threads: int = 1
+) -> NDArray[Any]:
     """Pixels of a tile-compressed image as it stores them, BSCALE and BZERO not applied.
 
     Parameters
     ----------
     data
         Bytes of the HDU's data.
+    rows
+        Which rows to unpack; None: all. Of the data only the table and their tiles must be there.
     threads
         Threads to share the tiles among.
 
     Returns
     -------
     pixels
-        (ny, nx) float32, int32, int16 or uint8; what quantised tiles have as ZBLANK is NaN.
+        (rows, nx) float32, int32, int16 or uint8; what quantised tiles have as ZBLANK is NaN.
 
     Raises
     ------
@@ -105,7 +135,8 @@ def unpack_tiles(hdu: Hdu, data: NDArray[np.uint8], *, threads: int = 1) -> NDAr
     ny, nx = hdu.shape
     high, wide = min(raw.get("ZTILE2", 1), ny), min(raw.get("ZTILE1", nx), nx)
     # integers are put together as int32, and cut to what the image holds at the end
-    out = np.empty((ny, nx), np.float32 if bitpix < 0 else np.int32)
+    kind = np.dtype(np.float32 if bitpix < 0 else np.int32)
+    out = np.empty((ny, nx), kind) if rows is None else sheet((ny, nx), kind)
     place = (out.view(np.int32), out.view(np.float32))
     scaling = np.zeros((0, 2)) if scales is None or zeros is None else np.column_stack([scales, zeros])
     numbers = np.array([_DITHERS[dither], seed, blank is not None, blank or 0], np.int64)
@@ -113,6 +144,7 @@ def unpack_tiles(hdu: Hdu, data: NDArray[np.uint8], *, threads: int = 1) -> NDAr
 
     starts, stops = _extents(packed, gzipped, hdu, data)
     tiles = len(starts)
+    wanted = range(tiles) if rows is None else _tiles_of_rows(hdu, rows)
     # tiles that could not be quantised are kept as they are, packed by gzip
     kept = np.zeros(tiles, bool) if gzipped is None else packed.values[:tiles, 0] == 0
     bad: list[int] = []
@@ -125,7 +157,7 @@ def unpack_tiles(hdu: Hdu, data: NDArray[np.uint8], *, threads: int = 1) -> NDAr
             if damaged >= 0:
                 bad.append(damaged)
 
-        in_threads(unrice, tiles, threads)
+        in_threads(unrice, wanted, threads)
         if bad:
             raise DamagedTileError(f"tile {min(bad)} ends before its last pixel")
     else:
@@ -137,13 +169,14 @@ def unpack_tiles(hdu: Hdu, data: NDArray[np.uint8], *, threads: int = 1) -> NDAr
             for batch in unpacker.batches(tiles, ~kept):
                 kernels.unpack_bytes(*batch, shuffled, high, wide, *scaled, *place)
 
-        in_threads(inflate, tiles, threads)
+        in_threads(inflate, wanted, threads)
     if kept.any():
         sizes = (4,) if bitpix < 0 else (2, 4)
         unpacker = _Inflated(data, starts, stops, (ny, nx), (high, wide), sizes)
-        for batch in unpacker.batches(range(tiles), kept):
+        for batch in unpacker.batches(wanted, kept):
             kernels.unpack_bytes(*batch, False, high, wide, False, *scaled[1:], *place)
-    return out.astype(_TYPES[bitpix], copy=False)
+    chosen = out if rows is None else out[rows.start : rows.stop].copy()
+    return chosen.astype(_TYPES[bitpix], copy=False)
 
 
 def _extents(

@@ -25,7 +25,7 @@ from skysub.visit.fits.emit import (
 )
 from skysub.visit.fits.header import find_wcs, wcs_cards
 from skysub.visit.fits.psf import psf_blocks, psf_cards
-from skysub.visit.planes import AFW_NAMES
+from skysub.visit.plane_table import KNOWN_PLANES, lsst_name
 
 if TYPE_CHECKING:
     import os
@@ -41,20 +41,6 @@ Compression = Literal["lossless", "lossy16", "none"]
 
 _UTYPE = "VarianceUncertainty"
 """What the plane of the variance is, in astropy's words."""
-_LSST_NAMES = {ours: theirs for theirs, ours in AFW_NAMES.items()}
-_DESCRIPTIONS = {
-    "BAD": "Bad pixel of the detector",
-    "SAT": "Saturated, or bled into",
-    "INTRP": "Interpolated from neighbours",
-    "CR": "Hit by a cosmic ray",
-    "EDGE": "Too near the edge to be searched for sources",
-    "DETECTED": "Part of a source",
-    "DETECTED_NEGATIVE": "Part of a negative source",
-    "SUSPECT": "Near saturation, or otherwise doubtful",
-    "NO_DATA": "Nothing is known here",
-    "VIGNETTED": "Outside the unvignetted field",
-    "STREAK": "Crossed by a satellite or an airplane",
-}
 _OURS = re.compile(
     r"(SIMPLE|XTENSION|BITPIX|NAXIS\d*|PCOUNT|GCOUNT|EXTEND|EXTNAME|EXTTYPE|EXTVER|EXTLEVEL|INHERIT|"
     r"CHECKSUM|DATASUM|BUNIT|BSCALE|BZERO|BLANK|UTYPE|UZSCALE|DATE|"
@@ -259,11 +245,15 @@ def _plane_cards(visit_image: VisitImage, version: int) -> str:
     for name in planes.names:
         index, bit = divmod(planes[name], PLANES_PER_HDU)
         if index == version - 1:
-            theirs = _LSST_NAMES.get(name, name)
+            theirs = lsst_name(name)
             values[f"MSKN{bit:04d}"] = name if theirs in planes else theirs
             values[f"MSKM{bit:04d}"] = 1 << bit
-            values[f"MSKD{bit:04d}"] = _DESCRIPTIONS.get(name, name.replace("_", " ").capitalize())
+            values[f"MSKD{bit:04d}"] = _meaning(name)
     return cards(values)
+
+
+def _meaning(name: str) -> str:
+    return KNOWN_PLANES[name].meaning if name in KNOWN_PLANES else name.replace("_", " ").capitalize()
 
 
 def _lossy_scale(good: NDArray[np.float32]) -> float:
