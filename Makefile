@@ -1,8 +1,9 @@
+export NO_MKDOCS_2_WARNING := 1
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types bench install
+.PHONY: demo test lint types bench docs install
 
 install: $(VENV)/.installed
 
@@ -26,3 +27,10 @@ types: install
 
 bench: install
 	$(BIN)/python benchmarks/background.py
+
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m mkdocs build --quiet
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/pip install --quiet --editable '.[docs]'
+	touch $@

@@ -104,8 +104,12 @@ def small_campaign(folder: Path) -> Path:
     return folder / "small"
 
 
-def synthesise(folder: Path, units: int, detectors: int) -> Path:
-    """Write a finished campaign of about ``units`` units; returns its recipe."""
+def synthesise(folder: Path, units: int, detectors: int, *, with_payload: int | None = None) -> Path:
+    """Write a finished campaign of about ``units`` units; returns its recipe.
+
+    ``with_payload``: how many visits, the latest, have small arrays and pictures in their markers; None: all.
+    """
+    from skysub.campaign.campaign import open_campaign
     from skysub.campaign.input_index import InputIndex
     from skysub.campaign.inputs import ingest_maps
     from skysub.campaign.recipe import load_recipe, short_hash
@@ -159,6 +163,8 @@ def synthesise(folder: Path, units: int, detectors: int) -> Path:
     record = dataclasses.replace(small.record, visits=len(visits), detectors=tuple(range(detectors)))
     freeze(run, record, plans())
     index.close()
+    if with_payload:
+        _write_backgrounds(open_campaign(folder / "small"), run, len(visits), detectors, last=with_payload)
     for name, step in plan.steps.items():
         markers = small.markers(name).of_visit(1, payload=True)
         rng = np.random.default_rng(1)
@@ -170,8 +176,34 @@ def synthesise(folder: Path, units: int, detectors: int) -> Path:
                     _renamed(markers[i % 2], visit, i, keys[name].get(i, keys[name].get(0)), rng)
                     for i in range(detectors)
                 ]
+            if with_payload is not None and visit <= len(visits) - with_payload:
+                made = [dataclasses.replace(marker, payload={}) for marker in made]
             run.markers(name).finish_visit(visit, made)
     return recipe
+
+
+def _write_backgrounds(small, run, visits, detectors, *, last):
+    """Write the backgrounds of the latest visits, which pages of visits show."""
+    from skysub.campaign.store.arrays import create_backgrounds, write_background_rows
+    from skysub.campaign.store.backgrounds import as_arrays
+
+    name = "preliminary_visit_image_background"
+    layers = [list(small.background(name, 1, detector)) for detector in (0, 1)]
+    arrays = [[as_arrays(layer) for layer in each] for each in layers]
+    create_backgrounds(
+        run.backgrounds,
+        name,
+        visits=range(1, 1 + visits),
+        detectors=range(detectors),
+        layers=len(layers[0]),
+        grid=layers[0][0].grid.shape,
+        terms=len(layers[0][0].coefficients),
+        unit="electron",
+    )
+    scratch = run.folder / "scratch"
+    for number in range(visits - last, visits):
+        rows = {detector: arrays[detector % 2] for detector in range(detectors)}
+        write_background_rows(run.backgrounds, name, number, rows, durable=False, scratch=scratch)
 
 
 def _keys_of(recipe, exposures):

@@ -31,6 +31,7 @@ __all__ = [
     "SkysubError",
     "SourceIdError",
     "StoreVersionError",
+    "TemplatesError",
     "TruthError",
     "UndersampledError",
     "UnknownEntryError",
@@ -163,6 +164,10 @@ class SourceIdError(SkysubError, OverflowError):
 
 class StoreVersionError(SkysubError, RuntimeError):
     """A store was written by a newer skysub, in a layout that this one does not know."""
+
+
+class TemplatesError(SkysubError, ValueError):
+    """Templates cannot be made of some visits, or a file of them cannot be read; the message says why."""
 
 
 class TruthError(SkysubError, OSError):

@@ -147,6 +147,9 @@ _ALL = (
     Figure("detectors_joint", "", "", "detectors that took part in the joint fit"),
     Figure("votes_lost", "", "", "detectors without a vote on their own level"),
     Figure("offsets_rms", "", PIXEL_UNIT, "scatter of the detectors' offsets"),
+    Figure("mode", "", "", "whether detectors were fit jointly, or each by itself"),
+    Figure("terms", "", "", "terms of the joint fit that were chosen"),
+    Figure("templates", "", "", "templates that the joint fit used"),
     Figure("structure", "", PIXEL_UNIT, "rms of structure of the sky that the background does not follow"),
 )
 

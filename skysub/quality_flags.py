@@ -36,6 +36,7 @@ class QualityFlag:
 
 
 _SKY, _VISIT, _FINAL, _DESK = "calibrate_image", "visit_background", "reprocess_visit_image", "subtract"
+_TEMPLATES = "templates"
 
 _ALL = (
     QualityFlag(
@@ -81,6 +82,12 @@ _ALL = (
         "background.",
         "doubt",
         _VISIT,
+    ),
+    QualityFlag(
+        "few_visits",
+        "The templates were made of few visits and are less certain for it.",
+        "doubt",
+        _TEMPLATES,
     ),
     QualityFlag(
         "input_mended",
@@ -138,7 +145,16 @@ _ALL = (
         _SKY,
     ),
     QualityFlag("noise_unknown", "No noise can be measured.", "doubt", _FINAL),
+    QualityFlag(
+        "offset_changed", "The detector's offset is not the one that the templates tell.", "doubt", _VISIT
+    ),
     QualityFlag("per_detector", "Every detector of the visit keeps its own background.", "doubt", _VISIT),
+    QualityFlag(
+        "pointings_alike",
+        "The visits point alike, so that light on the sky may be in the templates.",
+        "doubt",
+        _TEMPLATES,
+    ),
     QualityFlag(
         "psf_order_reduced",
         "Few stars serve; the PSF varies over the detector by a lower order.",
@@ -160,6 +176,9 @@ _ALL = (
         "Sources leave too little sky in some superpixels, which were not used.",
         "note",
         _SKY,
+    ),
+    QualityFlag(
+        "templates_lack_detectors", "The templates lack some detectors of the visit.", "doubt", _VISIT
     ),
     QualityFlag(
         "templates_unused", "The templates given do not fit the visit and were not used.", "doubt", _VISIT
@@ -191,6 +210,13 @@ _ALL = (
         "doubt",
         _SKY,
     ),
+    QualityFlag(
+        "visits_left_out",
+        "Some visits have no joint fit and were left out of the templates.",
+        "note",
+        _TEMPLATES,
+    ),
+    QualityFlag("visits_not_used", "Some visits were not used for the templates.", "note", _TEMPLATES),
     QualityFlag("votes_lost", "Some detectors have no vote on their own level.", "doubt", _VISIT),
 )
 

@@ -72,3 +72,13 @@ def test_the_extras_that_are_named_exist():
     extras = tomllib.loads(PROJECT.read_text())["project"]["optional-dependencies"]
     assert {"parquet", "pictures", "s3", "xarray"} <= set(extras)
     assert how("s3") == "install skysub with the extra s3: pip install '.[s3]' in its folder"
+
+
+def test_files_of_lsst_images(without, tmp_path):
+    without("lsst")
+    image = np.zeros((8, 8), np.float32)
+    plain = skysub.VisitImage(
+        image=image, mask=image.astype(np.int32), planes=skysub.MaskPlanes({"BAD": 0}), visit=1, detector=2
+    )
+    with pytest.raises(MissingPackageError, match=says("lsst")):
+        skysub.write_lsst_images(plain, tmp_path / "a.fits")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -165,13 +166,21 @@ def power_coefficients(coefficients: NDArray[np.float64], order: int) -> NDArray
     table = np.zeros((order + 1, order + 1))
     for value, (p, q) in zip(coefficients, degrees(order), strict=True):
         table[q, p] = value
+    to_power = _to_power(order)
+    power: NDArray[np.float64] = np.einsum("qp,pi,qj->ji", table, to_power, to_power)
+    return power
+
+
+@functools.lru_cache(maxsize=64)
+def _to_power(order: int) -> NDArray[np.float64]:
+    """(order + 1, order + 1) monomial coefficients of each Chebyshev polynomial, a row each."""
     to_power = np.zeros((order + 1, order + 1))
     for n in range(order + 1):
         series = np.zeros(n + 1)
         series[n] = 1.0
         to_power[n, : n + 1] = np.polynomial.chebyshev.cheb2poly(series)
-    power: NDArray[np.float64] = np.einsum("qp,pi,qj->ji", table, to_power, to_power)
-    return power
+    to_power.flags.writeable = False
+    return to_power
 
 
 def _chebyshev_values(x: NDArray[np.float64], order: int) -> list[NDArray[np.float64]]:

@@ -11,6 +11,7 @@ import numpy as np
 from skysub.campaign.chosen import Chosen
 from skysub.campaign.context import chain_of
 from skysub.campaign.current import Current, chain_names
+from skysub.campaign.exchange import applied_to, set_of, with_background
 from skysub.campaign.figures import figures_of, markers_of, step_of
 from skysub.campaign.products.image import Image
 from skysub.campaign.products.table import Table, as_qtable
@@ -20,6 +21,7 @@ from skysub.campaign.status import Looked, states_of, status_of, visit_status_of
 from skysub.campaign.steps import shipped_steps
 from skysub.campaign.store.address import place_at
 from skysub.campaign.store.runs import existing_runs
+from skysub.campaign.visit_products import VisitProducts
 from skysub.errors import NotDoneError
 from skysub.settings.lookup import closest
 
@@ -411,7 +413,9 @@ class Campaign:
         """
         return self.table("source", visit, detector, columns=columns, where=where)
 
-    def visit_image(self, visit: int, detector: int, product: str | None = None) -> VisitImage:
+    def visit_image(
+        self, visit: int, detector: int, product: str | None = None, *, background: str | None = None
+    ) -> VisitImage:
         """Return the pixels that a unit made, with mask, variance and what is known about them.
 
         Where the recipe says ``pixels: on_demand``, image and variance are made from the input again,
@@ -421,17 +425,34 @@ class Campaign:
         ----------
         product
             Which image; by default that of the last step that makes one.
+        background
+            The background that is to be subtracted, in place of the one that was: a set of coefficients
+            ("detection" or "faint_light"), or a product by its name. `skysub.exchange_background` says how
+            exact that is.
 
         Raises
         ------
         NotDoneError
-            When the unit is not done, or no step makes images.
+            When the unit is not done, or no step makes images or such a background.
         InputChangedError
             When pixels are made on demand, and the input is gone or another one.
         """
-        image: VisitImage = self.product(product or self._image(visit, detector), visit, detector)
+        name = product or self._image(visit, detector)
+        image: VisitImage = self.product(name, visit, detector)
+        if background is not None:
+            image = with_background(self, image, name, background)
         path = self._view(visit).exposures[detector].path
         return image.replace(path=path)
+
+    def visit_products(self, visit: int) -> VisitProducts:
+        """Return what the detectors of a visit made, for who looks at all of them: markers are read once.
+
+        Raises
+        ------
+        NotDoneError
+            When there is no such visit.
+        """
+        return VisitProducts(self._current, self._view(visit))
 
     def mask(
         self, visit: int, detector: int, product: str | None = None
@@ -486,20 +507,35 @@ class Campaign:
         image, entry = self._image_entry(visit, detector, product)
         return image.wcs(entry)
 
-    def background(self, product: str, visit: int, detector: int) -> BackgroundList:
+    def background(self, product: str, visit: int, detector: int, which: str | None = None) -> BackgroundList:
         """Return the layers of background that were subtracted from a detector.
 
         Parameters
         ----------
         product
             Name of the background, such as ``"preliminary_visit_image_background"``.
+        which
+            A set of coefficients that stands in for it, "detection" or "faint_light" of
+            ``visit_image_background``; by default the product's own.
 
         Raises
         ------
         NotDoneError
             When the campaign does not make such a product, or the unit is not done.
         """
-        return self._of_kind("background", product, visit, detector)  # type: ignore[no-any-return]
+        name = product if which is None else set_of(self, product, which)
+        return self._of_kind("background", name, visit, detector)  # type: ignore[no-any-return]
+
+    def applied_background(self, visit: int, detector: int, product: str | None = None) -> str:
+        """Name of the background that was subtracted from an image, the last one by default.
+
+        Raises
+        ------
+        NotDoneError
+            When the image's step does not say what it subtracts.
+        """
+        name = product or self._image(visit, detector)
+        return applied_to(self._view(visit).newest[detector], name)
 
     def map(self, name: str, visit: int, detector: int) -> np.ndarray[Any, Any]:
         """Return a small array over a detector that its step made, such as "noise" (gy, gx).

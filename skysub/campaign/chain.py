@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from skysub.campaign.recipe import short_hash
 from skysub.campaign.steps import RAW, find_step
+from skysub.campaign.store.address import place_at
 from skysub.campaign.store.local import checksum
 from skysub.errors import InputsError, RecipeError
 from skysub.settings.lookup import closest
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from skysub.campaign.products.base import Product
     from skysub.campaign.steps import Step
 
-__all__ = ["Chain", "Link", "chained", "linked", "user_tables"]
+__all__ = ["Chain", "Link", "chained", "linked", "step_files", "user_tables"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Link:
     needs: tuple[str, ...]
     """Steps whose products it reads, in order."""
     tables: tuple[tuple[str, str], ...]
-    """Tables that it reads, and the checksums of their bytes."""
+    """Tables and files that it reads, and the checksums of their bytes."""
 
     @property
     def name(self) -> str:
@@ -168,11 +169,41 @@ def linked(steps: Iterable[tuple[Step, Any]], tables: Mapping[str, Any]) -> Chai
                 step,
                 config,
                 tuple(dict.fromkeys(makers[each] for each in step.upstream if each in makers)),
-                tuple((each, tables[each]["crc32c"]) for each in step.tables),
+                tuple((each, tables[each]["crc32c"]) for each in (*step.tables, *_own_files(step, tables))),
             )
         )
         makers |= {product.name: step.name for product in step.outputs}
     return Chain(links)
+
+
+def _own_files(step: Step, tables: Mapping[str, Any]) -> list[str]:
+    return sorted(name for name in tables if name.startswith(f"{step.name}/"))
+
+
+def step_files(steps: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Path and checksum of each file that the steps' settings name, as STEP/FILE.
+
+    Raises
+    ------
+    InputsError
+        When there is no such file, or two of one step have the same name.
+    RecipeError
+        When a step or a setting is unknown.
+    """
+    found: dict[str, Any] = {}
+    for name, settings in steps.items():
+        step = find_step(name)
+        for text in () if step.files is None else step.files(step.configured(settings)):
+            place = place_at(text).absolute()
+            try:
+                entry = {"path": str(place), "crc32c": place.checksum()}
+            except OSError as error:
+                raise InputsError(
+                    f"steps.{name}: the file {place} cannot be read: {error.strerror or error}"
+                ) from None
+            if found.setdefault(f"{name}/{place.name}", entry) != entry:
+                raise InputsError(f"steps.{name}: there are two files of the name {place.name}: rename one")
+    return found
 
 
 def user_tables(tables: Mapping[str, str]) -> dict[str, Any]:

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import google_crc32c
+
 from skysub.campaign.chain import Chain, chained, linked
 from skysub.campaign.described import step_described
 from skysub.campaign.products.base import Storing
@@ -25,7 +27,16 @@ if TYPE_CHECKING:
 
     from skysub.campaign.steps import Step
 
-__all__ = ["chain_of", "ingest_of", "path_of_table", "run_at", "storing_of", "table_of", "working_chain_of"]
+__all__ = [
+    "chain_of",
+    "files_of",
+    "ingest_of",
+    "path_of_table",
+    "run_at",
+    "storing_of",
+    "table_of",
+    "working_chain_of",
+]
 
 
 def run_at(folder: str) -> Run:
@@ -93,6 +104,18 @@ def path_of_table(run: Run, name: str) -> Path:
     return _unchanged(entry["path"], entry["crc32c"])
 
 
+def files_of(run: Run, step: str) -> dict[str, bytes]:
+    """Contents of the files that a step's settings name, by path, once they are seen to be those planned.
+
+    Raises
+    ------
+    InputChangedError
+        When one is another one now.
+    """
+    own = {name: entry for name, entry in run.record.tables.items() if name.startswith(f"{step}/")}
+    return {entry["path"]: _content(entry["path"], entry["crc32c"]) for _, entry in sorted(own.items())}
+
+
 @functools.lru_cache(maxsize=4)
 def _opened(folder: str, _made: Hashable) -> Run:
     return Run(place_at(folder))
@@ -128,6 +151,19 @@ def _table(path: str, crc: str) -> QTable:
     from astropy.table import QTable
 
     return QTable.read(_unchanged(path, crc))
+
+
+@functools.lru_cache(maxsize=8)
+def _content(path: str, crc: str) -> bytes:
+    try:
+        data = place_at(path).read()
+    except OSError:
+        data = None
+    if data is None or f"{google_crc32c.value(data):08x}" != crc:
+        raise InputChangedError(
+            f"{path} changed since the campaign was planned: start the same command again"
+        )
+    return data
 
 
 @functools.lru_cache(maxsize=8)

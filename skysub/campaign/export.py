@@ -38,6 +38,7 @@ def export_products(
     visits: Collection[int] | None = None,
     detectors: Collection[int] | None = None,
     compression: Literal["none", "lossless", "lossy16"] = "lossless",
+    layout: Literal["fits", "lsst-images"] = "fits",
 ) -> Exported:
     """Write products as ``FOLDER/PRODUCT/VISIT/PRODUCT_VISIT_DETECTOR.fits``; files there are replaced.
 
@@ -52,6 +53,9 @@ def export_products(
         Names, as `Campaign.products` has them; all by default.
     visits, detectors
         Which ones; all by default. Products of whole visits are exported whichever detectors are chosen.
+    layout
+        Of images: ``"fits"`` as `skysub.write_visit_image` writes them, ``"lsst-images"`` as
+        `skysub.write_lsst_images` does.
 
     Raises
     ------
@@ -59,6 +63,8 @@ def export_products(
         When the campaign makes no product of a name, or no unit is chosen.
     OutputError
         When the folder cannot be written.
+    MissingPackageError
+        When ``layout`` needs the extra ``lsst``.
     """
     campaign, target = open_campaign(output), place_at(folder)
     chosen = list(campaign.products if products is None else products)
@@ -67,6 +73,7 @@ def export_products(
             raise NotDoneError(
                 f"{output} has no product {product!r}; it has {' and '.join(campaign.products)}"
             )
+    options = {"compression": compression, "layout": layout}
     written, missing = 0, []
     some = False
     for number in campaign.visits["visit"]:
@@ -88,7 +95,7 @@ def export_products(
                 words = [product, str(visit), *([] if detector is None else [str(detector)])]
                 place = target / product / str(visit) / f"{'_'.join(words)}.{declared.suffix}"
                 with writing(target):
-                    place.put_by(declared.exporter(value, {"compression": compression}))
+                    place.put_by(declared.exporter(value, options))
                 written += 1
             # one that cannot be written for what it holds leaves the others
             except NotDoneError as error:

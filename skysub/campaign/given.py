@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from skysub.campaign.context import chain_of, path_of_table, table_of
+from skysub.campaign.context import chain_of, files_of, path_of_table, table_of
 from skysub.campaign.reading import Finished, read_and_checksum
 from skysub.campaign.records import Exposure, who
 from skysub.campaign.steps import RAW
@@ -171,6 +171,17 @@ class Given:
         """
         self._check(f"table:{name}")
         return path_of_table(self._run, name)
+
+    def files(self) -> Mapping[str, bytes]:
+        """Contents, by path, of the files that the step's settings name.
+
+        Raises
+        ------
+        InputChangedError
+            When one is another one than planned.
+        """
+        with self._timed():
+            return files_of(self._run, self._unit.step)
 
     def products(self, name: str) -> Iterator[tuple[int, Any]]:
         """Go through detector and product of all detectors of the visit that are not missing, in order."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from skysub._version import __version__
 from skysub.campaign.block_cuts import BLOCK_BYTES
-from skysub.campaign.chain import chained, user_tables
+from skysub.campaign.chain import chained, step_files, user_tables
 from skysub.campaign.compare import Comparison
 from skysub.campaign.described import description_of
 from skysub.campaign.history import History
@@ -206,7 +206,7 @@ def make_plan(
     """
     output = place_at(output)
     output.check_folder()
-    tables = user_tables(recipe.tables)
+    tables = user_tables(recipe.tables) | step_files(recipe.steps)
     chain = chained(recipe.steps, tables)
     selected = _selected(chain, steps)
     ingests = ingest_maps(recipe.inputs)

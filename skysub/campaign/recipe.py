@@ -91,13 +91,16 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     description: str = ""
+    """What the campaign is, in a sentence for people."""
     inputs: Annotated[tuple[Source, ...], BeforeValidator(_as_list)] = ()
+    """Where the input files are: one source or a list of them, each with the keys of `inputs` below."""
     steps: dict[str, dict[str, Any]]
     """Steps by name, in the order they are done, with their settings; `skysub.campaign.shipped` has those
     that skysub brings."""
     tables: dict[str, str] = Field(default_factory=dict)
     """Tables that steps read, by the names that steps have for them: paths of files that astropy reads."""
     products: Products = Products()
+    """Which products are kept, and how."""
     cluster: dict[str, Any] = Field(default_factory=lambda: {"profile": "local"})
     """A profile by name or path, and what to change in it."""
     mode: Literal["auto", "detector", "block"] = "auto"

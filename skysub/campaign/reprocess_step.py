@@ -102,10 +102,10 @@ REPROCESS_VISIT_IMAGE = Step(
         f"table:{_SUMMARY}?",
     ),
     outputs=(
-        Image(name="visit_image", objects=(("psf", "visit_image_psf"),)),
+        Image(name="visit_image", sky=(_FINAL_SKY, _PRELIMINARY_SKY), objects=(("psf", "visit_image_psf"),)),
         Object(name="visit_image_psf"),
         Table(name="source", by_day=True, bytes_per_megapixel=_BYTES_PER_MEGAPIXEL),
     ),
     memory_images=8.0,
-    seconds_per_megapixel=0.15,
+    seconds_per_megapixel=0.5,
 )

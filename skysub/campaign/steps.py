@@ -12,7 +12,7 @@ from skysub.errors import RecipeError
 from skysub.settings.lookup import closest, merged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -79,6 +79,9 @@ class Step:
     recipe names, as "table:NAME". A product of detectors is, to a step over visits, that of all detectors of
     the visit. "ONE|OTHER" is the first of some products that an earlier step of the recipe makes;
     "table:NAME?" is left out where the recipe names no such table."""
+    files: Callable[[Any], Sequence[str]] | None = None
+    """From the configuration: paths or addresses of files that it names for the step to read. Their content
+    is part of the units' keys."""
     missing: int | Callable[[Any], int] = 0
     """How many detectors of a visit may be missing in its inputs, because they failed: a number, or a
     function of the configuration. For steps over visits."""

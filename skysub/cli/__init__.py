@@ -14,7 +14,7 @@ from skysub.errors import OutputInUseError, SkysubError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["IN_USE", "main", "options_of_verbs"]
+__all__ = ["IN_USE", "main", "options_of_verbs", "parsers_of_verbs"]
 
 _VERBS: dict[str, str] = {
     "subtract": "Subtract the sky of images: no campaign, no recipe.",
@@ -28,6 +28,7 @@ _VERBS: dict[str, str] = {
     "plan": "Show what run would do, and what it would cost.",
     "status": "Show what is done, what failed and why, and what is left.",
     "cluster": "Look whether the workers of a profile can do units.",
+    "templates": "Learn from many visits what the camera adds to the sky.",
     "export": "Write products of a campaign as FITS, Parquet and JSON files.",
     "dashboard": "Show a campaign in the browser, also while it runs.",
     "report": "Write what a campaign made as one HTML file, to look at.",
@@ -69,14 +70,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+def parsers_of_verbs() -> dict[str, argparse.ArgumentParser]:
+    """Return verbs, and what parses the arguments of each."""
+    found = {}
+    for verb, purpose in _VERBS.items():
+        found[verb] = argparse.ArgumentParser(prog=f"skysub {verb}", description=purpose)
+        importlib.import_module(f"skysub.cli.{verb}").add_arguments(found[verb])
+    return found
+
+
 def options_of_verbs() -> dict[str, list[str]]:
     """Return verbs and the options that each takes."""
-    found = {}
-    for verb in _VERBS:
-        parser = argparse.ArgumentParser(prog=f"skysub {verb}")
-        importlib.import_module(f"skysub.cli.{verb}").add_arguments(parser)
-        found[verb] = sorted(each for each in parser._option_string_actions if each.startswith("--"))  # noqa: SLF001 (argparse has no other way to list them)
-    return found
+    return {
+        verb: sorted(each for each in parser._option_string_actions if each.startswith("--"))  # noqa: SLF001 (argparse has no other way to list them)
+        for verb, parser in parsers_of_verbs().items()
+    }
 
 
 def _run(given: Sequence[str]) -> int:

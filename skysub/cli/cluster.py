@@ -69,7 +69,8 @@ def run(options: argparse.Namespace) -> int:
         workers = stack.enter_context(connected(profile, demand))
         print(f"scheduler  {workers.client.scheduler_info(n_workers=0)['address']}: {workers.described}")
         sound = _look(workers, options.workers, began + options.seconds)
-        print(f"{workers.slots} units of {options.memory} at once, after {time.monotonic() - began:.0f} s")
+        units = "unit" if workers.slots == 1 else "units"
+        print(f"{workers.slots} {units} of {options.memory} at once, after {time.monotonic() - began:.0f} s")
     return 0 if sound else 1
 
 

@@ -23,6 +23,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--token", help="word that opens the pages; by default one is made up. '' asks for none"
     )
+    parser.add_argument(
+        "--against",
+        metavar="BEFORE",
+        action="append",
+        default=[],
+        help="a campaign before this one, whose figures say what is usual; may be repeated",
+    )
     parser.add_argument("--open", action="store_true", help="show it in the browser")
 
 
@@ -31,7 +38,11 @@ def run(options: argparse.Namespace) -> int:
     from skysub.report.dashboard.server import start_dashboard
 
     with start_dashboard(
-        options.campaign, host=options.host, port=options.port, token=options.token
+        options.campaign,
+        host=options.host,
+        port=options.port,
+        token=options.token,
+        against=options.against,
     ) as dashboard:
         print(f"{dashboard.url}\nCtrl-C ends it; the campaign goes on.", flush=True)
         if options.open:

@@ -28,6 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="lossless",
         help="of pixels (default: lossless tiles)",
     )
+    parser.add_argument(
+        "--format",
+        choices=("fits", "lsst-images"),
+        default="fits",
+        help="of images: FITS that afw, DS9 and astropy open (default), or what lsst.images reads as its own "
+        "(needs the extra lsst)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -41,6 +48,7 @@ def run(options: argparse.Namespace) -> int:
         visits=options.visit,
         detectors=options.detector,
         compression=options.compression,
+        layout=options.format,
     )
     print(f"{exported.written} files in {options.to}")
     for reason in exported.missing:

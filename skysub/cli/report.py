@@ -21,6 +21,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         help="only this visit, may be repeated; of a large campaign: make its page",
     )
+    parser.add_argument(
+        "--against",
+        metavar="BEFORE",
+        action="append",
+        default=[],
+        help="a campaign before this one, whose figures say what is usual; may be repeated",
+    )
     parser.add_argument("--open", action="store_true", help="show it in the browser")
 
 
@@ -30,7 +37,11 @@ def run(options: argparse.Namespace) -> int:
     from skysub.report.write import write_report
 
     path = write_report(
-        options.campaign, options.output, visits=options.visit, progress=Progress("looking at detectors")
+        options.campaign,
+        options.output,
+        visits=options.visit,
+        progress=Progress("looking at detectors"),
+        against=options.against,
     )
     print(path)
     if options.open:

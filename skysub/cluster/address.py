@@ -81,6 +81,7 @@ class AddressProfile(Profile):
     scheduler_file: str = ""
     """File that ``dask scheduler --scheduler-file`` wrote."""
     tls: Encryption = Encryption()
+    """Certificates, where the scheduler asks for them; empty: as Dask's own configuration says."""
     patience: float = Field(60, gt=0)
     """Seconds to wait for a first worker; for the scheduler itself 15 at most."""
 

@@ -31,7 +31,9 @@ class Factory(BaseModel):
     class_name: str = Field(alias="class")
     """Class in it."""
     args: tuple[Any, ...] = ()
+    """Arguments of the class by position."""
     kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the class by name."""
 
 
 class Adapt(BaseModel):
@@ -40,7 +42,9 @@ class Adapt(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     minimum: int = Field(0, ge=0)
+    """Workers that are kept when there is nothing to do."""
     maximum: int = Field(10, gt=0)
+    """Workers at most."""
 
 
 class Default(BaseModel):
@@ -49,7 +53,9 @@ class Default(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     workers: int | None = None
+    """Workers of a cluster whose size is fixed."""
     adapt: Adapt | None = None
+    """Limits of a cluster that grows and shrinks: `minimum` and `maximum` workers."""
 
 
 class FactoryProfile(Profile):
@@ -57,7 +63,9 @@ class FactoryProfile(Profile):
 
     kind: Literal["factory"] = "factory"
     factory: Factory
+    """What is called to make the cluster."""
     default: Default = Default()
+    """How many workers it is given."""
     initial: tuple[Any, ...] = ()
     """Clusters that JupyterLab starts by itself; of no meaning here."""
     patience: float = Field(900, gt=0)

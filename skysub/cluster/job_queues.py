@@ -22,7 +22,7 @@ from skysub.cluster.commands import CommandQueue
 from skysub.cluster.dask_settings import forget_tasks, worker_environment
 from skysub.cluster.fleet import Fleet, FleetWorkers
 from skysub.cluster.limits import allow_open_files, not_enough, parsed_bytes, parsed_seconds, walltime_text
-from skysub.cluster.local import dashboard_options
+from skysub.cluster.local import dashboard_options, seen_at
 from skysub.errors import ClusterError, MissingPackageError, RecipeError, how_to_install
 
 if TYPE_CHECKING:
@@ -195,7 +195,8 @@ class JobProfile(Profile):
             stack.enter_context(fleet.kept(demand.units))
             yield FleetWorkers(
                 client,
-                f"jobs of {self.kind}, {self.jobs} at most with {self.cores} cores each",
+                f"jobs of {self.kind}, {self.jobs} at most with {self.cores} cores each"
+                + seen_at(client, self.dashboard),
                 demand,
                 fleet,
                 patience=self.patience,

@@ -35,6 +35,7 @@ class KubernetesProfile(Profile):
     image: str
     """Container image with skysub, as ``deploy/Containerfile`` makes it, by a tag or digest that stays."""
     namespace: str = "default"
+    """Namespace of Kubernetes in which everything is made."""
     workers: int = Field(10, gt=0)
     """Worker pods at most; a pod has one thread."""
     memory: str | int = "4 GiB"

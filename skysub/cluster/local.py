@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import signal
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
@@ -18,7 +19,9 @@ from skysub.cluster.workers import OwnWorkers, Workers
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["LocalProfile", "dashboard_options"]
+    from distributed import Client
+
+__all__ = ["LocalProfile", "dashboard_options", "seen_at"]
 
 
 class LocalProfile(Profile):
@@ -66,8 +69,9 @@ class LocalProfile(Profile):
             client.register_plugin(quiet_workers(demand.log))
             client.register_plugin(forget_tasks())
             threads = "" if self.threads == 1 else f" of {self.threads} threads"
-            described = f"{count} worker processes{threads} on this machine"
-            yield OwnWorkers(client, count * self.threads, described)
+            processes = "process" if count == 1 else "processes"
+            described = f"{count} worker {processes}{threads} on this machine"
+            yield OwnWorkers(client, count * self.threads, described + seen_at(client, self.dashboard))
 
     def _processes(self, demand: Demand) -> tuple[int, int]:
         """Number of processes, and the memory limit of each in bytes."""
@@ -108,3 +112,14 @@ def _without_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def seen_at(client: Client, dashboard: str) -> str:
+    """Return where the dashboard of Dask is, to be said behind what the workers are; empty without one."""
+    if not dashboard:
+        return ""
+    link = str(client.dashboard_link)
+    if dashboard.startswith(":"):
+        # Dask names the scheduler's host, at which nobody listens then
+        link = re.sub(r"^http://[^/]*:(\d+)/status$", rf"http://{LOOPBACK}:\1/status", link)
+    return f", Dask's dashboard at {link}"

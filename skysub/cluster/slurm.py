@@ -90,6 +90,7 @@ class SlurmProfile(JobProfile):
 
     kind: Literal["slurm"] = "slurm"
     coordinator: CoordinatorJob = CoordinatorJob()
+    """The job that `skysub submit` hands in."""
     job_class: ClassVar[str] = "dask_jobqueue.slurm:SLURMJob"
 
     def batch_system(self, name: str) -> Queue:

@@ -10,7 +10,7 @@ from pydantic import Field
 from skysub.cluster.base import LOOPBACK, Demand, Profile, started
 from skysub.cluster.dask_settings import forget_tasks
 from skysub.cluster.limits import allow_open_files, memory_here, not_enough, parsed_bytes
-from skysub.cluster.local import dashboard_options
+from skysub.cluster.local import dashboard_options, seen_at
 from skysub.cluster.workers import OwnWorkers, Workers
 
 if TYPE_CHECKING:
@@ -74,4 +74,6 @@ class ThreadsProfile(Profile):
 
         with started(start) as cluster, Client(cluster) as client:
             client.register_plugin(forget_tasks())
-            yield OwnWorkers(client, count, f"{count} threads of this process")
+            yield OwnWorkers(
+                client, count, f"{count} threads of this process" + seen_at(client, self.dashboard)
+            )

@@ -80,7 +80,9 @@ def histogram_modes(tiles, sizes, mode, deviation):
 
     The first ``sizes`` values of a row are pixels, NaN where they are masked; NaN follows to a whole block.
     """
-    histogram = np.zeros(_LEVELS, np.int32)
+    counts = np.zeros(_LEVELS + 1, np.int32)
+    places = np.empty(tiles.shape[1], np.int32)
+    running = np.empty((3, _LEVELS + 1), np.int64)
     sums = np.empty((2, LANES))
     for t in range(len(tiles)):
         row = tiles[t, : (sizes[t] + BLOCK - 1) // BLOCK * BLOCK]
@@ -92,15 +94,21 @@ def histogram_modes(tiles, sizes, mode, deviation):
         levels = min(int(_LEVELS_PER_PIXEL * n + 1), _LEVELS)
         scale = 2.0 * _HALF_WIDTH * s / levels if s > 0.0 else 1.0
         zero = m - _HALF_WIDTH * s
-        histogram[:levels] = 0
-        offset = 0.499999 - zero / scale
-        per_level = 1.0 / scale
+        _levels_of(row, 1.0 / scale, 0.499999 - zero / scale, levels, places)
+        counts[: levels + 1] = 0
         for k in range(len(row)):
-            # NaN fails the comparison
-            at = np.float64(row[k]) * per_level + offset
-            if 0.0 <= at < levels:
-                histogram[np.int64(at)] += 1
-        mode[t], deviation[t] = _mode(histogram[:levels], zero, scale, m)
+            counts[places[k]] += 1
+        mode[t], deviation[t] = _mode(counts[:levels], running, zero, scale, m)
+
+
+@_inner
+def _levels_of(row, per_level, offset, levels, places):
+    """Level of each value, and ``levels`` for NaN and what lies beyond: without a branch, in vectors."""
+    beyond = np.float64(levels)
+    for k in range(len(row)):
+        at = np.float64(row[k]) * per_level + offset
+        # NaN fails the comparison
+        places[k] = np.int32(at if 0.0 <= at < beyond else beyond)
 
 
 @_compiled
@@ -164,9 +172,20 @@ def _moments(row, low, high, sums):
 
 
 @_inner
-def _mode(histogram, zero, scale, first_mean):
-    """Mode and deviation from a histogram, clipped at three deviations about its median until it stands."""
+def _mode(histogram, sums, zero, scale, first_mean):
+    """Mode and deviation from a histogram, clipped at three deviations about its median until it stands.
+
+    ``sums`` (3, levels + 1) int64 is overwritten: by sums up to each level a clip costs the same wherever it
+    lies. They are whole numbers, which add up to the same in any order.
+    """
     top = len(histogram) - 1
+    count, weighted, squared = sums[0], sums[1], sums[2]
+    count[0] = weighted[0] = squared[0] = 0
+    for i in range(top + 1):
+        here = np.int64(histogram[i])
+        count[i + 1] = count[i] + here
+        weighted[i + 1] = weighted[i] + here * i
+        squared[i + 1] = squared[i] + here * i * i
     low, high = 0, top
     sigma, before = 10.0 * top, 1.0
     mean = median = first_mean
@@ -174,18 +193,13 @@ def _mode(histogram, zero, scale, first_mean):
         if not (sigma >= 0.1 and math.fabs(sigma / before - 1.0) > 1e-4):
             break
         before = sigma
-        # whole numbers, whose sums may be taken in any order
-        total, weighted, squared = np.int64(0), np.int64(0), np.int64(0)
-        for i in range(low, high + 1):
-            here = np.int64(histogram[i])
-            total += here
-            weighted += here * i
-            squared += here * i * i
-        median = _middle(histogram, low, high, total)
-        mean, sigma = np.float64(weighted), np.float64(squared)
+        total = max(count[high + 1] - count[low], 0) if high >= low else np.int64(0)
+        median = _middle(histogram, count, low, high, total)
+        mean = np.float64(weighted[high + 1] - weighted[low]) if high >= low else 0.0
+        sigma = np.float64(squared[high + 1] - squared[low]) if high >= low else 0.0
         if total > 0:
-            mean = weighted / total
-            sigma = squared / total - mean * mean
+            mean = mean / total
+            sigma = sigma / total - mean * mean
         sigma = math.sqrt(sigma) if sigma > 0.0 else 0.0
         low = int(median - 3.0 * sigma + 0.5) if median - 3.0 * sigma > 0.0 else 0
         high = min(int(median + 3.0 * sigma + 0.5), top)
@@ -196,12 +210,17 @@ def _mode(histogram, zero, scale, first_mean):
 
 
 @_inner
-def _middle(histogram, low, high, total):
+def _middle(histogram, count, low, high, total):
     """Place of the median: where sums that grow from both ends, the smaller one always next, meet."""
-    i, below = low, np.int64(0)
-    while i < high and 2 * below + histogram[i] < total:
-        below += histogram[i]
-        i += 1
+    # the first level at which twice the sum below it, and its own count, reach the total; or the last level
+    i, beyond = low, high
+    while i < beyond:
+        half = (i + beyond) // 2
+        if count[half] + count[half + 1] - 2 * count[low] < total:
+            i = half + 1
+        else:
+            beyond = half
+    below = count[i] - count[low]
     if i == 0:
         return 0.0
     larger = max(histogram[i], histogram[i - 1])

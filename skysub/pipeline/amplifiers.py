@@ -53,15 +53,13 @@ class Amplifiers:
         layer = self.layer
         if layer is None:
             return ""
-        drift = (
-            f", and the rows of each drift by {np.sqrt(np.mean(np.concatenate(layer.drift) ** 2)):.2g} rms"
-            if layer.drift
-            else ""
-        )
-        return (
-            f"Steps of up to {np.ptp(layer.steps):.2g} between {len(layer.amplifiers)} amplifiers{drift}; "
-            "the background includes them as a layer of its own."
-        )
+        end = "the background includes them as a layer of its own."
+        drift = f"by {np.sqrt(np.mean(np.concatenate(layer.drift) ** 2)):.2g} rms" if layer.drift else ""
+        if len(layer.amplifiers) == 1:
+            return f"Levels of rows drift {drift}; {end}"
+        drift = drift and f", and the rows of each drift {drift}"
+        steps = f"Steps of up to {np.ptp(layer.steps):.2g} between {len(layer.amplifiers)} amplifiers"
+        return f"{steps}{drift}; {end}"
 
     def look_roughly(
         self, image: NDArray[np.float32], flags: NDArray[np.uint8], guess: Background, noise: float

@@ -71,7 +71,9 @@ def worth_saying(
         )
     if mask.dry > _WORTH_SAYING * mask.good.size:
         said["superpixels_dry"] = (
-            f"Sources leave too little sky in {mask.dry} superpixels, which were not used."
+            "Sources leave too little sky in one superpixel, which was not used."
+            if mask.dry == 1
+            else f"Sources leave too little sky in {mask.dry} superpixels, which were not used."
         )
     if structure:
         said["sky_structure"] = (

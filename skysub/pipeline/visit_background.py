@@ -96,6 +96,8 @@ class VisitSky:
     """By detector: offset and its standard deviation, unit of the image."""
     choice: Choice | None = None
     votes: Votes | None = None
+    templates: str = ""
+    """Which templates were used: their file or visits; empty where none were."""
     faint_light: FaintLight | None = None
     """Light of undetected sources, of all detectors together."""
     structure: Mapping[int, float] = field(default_factory=dict)
@@ -220,7 +222,8 @@ def visit_background(
             flags["per_detector"] = (
                 f"The joint fit failed ({error}): every detector keeps its own background."
             )
-    return _assembled(visits[0], records, solved, apart, flags)
+    named = "" if templates is None else _named(templates)
+    return _assembled(visits[0], records, solved, apart, flags, templates=named)
 
 
 def _cannot_take_part(records: Sequence[DetectorRecord]) -> dict[int, tuple[str, str]]:
@@ -251,6 +254,8 @@ def _assembled(
     solved: JointSky | None,
     apart: Mapping[int, tuple[str, str]],
     flags: dict[str, str],
+    *,
+    templates: str,
 ) -> VisitBackground:
     detector_flags: dict[int, dict[str, str]] = {record.detector: {} for record in records}
     own = {record.detector: record.background for record in records}
@@ -284,6 +289,7 @@ def _assembled(
         coefficients=solved.coefficients,
         covariance=solved.covariance.astype(np.float32),
         offsets=solved.offsets,
+        templates="" if "templates_unused" in flags else templates,
         choice=solved.choice,
         votes=solved.votes,
         faint_light=solved.faint_light,
@@ -291,6 +297,10 @@ def _assembled(
         flags=flags,
         detector_flags=detector_flags,
     )
+
+
+def _named(templates: VisitTemplates) -> str:
+    return templates.name or f"{len(templates.visits)} visits in band {templates.band!r}"
 
 
 def _listed(numbers: Sequence[int]) -> str:

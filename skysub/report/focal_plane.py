@@ -9,11 +9,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["FocalPlane", "Footprint", "Place", "arrange", "borrowed", "footprint"]
+__all__ = [
+    "FocalPlane",
+    "Footprint",
+    "Place",
+    "arrange",
+    "borrowed",
+    "footprint",
+    "footprint_at",
+    "footprint_pixels",
+]
 
 SPARSEST = 0.02
 """Detectors that cover less of their common rectangle are not one camera's."""
@@ -66,13 +75,23 @@ def footprint(wcs: Any, shape: tuple[int, int]) -> Footprint | None:
     """Return where an image (ny, nx) with astropy's ``wcs`` lies; None where that is not celestial."""
     if wcs is None or not wcs.has_celestial:
         return None
-    ny, nx = shape
-    x = [(nx - 1) / 2, nx - 0.5, (nx - 1) / 2]
-    y = [(ny - 1) / 2, (ny - 1) / 2, ny - 0.5]
     try:
-        ra, dec = (np.radians(angles) for angles in wcs.celestial.all_pix2world(x, y, 0))
+        return footprint_at(wcs.celestial.all_pix2world(*footprint_pixels(shape), 0))
     except ValueError:
         return None
+
+
+def footprint_pixels(shape: tuple[int, int]) -> tuple[list[float], list[float]]:
+    """Return x and y, from 0, of the pixels of an image (ny, nx) by which its footprint is known."""
+    ny, nx = shape
+    return [(nx - 1) / 2, nx - 0.5, (nx - 1) / 2], [(ny - 1) / 2, (ny - 1) / 2, ny - 0.5]
+
+
+def footprint_at(sky: Sequence[NDArray[np.float64]] | None) -> Footprint | None:
+    """Return the footprint whose `footprint_pixels` lie at longitudes and latitudes, degrees."""
+    if sky is None:
+        return None
+    ra, dec = (np.radians(angles) for angles in sky)
     points = np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=1)
     if not np.isfinite(points).all():
         return None

@@ -14,9 +14,19 @@ from skysub.report.rows import NOT_COMPARED
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from numpy.typing import NDArray
+
     from skysub.report.rows import Row
 
-__all__ = ["DEVIATIONS", "FEWEST", "Outlier", "find_outliers", "numeric_figures"]
+__all__ = [
+    "DEVIATIONS",
+    "FEWEST",
+    "Outlier",
+    "find_outliers",
+    "least_scatter",
+    "numeric_figures",
+    "robust_scatter",
+]
 
 DEVIATIONS = 5.0
 """Distance from the median, in robust standard deviations, from which a detector is named."""
@@ -34,7 +44,7 @@ class Outlier:
     name: str
     value: float
     median: float
-    """Of the same figure over all detectors of the band, in the same unit."""
+    """Of the same figure over those it is compared with, in the same unit."""
     deviations: float
     """Signed distance, in robust standard deviations (1.4826 times the median absolute deviation)."""
 
@@ -63,15 +73,23 @@ def find_outliers(rows: Sequence[Row]) -> list[Outlier]:
     return sorted(found, key=lambda outlier: -abs(outlier.deviations))
 
 
+def robust_scatter(values: NDArray[np.float64]) -> float:
+    """1.4826 times the median absolute deviation: the standard deviation of normal values."""
+    return 1.4826 * float(np.median(np.abs(values - np.median(values))))
+
+
+def least_scatter(values: NDArray[np.float64]) -> float:
+    """Least by which a figure is taken as uncertain: counts by one, others by a thousandth."""
+    return 1.0 if (values == np.rint(values)).all() else LEAST * abs(float(np.median(values)))
+
+
 def _of_figure(group: list[Row], name: str) -> list[Outlier]:
     values = np.array([_number(row.figures.get(name)) for row in group])
     known = values[np.isfinite(values)]
     if known.size < FEWEST:
         return []
     median = float(np.median(known))
-    # counts are taken as uncertain by one, other figures by a thousandth
-    least = 1.0 if (known == np.rint(known)).all() else LEAST * abs(median)
-    scatter = max(1.4826 * float(np.median(np.abs(known - median))), least)
+    scatter = max(robust_scatter(known), least_scatter(known))
     if scatter == 0:
         return []
     away = (values - median) / scatter

@@ -12,6 +12,7 @@ from skysub.report.colour import mask_swatches
 from skysub.report.focal_plane import arrange, borrowed
 from skysub.report.scales import (
     Scale,
+    centred_scale,
     image_scale,
     map_scale,
     mask_url,
@@ -244,6 +245,13 @@ def _panels(
         sky = sky_scale(views, views[0].sky_unit or unit)
         yield scaled("Sky model", "model", sky, "smooth")
     yield scaled("Residual", "residual", scales.residual[unit])
+    steps = views[0].steps
+    if steps is not None and all(view.steps == steps for view in views):
+        # on the scale of the model, so that they can be held beside it
+        before = sky if modelled else map_scale([view.pictures["before"] for view in views], "")
+        yield scaled(f"Sky of {steps[0]} alone", "before", before, "smooth", main=False)
+        change = centred_scale([view.pictures["change"] for view in views], views[0].sky_unit)
+        yield scaled(f"What {steps[1]} changed", "change", change, "smooth", main=False)
     masks = [mask_url(view.pictures["sources"], view.pictures["defects"]) for view in views]
     legend = (("sky", swatches["clean"]), ("sources", swatches["sources"]), ("defects", swatches["defects"]))
     yield Panel(

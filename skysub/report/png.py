@@ -46,7 +46,7 @@ def png(places: NDArray[np.uint8], palette: NDArray[np.uint8]) -> bytes:
     chunks = [
         (b"IHDR", struct.pack(">IIBBBBB", nx, ny, 8, 3, 0, 0, 0)),
         (b"PLTE", colours.tobytes()),
-        (b"IDAT", zlib.compress(rows.tobytes(), 9)),
+        (b"IDAT", zlib.compress(rows.tobytes(), 6)),
         (b"IEND", b""),
     ]
     if len(palette) <= NOTHING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from skysub.report.panels import common_scales, visit_cards
-from skysub.report.rows import rows_of
-from skysub.report.views import preview_view_of
+from skysub.report.rows import rows_of_visit
+from skysub.report.views import preview_views
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +23,8 @@ def previewed(
     campaign: Campaign, visit: int, failures: Sequence[Failure]
 ) -> tuple[list[Row], VisitCard | None]:
     """Return the finished detectors of a visit, and its card; None where nothing is done yet."""
-    rows = list(rows_of(campaign, [visit]))
-    views = [preview_view_of(campaign, visit, row.detector) for row in rows]
+    products = campaign.visit_products(visit)
+    markers = dict(products.markers())
+    rows = list(rows_of_visit(campaign, visit, markers))
+    views = list(preview_views(campaign, products, markers))
     return rows, next(visit_cards(rows, views, failures, common_scales(views)), None)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from skysub.campaign.campaign import Campaign
     from skysub.campaign.records import Exposure
 
-__all__ = ["NOT_COMPARED", "Row", "label_of", "row_of", "rows_of"]
+__all__ = ["NOT_COMPARED", "Row", "label_of", "row_of", "rows_of", "rows_of_visit"]
 
 NOT_COMPARED = frozenset(["ra", "dec", "zenithDistance", "seconds"])
 """Figures that have no outliers: where a detector pointed, and how busy its worker was."""
@@ -59,6 +59,12 @@ def rows_of(campaign: Campaign, visits: Collection[int] | None = None) -> Iterat
     for visit, detector, marker in campaign.markers(visits=visits):
         yield _row(campaign.exposure(visit, detector), marker, first=visit != last)
         last = visit
+
+
+def rows_of_visit(campaign: Campaign, visit: int, markers: Mapping[int, Mapping[str, Any]]) -> Iterator[Row]:
+    """Go through the finished detectors of a visit whose markers are at hand."""
+    for number, (detector, marker) in enumerate(markers.items()):
+        yield _row(campaign.exposure(visit, detector), marker, first=number == 0)
 
 
 def row_of(campaign: Campaign, visit: int, detector: int) -> Row:

@@ -17,7 +17,16 @@ if TYPE_CHECKING:
 
     from skysub.report.views import View
 
-__all__ = ["Scale", "image_scale", "map_scale", "mask_url", "residual_scale", "share_scale", "sky_scale"]
+__all__ = [
+    "Scale",
+    "centred_scale",
+    "image_scale",
+    "map_scale",
+    "mask_url",
+    "residual_scale",
+    "share_scale",
+    "sky_scale",
+]
 
 SAMPLE = 4000
 """Values of a picture that help to choose a scale."""
@@ -93,11 +102,12 @@ def sky_scale(views: Sequence[View], unit: str) -> Scale:
 
 def residual_scale(views: Sequence[View], unit: str) -> Scale:
     """Scale of all residuals of a campaign in one unit: as far as 99 of 100 cells reach from zero."""
-    reach = [
-        np.percentile(np.abs(known), 99)
-        for view in views
-        if (known := _sample(view.pictures["residual"])).size
-    ]
+    return centred_scale([view.pictures["residual"] for view in views], unit)
+
+
+def centred_scale(arrays: Iterable[NDArray[np.floating]], unit: str) -> Scale:
+    """Scale with zero in its middle: as far as 99 of 100 values reach, in the median of the arrays."""
+    reach = [np.percentile(np.abs(known), 99) for array in arrays if (known := _sample(array)).size]
     most = float(np.median(reach)) if reach else 1.0
     return Scale(-most or -1.0, most or 1.0, unit, zero_centred=True)
 

@@ -18,14 +18,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from skysub.report.outliers import Outlier
+    from skysub.report.reference import Reference
     from skysub.report.rows import Row
 
 __all__ = [
+    "Beside",
     "Cell",
     "Column",
     "Cost",
     "Stage",
     "TableRow",
+    "beside",
     "cost_of",
     "detector_table",
     "figure_names",
@@ -113,14 +116,16 @@ def detector_table(rows: Sequence[Row]) -> tuple[list[Column], list[TableRow]]:
     return columns, made
 
 
-def outlier_table(outliers: Sequence[Outlier]) -> tuple[list[Column], list[TableRow]]:
-    """Detectors that stand apart, farthest first."""
+def outlier_table(
+    outliers: Sequence[Outlier], median: str = "Median of the band"
+) -> tuple[list[Column], list[TableRow]]:
+    """Detectors that stand apart, farthest first; ``median`` is what they are compared with."""
     columns = [
         Column("Detector", number=False),
         Column("Band", number=False),
         Column("Figure", number=False),
         Column("Value"),
-        Column("Median of the band"),
+        Column(median),
         Column("Deviations"),
         Column("Unit", number=False),
     ]
@@ -139,6 +144,50 @@ def outlier_table(outliers: Sequence[Outlier]) -> tuple[list[Column], list[Table
         )
         rows.append(TableRow(cells, each.row.key))
     return columns, rows
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A campaign beside those before it."""
+
+    name: str
+    columns: tuple[Column, ...]
+    rows: tuple[TableRow, ...]
+    """A row for each figure and band."""
+    unusual_columns: tuple[Column, ...]
+    unusual: tuple[TableRow, ...]
+    """Detectors that are far from what they usually are, farthest first."""
+
+
+def beside(reference: Reference, rows: Sequence[Row], unusual: Sequence[Outlier]) -> Beside:
+    """Return what has changed since the campaigns before, and which detectors are unusual."""
+    columns = (
+        Column("Figure", number=False),
+        Column("Band", number=False),
+        Column("Median here"),
+        Column("Median there"),
+        Column("Deviations"),
+        Column("Same detectors"),
+        Column("Their change"),
+        Column("Unit", number=False),
+    )
+    made = []
+    for change in reference.changes(rows):
+        label, unit = label_of(change.name, change.unit)
+        away = f"{change.deviations:+,.1f}".replace("-", "\N{MINUS SIGN}")
+        cells = (
+            Cell(label),
+            Cell(change.band),
+            _figure(change.now),
+            _figure(change.before),
+            Cell(away, f"{change.deviations:.6g}", number=True),
+            _number(change.same),
+            _figure(change.same_change),
+            Cell(unit),
+        )
+        made.append(TableRow(cells))
+    unusual_columns, unusual_rows = outlier_table(unusual, "Usually")
+    return Beside(reference.name, columns, tuple(made), tuple(unusual_columns), tuple(unusual_rows))
 
 
 def cost_of(rows: Sequence[Row]) -> Cost:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from importlib.resources import files
 from typing import Any
 
@@ -12,6 +13,7 @@ from skysub.text import printable
 __all__ = ["environment", "template_text"]
 
 
+@functools.cache
 def environment() -> jinja2.Environment:
     """Return where templates are found; all text of theirs is escaped."""
     return jinja2.Environment(

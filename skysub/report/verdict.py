@@ -62,8 +62,13 @@ def counted_flags(flagged: Iterable[tuple[str, int, Sequence[int]]]) -> list[Fla
     return sorted(flags, key=lambda flag: not flag.doubt)
 
 
-def verdict_of(status: Status, flags: Sequence[Flag], outliers: int = 0) -> Verdict:
-    """Judge a campaign by its counts, its flags (as `counted_flags` sorts them) and its outliers."""
+def verdict_of(
+    status: Status, flags: Sequence[Flag], outliers: int = 0, *, unusual: int = 0, against: str = ""
+) -> Verdict:
+    """Judge a campaign by its counts, its flags (as `counted_flags` sorts them) and its outliers.
+
+    ``unusual``: figures far from what the campaigns ``against`` which it is compared have.
+    """
     counts = status.counts
     left, failed = counts["left"], counts["failed"]
     sentences = []
@@ -91,6 +96,9 @@ def verdict_of(status: Status, flags: Sequence[Flag], outliers: int = 0) -> Verd
     if outliers:
         stand = "figures stand" if outliers > 1 else "figure stands"
         sentences.append(f"{outliers:,} {stand} apart from the others of the band.")
+    if unusual:
+        are = "figures are" if unusual > 1 else "figure is"
+        sentences.append(f"{unusual:,} {are} unusual beside {against}.")
     if failed or counts["unreadable"]:
         return Verdict(" ".join(sentences), "bad")
     if left:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from skysub.background.chebyshev import design_matrix
+from skysub.background.model import Background
 from skysub.campaign.store.backgrounds import unpacked
-from skysub.errors import SkysubError
+from skysub.errors import NotDoneError, SkysubError
 from skysub.pipeline.preview import LEAST_GOOD, PREVIEW_EDGE, SOURCE_PLANES, cells
-from skysub.report.focal_plane import Footprint, footprint
+from skysub.report.focal_plane import Footprint, footprint, footprint_at, footprint_pixels
 from skysub.visit.plane_table import planes_with
 
 if TYPE_CHECKING:
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from skysub.background.model import BackgroundList
     from skysub.background.superpixels import SuperpixelGrid
     from skysub.campaign.campaign import Campaign
+    from skysub.campaign.products.base import Entry
+    from skysub.campaign.products.image import Image
+    from skysub.campaign.visit_products import VisitProducts
     from skysub.visit.image import VisitImage
 
 __all__ = [
@@ -34,7 +39,7 @@ __all__ = [
     "edge_for",
     "most_pictured",
     "pictures_of",
-    "preview_view_of",
+    "preview_views",
     "view_of",
     "views_of",
 ]
@@ -57,11 +62,14 @@ class View:
     unit: str
     pictures: dict[str, NDArray[np.float32]]
     """"image" and "residual" in ``unit``; "model" and "superpixels" in ``sky_unit``; "sources", "defects" and
-    "used" are shares."""
+    "used" are shares. Where two steps found a sky, "before" is that of the first and "change" what the last
+    one has more, in the unit of the input."""
     sky_unit: str = ""
     """Of the sky's model; that of the pixels where its own step subtracted it."""
     maps: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     """Those of the step, by name, and "error" of the superpixels' means."""
+    steps: tuple[str, str] | None = None
+    """Steps that "before" and "change" are of."""
     footprint: Footprint | None = None
     """Where it lies on the sky; None where that is not known."""
     trouble: str = ""
@@ -108,47 +116,75 @@ def views_of(
 
 def view_of(campaign: Campaign, visit: int, detector: int, edge: int) -> View:
     """Look at one detector; what cannot be read is a view without pictures that says why."""
+    products = campaign.visit_products(visit)
     marker = campaign.marker(visit, detector)
     unit = campaign.exposure(visit, detector).unit
     kinds = {name: campaign.kind(name) for name in marker["products"]}
     try:
         visit_image = campaign.visit_image(visit, detector)
         unit = visit_image.unit
-        layers, earlier = _skies(campaign, visit, detector, kinds)
+        skies = _Skies.of(products, detector, kinds)
     except SkysubError as error:
         return View(visit=visit, detector=detector, unit=unit, pictures={}, trouble=str(error))
-    pictures = pictures_of(visit_image, layers, edge)
-    if earlier:
-        pictures = _of_background(pictures["image"], earlier, edge) | pictures
+    pictures = pictures_of(visit_image, skies.own, edge)
+    if skies.own is None and skies.last is not None:
+        pictures = _of_background(pictures["image"], skies.last, edge) | pictures
     return View(
         visit=visit,
         detector=detector,
         unit=unit,
-        sky_unit=campaign.exposure(visit, detector).unit if earlier else unit,
-        pictures=pictures,
-        maps=_maps(marker, kinds, layers, edge),
+        sky_unit=campaign.exposure(visit, detector).unit if skies.own is None and skies.last else unit,
+        pictures=pictures | skies.compared(min(edge, GRID_EDGE)),
+        steps=skies.steps,
+        maps=_maps(marker, kinds, skies.own, edge),
         footprint=footprint(visit_image.wcs, visit_image.shape),
     )
 
 
-def _skies(
-    campaign: Campaign, visit: int, detector: int, kinds: Mapping[str, str]
-) -> tuple[BackgroundList | None, BackgroundList | None]:
-    """Background that a detector's last step subtracted, or else that of an earlier step.
+@dataclass(frozen=True, eq=False)
+class _Skies:
+    """Backgrounds of one detector, as the steps of a chain found them."""
 
-    The latter may be in another unit than the pixels; None stands for what there is not.
-    """
-    own = [name for name, kind in kinds.items() if kind == "background"]
-    if own:
-        return campaign.background(own[-1], visit, detector), None
-    made: dict[str, str] = {}
-    for name in campaign.products:
-        if campaign.kind(name) == "background" and campaign.belongs_to(name) == "detector":
+    own: BackgroundList | None
+    """What the detector's last step subtracted, in the unit of its pixels."""
+    first: BackgroundList | None
+    """What the first step found, in the unit of the input;"""
+    last: BackgroundList | None
+    """and the last step that found one."""
+    steps: tuple[str, str] | None
+    """Names of these two steps, where they are two."""
+
+    @classmethod
+    def of(cls, products: VisitProducts, detector: int, kinds: Mapping[str, str]) -> _Skies:
+        """Read them.
+
+        Raises
+        ------
+        DamagedError
+            When one is not as it was written.
+        """
+        made: dict[str, str] = {}
+        for name, step in products.names("background").items():
             # the first of a step is what it is for
-            made.setdefault(campaign.maker(name), name)
-    if not made:
-        return None, None
-    return None, campaign.background(list(made.values())[-1], visit, detector)
+            made.setdefault(step, name)
+        found = {step: products.value(name, detector) for step, name in made.items()}
+        there = {step: layers for step, layers in found.items() if layers}
+        own = [name for name, kind in kinds.items() if kind == "background"]
+        steps = list(there)
+        return cls(
+            own=products.value(own[-1], detector) if own else None,
+            first=there[steps[0]] if steps else None,
+            last=there[steps[-1]] if steps else None,
+            steps=(steps[0], steps[-1]) if len(steps) > 1 else None,
+        )
+
+    def compared(self, edge: int) -> dict[str, NDArray[np.float32]]:
+        """The first step's sky, and what the last one changed in it; nothing where there are no two."""
+        if self.steps is None or self.first is None or self.last is None:
+            return {}
+        grid = cells(self.first[0].shape, edge)
+        before = _at(self.first, grid)
+        return {"before": before, "change": _at(self.last, grid) - before}
 
 
 def _maps(
@@ -166,33 +202,54 @@ def _maps(
     return maps
 
 
-def preview_view_of(campaign: Campaign, visit: int, detector: int) -> View:
-    """Look at one detector by the preview that its worker made, and its background; no pixels are read."""
-    try:
-        preview = campaign.preview(visit, detector)
-        marker = campaign.marker(visit, detector)
+def preview_views(
+    campaign: Campaign, products: VisitProducts, markers: Mapping[int, Mapping[str, Any]]
+) -> Iterator[View]:
+    """Look at the detectors of a visit by the previews that workers made; no pixels are read."""
+    images = list(products.names("image"))
+    for detector, marker in markers.items():
+        exposure = campaign.exposure(products.visit, detector)
         kinds = {name: campaign.kind(name) for name in marker["products"]}
-        layers, earlier = _skies(campaign, visit, detector, kinds)
-        images = [marker["products"][name] for name, kind in kinds.items() if kind == "image"]
-        wcs = campaign.wcs(visit, detector)
-    except SkysubError as error:
-        unit = campaign.exposure(visit, detector).unit
-        return View(visit=visit, detector=detector, unit=unit, pictures={}, trouble=str(error))
-    shape = campaign.exposure(visit, detector).shape
-    pictures = dict(preview)
+        found = next((found for name in reversed(images) if (found := products.image(name, detector))), None)
+        try:
+            if found is None:
+                raise NotDoneError("no step has made an image of it")
+            view = _preview_view(products, detector, found, marker=marker, kinds=kinds)
+        except SkysubError as error:
+            view = View(
+                visit=products.visit, detector=detector, unit=exposure.unit, pictures={}, trouble=str(error)
+            )
+        yield replace(view, sky_unit=view.sky_unit or exposure.unit)
+
+
+def _preview_view(
+    products: VisitProducts,
+    detector: int,
+    found: tuple[Image, Entry],
+    *,
+    marker: Mapping[str, Any],
+    kinds: Mapping[str, str],
+) -> View:
+    """View of one detector, its ``sky_unit`` left empty where it is that of the input."""
+    image, entry = found
+    skies = _Skies.of(products, detector, kinds)
+    pictures = image.preview(entry)
+    layers = skies.own or skies.last
     if layers:
-        pictures |= _of_background(preview["image"], layers, PREVIEW_EDGE, smooth=PREVIEW_EDGE)
-    elif earlier:
-        pictures = _of_background(preview["image"], earlier, PREVIEW_EDGE, smooth=PREVIEW_EDGE) | pictures
-    unit = images[-1]["unit"]
+        shown = _of_background(pictures["image"], layers, PREVIEW_EDGE, smooth=PREVIEW_EDGE)
+        pictures = pictures | shown if skies.own else shown | pictures
+    assert entry.slot.shape is not None
+    where = image.sky_positions(entry, *footprint_pixels(entry.slot.shape))
+    unit = str(entry.record["unit"])
     return View(
-        visit=visit,
+        visit=products.visit,
         detector=detector,
         unit=unit,
-        sky_unit=campaign.exposure(visit, detector).unit if earlier else unit,
-        pictures=pictures,
-        maps=_maps(marker, kinds, layers, PREVIEW_EDGE),
-        footprint=footprint(wcs, shape),
+        sky_unit="" if skies.own is None and skies.last else unit,
+        pictures=pictures | skies.compared(GRID_EDGE),
+        steps=skies.steps,
+        maps=_maps(marker, kinds, skies.own, PREVIEW_EDGE),
+        footprint=footprint_at(where),
     )
 
 
@@ -251,8 +308,8 @@ def _of_background(
 
 
 def _elements(edge: int) -> int:
-    # image and mask; residual; model, superpixels, used, error, noise and one more map
-    return 2 * edge**2 + min(edge, RESIDUAL_EDGE) ** 2 + 6 * min(edge, GRID_EDGE) ** 2
+    # image and mask; residual; model, before, change, superpixels, used, error, noise and one more map
+    return 2 * edge**2 + min(edge, RESIDUAL_EDGE) ** 2 + 8 * min(edge, GRID_EDGE) ** 2
 
 
 def _binned(
@@ -274,10 +331,22 @@ def _covered(mask: NDArray[Any], bits: int, grid: SuperpixelGrid) -> NDArray[np.
 
 
 def _at(layers: BackgroundList, grid: SuperpixelGrid) -> NDArray[np.float32]:
-    """Model at the centres of cells, to the pixel; row by row, as most pixels are not asked for."""
-    along = grid.x_centers.astype(int)
-    rows = (layers.evaluate(y=slice(y, y + 1))[0, along] for y in grid.y_centers.astype(int))
-    return np.stack(list(rows))
+    """Model at the centres of cells, to the pixel."""
+    rows, columns = grid.y_centers.astype(int), grid.x_centers.astype(int)
+    total = np.zeros((len(rows), len(columns)), np.float32)
+    for layer in layers:
+        total += _layer_at(layer, rows, columns)
+    return total
+
+
+def _layer_at(layer: Background, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.float32]:
+    if type(layer) is Background and not layer.is_spline and layer.amplifiers is None:
+        # a polynomial alone: not its whole rows
+        ny, nx = layer.shape
+        x, y = np.meshgrid(columns.astype(float), rows.astype(float))
+        matrix = design_matrix(x.ravel(), y.ravel(), shape=(ny, nx), order=layer.order)
+        return (matrix @ layer.coefficients).reshape(x.shape).astype(np.float32)
+    return np.stack([layer.evaluate(y=slice(row, row + 1))[0, columns] for row in rows.tolist()])
 
 
 def _shrunk(values: NDArray[np.float32], edge: int) -> NDArray[np.float32]:

@@ -17,16 +17,17 @@ import numpy as np
 
 from skysub._version import __version__
 from skysub.campaign.campaign import open_campaign
-from skysub.campaign.records import who
 from skysub.campaign.status import others
 from skysub.campaign.store.address import place_at
 from skysub.errors import OutputError
 from skysub.report.charts import Chart, Point, distribution, short, through_campaign
+from skysub.report.failures import failure_groups
 from skysub.report.large import part_of, troubled_first, visit_table
 from skysub.report.outliers import DEVIATIONS, FEWEST, find_outliers
 from skysub.report.panels import common_scales, visit_cards
+from skysub.report.reference import reference_of
 from skysub.report.rows import Row, label_of, rows_of
-from skysub.report.tables import cost_of, detector_table, figure_names, outlier_table, span
+from skysub.report.tables import beside, cost_of, detector_table, figure_names, outlier_table, span
 from skysub.report.templating import environment, template_text
 from skysub.report.verdict import counted_flags, verdict_of
 from skysub.report.views import BUDGET, edge_for, most_pictured, views_of
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from skysub.campaign.campaign import Campaign
     from skysub.campaign.status import Failure, Status
     from skysub.report.outliers import Outlier
+    from skysub.report.reference import Reference
     from skysub.report.views import View
 
 __all__ = ["write_report"]
@@ -77,6 +79,7 @@ def write_report(
     *,
     visits: Collection[int] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    against: Iterable[str | os.PathLike[str]] = (),
 ) -> Path:
     """Write what a campaign made as one HTML file that works without a network.
 
@@ -94,6 +97,8 @@ def write_report(
         Write the pages of these visits alone, and of a large campaign its index; all by default.
     progress
         Called with the number of detectors that were looked at, and the number of all.
+    against
+        Campaigns before this one, whose figures say what is usual; pages of detectors compare with them.
 
     Returns
     -------
@@ -118,12 +123,13 @@ def write_report(
     campaign = open_campaign(output)
     target = campaign.path.nearby() / "report.html" if path is None else Path(path)
     _check_writable(target)
+    reference = reference_of(against)
     status = campaign.status()
     if sum(row["detectors"] for row in status.by_visit) > LARGE:
-        return _write_large(campaign, status, target, visits, progress)
+        return _write_large(campaign, status, target, visits, progress, reference=reference)
     if visits is not None:
         status = part_of(status, visits)
-    _write_one(campaign, status, target, visits, progress)
+    _write_one(campaign, status, target, visits, progress, reference=reference)
     return target
 
 
@@ -133,6 +139,8 @@ def _write_large(
     target: Path,
     visits: Collection[int] | None,
     progress: Callable[[int, int], None] | None,
+    *,
+    reference: Reference | None,
 ) -> Path:
     """Write the index of a large campaign, and pages of some visits."""
     folder = target.with_suffix("")
@@ -140,7 +148,7 @@ def _write_large(
         folder.mkdir(exist_ok=True)
     for visit in troubled_first(status)[:PAGES] if visits is None else visits:
         alone = part_of(status, [visit])
-        _write_one(campaign, alone, folder / f"{visit}.html", [visit], progress)
+        _write_one(campaign, alone, folder / f"{visit}.html", [visit], progress, reference=reference)
     pages = {path.stem for path in folder.glob("*.html")}
     columns, rows = visit_table(campaign, status, {page: f"{folder.name}/{page}.html" for page in pages})
     shown = replace(status, failures=status.failures[:MOST_FAILURES])
@@ -166,19 +174,24 @@ def _write_one(
     target: Path,
     visits: Collection[int] | None,
     progress: Callable[[int, int], None] | None,
+    *,
+    reference: Reference | None,
 ) -> None:
     rows = list(rows_of(campaign, visits))
     chosen = _pictured(rows, status.failures, find_outliers(rows))
     edge = edge_for(max(1, len(chosen)))
     views = list(views_of(campaign, [(row.visit, row.detector) for row in chosen], edge, progress))
     rows = _with_shares(rows, views)
-    _save(target, _page(campaign, status, rows, views))
+    _save(target, _page(campaign, status, rows, views, reference))
 
 
-def _page(campaign: Campaign, status: Status, rows: list[Row], views: list[View]) -> Iterable[str]:
+def _page(
+    campaign: Campaign, status: Status, rows: list[Row], views: list[View], reference: Reference | None
+) -> Iterable[str]:
     sections = []
     if rows:
         sections = [("visits", "Visits"), ("distributions", "Distributions"), ("outliers", "Outliers")]
+        sections += [("against", f"Beside {reference.name}")] if reference is not None else []
         sections += [("detectors", "Detectors"), ("cost", "Cost")]
     context = _frame(campaign, status, sections, has_rows=bool(rows))
     outliers = find_outliers(rows)
@@ -188,7 +201,15 @@ def _page(campaign: Campaign, status: Status, rows: list[Row], views: list[View]
         "done": bool(rows),
         "verdict": verdict_of(status, flags, len(outliers)),
         "flags": flags,
+        "against": None,
     }
+    if rows and reference is not None:
+        unusual = reference.outliers(rows)
+        name = reference.name
+        context |= {
+            "verdict": verdict_of(status, flags, len(outliers), unusual=len(unusual), against=name),
+            "against": beside(reference, rows, unusual),
+        }
     if rows:
         context |= _results(rows, views, status.failures, outliers)
     return environment().get_template("report.html").generate(context)
@@ -208,7 +229,7 @@ def _frame(
         "step": status.step,
         "lede": _lede(status, records, has_rows=has_rows),
         "sections": [("summary", "Summary"), *failed, *sections, ("settings", "Settings")],
-        "failures": _failures(status),
+        "failures": failure_groups(status.failures, one_step=len(status.by_step) < 2),
         "failures_note": _failures_note(status),
         "runs": [_record(name, record) for name, record in records],
         "version": __version__,
@@ -400,43 +421,9 @@ def _points(rows: list[Row], name: str, outlying: set[tuple[str, str]]) -> list[
     return points
 
 
-def _failures(status: Status) -> list[dict[str, str]]:
-    """Failures, those of one reason together."""
-    groups: dict[str, list[Failure]] = {}
-    for failure in status.failures:
-        groups.setdefault(failure.message, []).append(failure)
-    return [
-        {
-            "message": message,
-            "who": _names(group, status),
-            "path": _paths(group),
-            "when": group[0].when,
-            "traceback": group[0].traceback,
-        }
-        for message, group in groups.items()
-    ]
-
-
-def _names(group: Sequence[Failure], status: Status, most: int = 200) -> str:
-    more = f", and {len(group) - most:,} more" if len(group) > most else ""
-    return ", ".join(_who(each, status) for each in group[:most]) + more
-
-
-def _paths(group: Sequence[Failure], most: int = 8) -> str:
-    more = f", and {len(group) - most:,} more" if len(group) > most else ""
-    return ", ".join(each.path for each in group[:most] if each.path) + more
-
-
 def _failures_note(status: Status) -> str:
     counts = {name: status.counts[name] for name in ("failed", "waiting", "unreadable")}
     return f"{status.counts['done']} units done{others(counts)}."
-
-
-def _who(failure: Failure, status: Status) -> str:
-    if failure.visit is None:
-        return "input unreadable"
-    name = who(failure.visit, failure.detector)
-    return name if len(status.by_step) < 2 and failure.detector is not None else f"{name}, {failure.step}"
 
 
 def _record(name: str, record: dict[str, Any]) -> dict[str, str]:

@@ -30,6 +30,7 @@ __all__ = [
     "calibrate_variance",
     "calibration_cards",
     "calibration_of_header",
+    "exchange_background",
     "layers_of",
     "restore_post_isr_image",
     "subtract_model",
@@ -154,6 +155,68 @@ def restore_post_isr_image(
         restore=True,
         threads=threads,
     )
+
+
+def exchange_background(
+    visit_image: VisitImage,
+    applied: SkyModel,
+    other: SkyModel,
+    *,
+    ratio: NDArray[np.float32] | None = None,
+    threads: int = 1,
+) -> VisitImage:
+    """The image as it is with another background subtracted, in counts or in nJy.
+
+    Nothing but the two backgrounds is needed, and the way back is the same with both changed over: it gives
+    each pixel to one unit in the last place of float32, of the pixel or of what the backgrounds differ by,
+    whichever is larger.
+
+    Parameters
+    ----------
+    visit_image
+        Background-subtracted; one in nJy as `reprocess_visit_image` makes it, whose header has the factor.
+    applied, other
+        What was subtracted, and what is to be; both in the unit of the post-ISR image.
+    ratio
+        The background-to-photometric ratio that the image was made with, where it was made with one.
+
+    Raises
+    ------
+    CalibrationError
+        When the header of an image in nJy does not say how it was calibrated, or a ratio is missing or too
+        much.
+    InvalidImageError
+        When shapes disagree.
+    """
+    header = visit_image.header if visit_image.header is not None else {}
+    who = f"visit {visit_image.visit} detector {visit_image.detector}"
+    factor: Callable[[slice], Any] = lambda rows: 1.0  # noqa: ARG005, E731
+    if visit_image.unit == "nJy":
+        factor = _factors(calibration_of_header(header, who), visit_image.shape, visit_image.xy0)
+        if bool(header.get(_RATIO, False)) != (ratio is not None):
+            raise CalibrationError(
+                f"{who}: it was calibrated {'with' if header.get(_RATIO) else 'without'} a "
+                "background-to-photometric ratio: give the same here"
+            )
+    shapes = [("background", each.shape) for model in (applied, other) for each in layers_of(model)]
+    for name, shape in shapes if ratio is None else [*shapes, ("ratio", ratio.shape)]:
+        if shape != visit_image.shape:
+            raise InvalidImageError(f"{who}: the {name} has the shape {shape}, the image {visit_image.shape}")
+    image, columns = visit_image.image, slice(0, visit_image.shape[1])
+    made = np.empty(image.shape, np.float32)
+
+    def rows_of(some: range) -> None:
+        for start in range(some.start, some.stop, _STRIP):
+            rows = slice(start, min(start + _STRIP, some.stop))
+            change = applied.evaluate(y=rows, x=columns).astype(np.float64)
+            change -= other.evaluate(y=rows, x=columns)
+            if ratio is not None:
+                change /= ratio[rows]
+            made[rows] = image[rows] + change * factor(rows)
+
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        in_threads(rows_of, image.shape[0], threads)
+    return visit_image.replace(image=made)
 
 
 def calibration_cards(

@@ -80,6 +80,41 @@ def release(tmp_path_factory):
     return raw, folder / "out"
 
 
+def test_images_with_another_background(release):
+    campaign = skysub.open_campaign(release[1])
+    visit = VISITS[0]
+    assert campaign.applied_background(visit, 0) == "visit_image_background"
+    assert (
+        campaign.applied_background(visit, 0, "preliminary_visit_image")
+        == "preliminary_visit_image_background"
+    )
+    default = campaign.background("visit_image_background", visit, 0, "faint_light")
+    finer = campaign.background("visit_image_background", visit, 0, "detection")
+    assert default.evaluate().tobytes() == (
+        campaign.background("visit_image_background", visit, 0).evaluate().tobytes()
+    )
+    assert finer.evaluate().tobytes() == (
+        campaign.background("visit_image_detection_background", visit, 0).evaluate().tobytes()
+    )
+    image = campaign.visit_image(visit, 0)
+    same = campaign.visit_image(visit, 0, background="faint_light")
+    assert same.image.tobytes() == image.image.tobytes()
+    own = "preliminary_visit_image_background"
+    other = campaign.visit_image(visit, 0, background=own)
+    factor = calibration_of_header(image.header).mean
+    change = (default.evaluate() - campaign.background(own, visit, 0).evaluate()) * factor
+    assert np.abs(change).max() > 1e-3
+    np.testing.assert_allclose(other.image - image.image, change, rtol=1e-3, atol=1e-2)
+    counts = campaign.visit_image(visit, 0, "preliminary_visit_image", background="detection")
+    plain = campaign.visit_image(visit, 0, "preliminary_visit_image")
+    change = campaign.background(own, visit, 0).evaluate() - finer.evaluate()
+    np.testing.assert_allclose(counts.image - plain.image, change, atol=2e-3)
+    with pytest.raises(NotDoneError, match="'detection'"):
+        campaign.visit_image(visit, 0, background="detction")
+    with pytest.raises(NotDoneError, match="one alone"):
+        campaign.background(own, visit, 0, "detection")
+
+
 def test_images_and_tables_are_there(release):
     raw, output = release
     campaign = skysub.open_campaign(output)

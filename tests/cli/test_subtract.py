@@ -35,7 +35,8 @@ def test_in_a_process_of_its_own(image, tmp_path):
     assert "% masked" in line
     assert line.endswith("-> field_skysub.fits")
     assert "1 subtracted, 1 failed" in done.stdout
-    assert done.stderr == "nowhere.fits: there is no such file\n"
+    # on a machine that has no kernels yet, a line before says that they are compiled
+    assert done.stderr.splitlines()[-1] == "nowhere.fits: there is no such file"
     assert (tmp_path / "field_skysub.png").is_file()
     assert fits.getval(tmp_path / "field_skysub.fits", "SKYSUB") is True
 

@@ -14,6 +14,7 @@ from skysub.visit.calibrated import (
     calibrate_variance,
     calibration_cards,
     calibration_of_header,
+    exchange_background,
     restore_post_isr_image,
     subtract_model,
 )
@@ -152,3 +153,35 @@ def test_what_does_not_fit():
         header[name] = card
     with pytest.raises(CalibrationError, match="calibrated with a background-to-photometric ratio"):
         restore_post_isr_image(calibrated.replace(header=header), LAYERS[0])
+
+
+@pytest.mark.parametrize("unit", ["electron", "nJy"])
+def test_backgrounds_are_exchanged_in_both_directions(unit):
+    rng = np.random.default_rng(3)
+    image = rng.normal(900, 30, SHAPE).astype(np.float32)
+    first, second = LAYERS[0], make_layers(905.0, -20.0)
+    visit_image = make_visit_image(SHAPE, sources=0)
+    calibration = make_calibration(3.1, 0.2)
+    if unit == "nJy":
+        header = _header()
+        for name, card in calibration_cards(calibration, unit="electron").items():
+            header[name] = card
+        visit_image = visit_image.replace(unit="nJy", header=header, xy0=(4, 7))
+        one, two = (calibrate_pixels(image, each, calibration, xy0=(4, 7)) for each in (first, second))
+    else:
+        one, two = (subtract_model(image, each) for each in (first, second))
+    there = exchange_background(visit_image.replace(image=one), first, second)
+    # 5 counts of level and 50 of slope are apart
+    assert np.abs(one - two).max() > 10
+    unit_of = np.spacing(np.maximum(np.abs(one), np.abs(two)))
+    assert (np.abs(there.image - two) <= 2 * unit_of).all()
+    back = exchange_background(there, second, first)
+    assert (np.abs(back.image - one) <= 2 * unit_of).all()
+    assert there.mask is visit_image.mask
+    if unit == "nJy":
+        with pytest.raises(CalibrationError, match="without a"):
+            exchange_background(there, first, second, ratio=np.ones(SHAPE, np.float32))
+        with pytest.raises(CalibrationError, match="PHOTMEAN"):
+            exchange_background(there.replace(header=_header()), first, second)
+    with pytest.raises(InvalidImageError, match="background has the shape"):
+        exchange_background(make_visit_image((16, 25), sources=0), first, second)

@@ -38,6 +38,8 @@ class Layout(NamedTuple):
 class Background(Product):
     """A `skysub.BackgroundList` of a detector."""
 
+    sets: tuple[tuple[str, str], ...] = ()
+    """Sets of coefficients that may stand in for each other: word and product, as ("detection", "sky_2")."""
     layout: Callable[[tuple[int, int], Any], Layout]
     """From the shape (ny, nx) of a detector and the step's configuration."""
 

@@ -15,7 +15,14 @@ from skysub.campaign.records import who
 from skysub.campaign.store.arrays import create_images, read_plane, shard_place, write_plane
 from skysub.campaign.store.place import writing
 from skysub.campaign.store.previews import packed_preview, unpacked_preview
-from skysub.campaign.store.records import described, narrow_mask, pixels_checksum, visit_image_fields, wcs_of
+from skysub.campaign.store.records import (
+    described,
+    narrow_mask,
+    pixels_checksum,
+    sky_positions,
+    visit_image_fields,
+    wcs_of,
+)
 from skysub.errors import InvalidImageError, NotDoneError
 from skysub.pipeline.preview import preview_of
 from skysub.visit.image import VisitImage
@@ -48,6 +55,8 @@ class Image(Product):
     less: str = ""
     """Background by which its pixels are less than the input's, where that is all the step does to them:
     pixels made on demand are then made by subtraction."""
+    sky: tuple[str, ...] = ()
+    """Backgrounds that the step subtracts, where ``less`` does not say it: the first that the chain makes."""
     objects: tuple[tuple[str, str], ...] = ()
     """Fields of the image that are other products of the unit: field and product, as ("psf", "psf")."""
 
@@ -193,6 +202,12 @@ class Image(Product):
         """World coordinates of an image; None where it has none."""
         return wcs_of({**entry.record, **entry.payload})
 
+    def sky_positions(
+        self, entry: Entry, x: Sequence[float], y: Sequence[float]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """Longitude and latitude, degrees, of some pixels, quickly; None without celestial coordinates."""
+        return sky_positions({**entry.record, **entry.payload}, x, y)
+
     def preview(self, entry: Entry) -> dict[str, NDArray[np.float32]]:
         """Small pictures of an image, as `skysub.pipeline.preview.preview_of` makes them."""
         return unpacked_preview(entry.payload["preview"])
@@ -214,9 +229,14 @@ class Image(Product):
         return run.images
 
     def exporter(self, value: Any, options: Mapping[str, Any]) -> Callable[[Path], object]:
+        compression = options.get("compression", "lossless")
+        if options.get("layout") == "lsst-images":
+            from skysub.visit.fits.lsst_archive import write_lsst_images
+
+            return functools.partial(write_lsst_images, value, compression=compression)
         from skysub.visit.fits.write import write_visit_image
 
-        return functools.partial(write_visit_image, value, compression=options.get("compression", "lossless"))
+        return functools.partial(write_visit_image, value, compression=compression)
 
     def _made_again(self, record: Mapping[str, Any], again: Again) -> tuple[Any, Any]:
         """Image and variance, from the unit's input."""

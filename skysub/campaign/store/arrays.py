@@ -280,7 +280,11 @@ def background_rows(
         _check_there(chunk, of)
         made.append(chunk.made())
     # a visit's chunks are read once for all of its detectors, which are asked for one after the other
-    rows = _visit_rows(store, product, visit_index, of, tuple(made))
+    try:
+        rows = _kept_rows(store, product, visit_index, tuple(made))
+    except DamagedError:
+        # once more, for an error that says whose they are
+        rows = _visit_rows(store, product, visit_index, of)
     return {name: array[detector_index].copy() for name, array in rows.items()}
 
 
@@ -353,10 +357,12 @@ def _codecs(compression: str, *, mask: bool) -> list[Any]:
     return [BloscCodec(cname=cname, clevel=1, shuffle="bitshuffle"), Crc32cCodec()]
 
 
-@functools.lru_cache(maxsize=2)
-def _visit_rows(
-    store: Place, product: str, visit_index: int, of: str, _made: Hashable
-) -> dict[str, NDArray[Any]]:
+@functools.lru_cache(maxsize=4)
+def _kept_rows(store: Place, product: str, visit_index: int, _made: Hashable) -> dict[str, NDArray[Any]]:
+    return _visit_rows(store, product, visit_index, "")
+
+
+def _visit_rows(store: Place, product: str, visit_index: int, of: str) -> dict[str, NDArray[Any]]:
     return {
         name: _read(
             _array(store / product / name), (visit_index,), chunk_place(store, product, name, visit_index), of

@@ -16,7 +16,7 @@ from skysub.visit.fits.tally import Tally
 from skysub.visit.planes import MaskPlanes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from astropy.io.fits import Header
     from astropy.wcs import WCS
@@ -30,6 +30,7 @@ __all__ = [
     "narrow_mask",
     "numbers",
     "pixels_checksum",
+    "sky_positions",
     "visit_image_fields",
     "wcs_of",
 ]
@@ -94,6 +95,35 @@ def wcs_of(record: Mapping[str, Any]) -> WCS | None:
     if record["wcs"] is None:
         return None
     return _exact_wcs(Header.fromstring(_unpacked(record["wcs"])), record.get("wcs_numbers") or {})
+
+
+def sky_positions(
+    record: Mapping[str, Any], x: Sequence[float], y: Sequence[float]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Longitude and latitude, degrees, of some pixels (from 0); None without celestial coordinates.
+
+    Without the many checks of astropy's WCS it takes a tenth of the time; distortions by SIP go its way.
+    """
+    if record["wcs"] is None:
+        return None
+    text = _unpacked(record["wcs"])
+    try:
+        if "-SIP" in text:
+            wcs = wcs_of(record)
+            assert wcs is not None
+            return tuple(wcs.all_pix2world(x, y, 0)) if wcs.has_celestial else None
+        from astropy.wcs import Wcsprm
+
+        # wcslib wants the cards alone
+        inner = Wcsprm(header=text.partition("END" + 77 * " ")[0].encode(), relax=True)
+        inner.set()
+        if inner.naxis != 2 or inner.lng < 0 or inner.lat < 0:
+            return None
+        world = inner.p2s(np.stack([x, y], axis=1).astype(float), 0)["world"]
+    except ValueError:
+        # all that wcslib raises: coordinates that do not exist, or say nothing of these pixels
+        return None
+    return world[:, inner.lng], world[:, inner.lat]
 
 
 def narrow_mask(mask: NDArray[np.signedinteger], planes: MaskPlanes) -> tuple[NDArray[np.int32], MaskPlanes]:

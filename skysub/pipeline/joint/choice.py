@@ -26,6 +26,9 @@ _LEARNING_STEPS = 3
 _SURE = 3.0
 """Standard errors by which a term must be better: on visits without it none was by more than 2.1, on
 visits with it none by less than 6.4."""
+_SEEN = 1.0
+"""The same for amplifiers whose steps were seen in pixels: that there are some is not in question, only
+whether what is left of them stands out of a smooth sky."""
 _CAPPED = 9.0
 """Square of a pull that counts at most: what light leaves must not decide."""
 _FEW_DETECTORS = 4
@@ -52,7 +55,8 @@ class Choice:
         steps = "; ".join(f"{a} beats {b} by {t:.1f} standard errors" for a, b, t in self.steps)
         return (
             f"Mean square of pulls on hidden superpixels: {scores}. {steps}. A term is taken when it is "
-            f"better by more than {_SURE:g} standard errors: {_name(self.terms)}."
+            f"better by more than {_SURE:g} standard errors, steps that pixels have shown by more than "
+            f"{_SEEN:g}: {_name(self.terms)}."
         )
 
 
@@ -63,6 +67,7 @@ def choose(
     candidates: Sequence[tuple[str, ...]],
     *,
     placebo: System | None = None,
+    seen: bool = False,
 ) -> Choice:
     """Choose among terms of one visit, by what each makes of hidden superpixels.
 
@@ -76,6 +81,9 @@ def choose(
     placebo
         The same equations with amplifiers where there are none. Structure of the sky that is smaller than the
         detector looks like steps at any boundaries, and real ones must be better than these.
+    seen
+        Steps of amplifiers were seen in the pixels of most detectors, and taken off: what is left of them
+        need not beat a placebo.
     """
     judged = _Judged(fit, observed)
     scores = [judged.score(system, terms) for terms in candidates]
@@ -88,12 +96,13 @@ def choose(
     for k in range(1, len(candidates)):
         better = _better(scores[chosen], scores[k])
         steps.append((names[k], names[chosen], better))
-        if better > _SURE and placebo is not None and "amplifier" in candidates[k]:
+        bar = _SEEN if seen and "amplifier" in candidates[k] else _SURE
+        if better > bar and placebo is not None and not seen and "amplifier" in candidates[k]:
             shifted = judged.score(placebo, candidates[k])
             listed.append(("boundaries where there are none", _mean(shifted)))
             better = _better(shifted, scores[k])
             steps.append((names[k], "boundaries where there are none", better))
-        if better > _SURE:
+        if better > bar:
             chosen = k
     return Choice(candidates[chosen], tuple(listed), tuple(steps))
 

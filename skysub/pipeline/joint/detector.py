@@ -87,7 +87,8 @@ def detector_background(
     )
     steps = cells = None
     amplifiers = rows.groups == 1
-    if amplifiers.any() and fit.solution.widths.amplifier > 0:
+    told = record.detector in system.steps
+    if amplifiers.any() and (fit.solution.widths.amplifier > 0 or told):
         steps = local.terms[amplifiers] * scale.unit
         whole = dataclasses.replace(whole, boxes=record.amplifiers, steps=steps)
     if frames is not None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from skysub.background.model import Background
     from skysub.pipeline.calibrate_image import CalibrateImageResult
+    from skysub.visit.image import VisitImage
 
 __all__ = ["DetectorRecord", "SkyFacts", "facts_of", "record_of"]
 
@@ -120,7 +121,7 @@ def record_of(
     place
         Affine place on the focal plane; derived from the image's world coordinates by default.
     camera
-        Name of the camera: detectors of others are not fit together.
+        Name of the camera: detectors of others are not fit together. By default the header's INSTRUME.
 
     Raises
     ------
@@ -165,5 +166,10 @@ def facts_of(
         directions=None if image.wcs is None else directions_of(image.wcs, image.shape),
         unit=image.unit,
         band=image.band,
-        camera=camera,
+        camera=camera or _camera_of(image),
     )
+
+
+def _camera_of(image: VisitImage) -> str:
+    name = None if image.header is None else image.header.get("INSTRUME")
+    return name.strip() if isinstance(name, str) else ""

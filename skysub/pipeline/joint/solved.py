@@ -14,11 +14,11 @@ from skysub.pipeline.joint.choice import Choice, choose
 from skysub.pipeline.joint.detector import LevelTerms, detector_background, with_finer_cells
 from skysub.pipeline.joint.fit import Fit, Observed, fit_system, start_widths
 from skysub.pipeline.joint.focal_plane import extent
-from skysub.pipeline.joint.rows import observed_of, rows_of, scale_of, trusted, usable_superpixels
+from skysub.pipeline.joint.known import Known
+from skysub.pipeline.joint.reconsidered import reconsidered
+from skysub.pipeline.joint.rows import observed_of, scale_of, trusted, usable_superpixels
 from skysub.pipeline.joint.spline import Spline
 from skysub.pipeline.joint.structure import structure_of
-from skysub.pipeline.joint.system import System
-from skysub.pipeline.joint.templates import cells_at_superpixels
 from skysub.pipeline.joint.votes import Votes, cast_votes, stated_offsets, suspects
 
 if TYPE_CHECKING:
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 
     from skysub.background.layered import LayeredBackground
     from skysub.background.robust import RobustConfig
+    from skysub.pipeline.joint.known import DetectorFrames
     from skysub.pipeline.joint.record import DetectorRecord
     from skysub.pipeline.joint.rows import Scale
+    from skysub.pipeline.joint.system import System
     from skysub.pipeline.joint.templates import VisitTemplates
 
 __all__ = ["JointSky", "solve_visit"]
@@ -47,6 +49,9 @@ _WORTH_SAYING = 0.3
 _VAGUE = 0.1
 """Share of the light of undetected sources by which it is not defined: sources at the limit are masked in
 part."""
+_FRAMES_SPREAD = 1.1
+"""What sky frames are multiplied by before they count as structure that is gone: cells are coarser than what
+was measured of the detector's own structure, and posterior means are smaller than the patterns."""
 _MOST_SUSPECT = 0.5
 """Share of the detectors beyond which suspects are heard when terms are chosen: there are no others."""
 
@@ -98,32 +103,41 @@ def solve_visit(
     observed = [observed_of(record, scale) for record in records]
     # more of them, nearer to objects, when terms are chosen: what is left far away may be too little to tell
     judged = [observed_of(record, scale, reach=_NEAR) for record in records]
-    priors = {} if templates is None else templates.offset_priors(scale.level)
-    priors = {r.detector: priors[r.detector] for r in records if r.detector in priors}
     if templates is not None:
         flags |= templates.flags
-    frames = {} if templates is None else _frames(records, templates, scale)
-    count = templates.frames if templates is not None and frames else 0
-    known = _Known(records, places, spline, scale, frames)
+        others = [r.detector for r in records if templates.of(r.detector, r.shape) is None]
+        if others:
+            flags["templates_lack_detectors"] = (
+                f"The templates have nothing of {len(others)} detectors, or of another shape: "
+                f"{', '.join(map(str, others[:10]))}."
+            )
+    known = Known(records, places, spline, scale, templates)
+    priors = known.offsets
     suspect = suspects(records)
     light = float(np.median([record.light for record in records]))
     amplifiers = sum(len(record.amplifiers) > 1 for record in records) * 2 >= len(records)
     available = ("offset", "amplifier") if amplifiers else ("offset",)
 
-    system = known.system(available, templates=count)
+    system = known.system(available)
     widths = start_widths(frozenset(available), offset=_START_OFFSET)
     free = fit_system(system, judged, robust, widths, light=light)
+    settled = reconsidered(known, free, judged, robust, light=light) if known.count else None
+    if settled is not None:
+        known, records = settled, settled.records
+        system = known.system(available)
+        free = fit_system(system, judged, robust, widths, light=light)
     if terms == "auto":
-        placebo = known.system(available, templates=count, placebo=True) if amplifiers else None
+        placebo = known.system(available, placebo=True) if amplifiers else None
         many = len(suspect) > _MOST_SUSPECT * len(records)
         heard = judged if many else _unheard(judged, records, suspect)
         candidates = [available[:k] for k in range(len(available) + 1)]
-        choice = choose(system, free, heard, candidates, placebo=placebo)
+        shown = sum(record.background.amplifiers is not None for record in records) * 2 > len(records)
+        choice = choose(system, free, heard, candidates, placebo=placebo, seen=shown)
     else:
         choice = Choice(tuple(t for t in terms if t in available))
     offsets = "offset" in choice.terms or bool(priors)
     votes = cast_votes(records, system, free, suspect, offsets=offsets, priors=priors, scale=scale)
-    system = known.system(available, templates=count, offsets=stated_offsets(votes, priors, scale))
+    system = known.system(available, offsets=stated_offsets(votes, priors, scale))
     # a mask takes the higher of two amplifiers for an object, so what lies near one is needed
     seen = judged if "amplifier" in choice.terms else observed
     fit = fit_system(
@@ -137,74 +151,8 @@ def solve_visit(
     return _finished(known, system, fit, seen, choice=choice, votes=votes, flags=flags, detection=detection)
 
 
-class _Known:
-    """What does not change from fit to fit."""
-
-    def __init__(
-        self,
-        records: Sequence[DetectorRecord],
-        places: Mapping[int, NDArray[np.float64]],
-        spline: Spline,
-        scale: Scale,
-        frames: Mapping[int, tuple[NDArray[np.float32], NDArray[np.float64]]],
-    ) -> None:
-        self.records, self.places, self.spline, self.scale, self.frames = (
-            records,
-            places,
-            spline,
-            scale,
-            frames,
-        )
-
-    def system(
-        self,
-        terms: Sequence[str],
-        *,
-        templates: int,
-        placebo: bool = False,
-        offsets: Mapping[int, tuple[float, float]] | None = None,
-    ) -> System:
-        """Equations with these terms of every detector."""
-        rows = []
-        for record in self.records:
-            columns = None
-            if templates:
-                grid = record.background.grid
-                columns = (
-                    self.frames[record.detector][1]
-                    if record.detector in self.frames
-                    else np.zeros((grid.shape[0] * grid.shape[1], templates))
-                )
-            rows.append(
-                rows_of(
-                    record,
-                    self.places[record.detector],
-                    self.spline,
-                    self.scale,
-                    terms=frozenset(terms),
-                    templates=columns,
-                    placebo=placebo,
-                )
-            )
-        return System(self.spline, rows, templates, offsets)
-
-
 def _shapes(records: Sequence[DetectorRecord]) -> dict[int, tuple[int, int]]:
     return {record.detector: record.shape for record in records}
-
-
-def _frames(
-    records: Sequence[DetectorRecord], templates: VisitTemplates, scale: Scale
-) -> dict[int, tuple[NDArray[np.float32], NDArray[np.float64]]]:
-    """By detector: sky frames, and their means over its superpixels in typical errors, (n, K)."""
-    found = {}
-    for record in records:
-        frames = templates.frames_of(record.detector)
-        if frames is not None:
-            grid = record.background.grid
-            means = [cells_at_superpixels(frame, grid).ravel() / scale.unit for frame in frames]
-            found[record.detector] = (frames, np.stack(means, axis=1))
-    return found
 
 
 def _unheard(
@@ -218,7 +166,7 @@ def _unheard(
 
 
 def _finished(
-    known: _Known,
+    known: Known,
     system: System,
     fit: Fit,
     observed: Sequence[Observed],
@@ -238,12 +186,14 @@ def _finished(
     for number, (record, one) in enumerate(zip(records, observed, strict=True)):
         detector = record.detector
         frames = known.frames.get(detector)
+        strengths = fit.solution.coefficients[known.spline.size :]
+        unsure = 0.0 if frames is None else float(np.sum((strengths * frames.errors) ** 2))
         left = (system.detectors[number].values - system.model(fit.solution, number) + fit.shift) * scale.unit
         seen = one.used.reshape(one.grid)
         error = np.where(seen, one.error.reshape(one.grid), 1.0) * scale.unit
         residual = left.reshape(one.grid)
         lost = detector in votes.lost
-        removed = _removed(system, fit, number) * scale.unit
+        removed = _removed(system, fit, number, frames, scale)
         structure[detector] = math.sqrt(max(0.0, record.structure**2 - removed**2))
         followed = 0.0
         if not lost:
@@ -253,7 +203,7 @@ def _finished(
         detector_flags[detector] |= _said(detector, votes, structure[detector], unknown, scale)
         level = LevelTerms(
             shift=correction - fit.shift * scale.unit,
-            variance=correction_error**2 + vague**2 + structure[detector] ** 2 + unknown**2,
+            variance=correction_error**2 + vague**2 + structure[detector] ** 2 + unknown**2 + unsure,
         )
         made, offsets[detector] = detector_background(
             record,
@@ -264,7 +214,7 @@ def _finished(
             scale=scale,
             level=level,
             faint_light=faint,
-            frames=None if frames is None else frames[0],
+            frames=None if frames is None else frames.frames,
         )
         backgrounds[detector] = made
         finer[detector] = made
@@ -304,14 +254,23 @@ def _finished(
     )
 
 
-def _removed(system: System, fit: Fit, number: int) -> float:
-    """Rms, over a detector's superpixels, of what its steps and the templates take off, in typical errors."""
+def _removed(system: System, fit: Fit, number: int, frames: DetectorFrames | None, scale: Scale) -> float:
+    """Rms over a detector of what its steps and sky frames take off, unit of the image."""
+    taken = _steps_at_superpixels(system, fit, number)
+    steps = float(np.std(taken)) * scale.unit if len(taken) else 0.0
+    if frames is None:
+        return steps
+    strengths = fit.solution.coefficients[system.spline.size :]
+    pattern = np.einsum("k,kyx->yx", strengths, frames.frames.astype(np.float64))
+    return math.hypot(steps, _FRAMES_SPREAD * float(np.std(pattern)))
+
+
+def _steps_at_superpixels(system: System, fit: Fit, number: int) -> NDArray[np.float64]:
+    """(n,) what steps of amplifiers add to a detector's superpixels, in typical errors."""
     rows = system.detectors[number]
-    own = rows.groups == 1
-    terms = np.where(own, fit.solution.local[number].terms, 0.0)
-    scales = fit.solution.coefficients[system.spline.size :]
-    taken = np.einsum("ki,i->k", rows.local, np.concatenate([scales, terms]))
-    return float(np.std(taken)) if len(taken) else 0.0
+    terms = np.where(rows.groups == 1, fit.solution.local[number].terms, 0.0)
+    added: NDArray[np.float64] = np.einsum("ki,i->k", rows.local[:, system.templates :], terms)
+    return added
 
 
 def _said(detector: int, votes: Votes, structure: float, unknown: float, scale: Scale) -> dict[str, str]:
@@ -326,6 +285,8 @@ def _said(detector: int, votes: Votes, structure: float, unknown: float, scale: 
             "Little sky was seen in the detector, and nothing else tells its offset: the uncertainty of its "
             f"level includes +-{unknown:.2g}."
         )
+    if detector in votes.changed:
+        said["offset_changed"] = "Its offset is another one than the templates say, and was fit anew."
     if detector in votes.apart:
         said["detector_offset"] = (
             "It stands out among detectors without offsets, and has an offset of its own."

@@ -123,17 +123,19 @@ class System:
         detectors: Sequence[DetectorRows],
         templates: int = 0,
         offsets: Mapping[int, tuple[float, float]] | None = None,
+        steps: Mapping[int, tuple[NDArray[np.float64], NDArray[np.float64]]] | None = None,
     ) -> None:
         """Set up the equations.
 
         ``templates`` is the number of shared columns, and ``offsets`` holds the prior mean and standard
-        deviation of the offsets that have one of their own, by detector number, in typical errors.
+        deviation of the offsets that have one of their own, by detector number, in typical errors; ``steps``
+        those of the amplifiers, all of a detector.
         """
         from skysub.pipeline.joint import kernels
 
         once(kernels, "joint", _run_kernels)
         self.spline, self.detectors, self.templates = spline, tuple(detectors), templates
-        self.offsets = offsets or {}
+        self.offsets, self.steps = offsets or {}, steps or {}
         self.penalty = spline.penalty()
         size = spline.size
         first = np.maximum(0, np.arange(size) - 2 * spline.shape[1])
@@ -209,6 +211,10 @@ class System:
         stated = self.offsets.get(rows.detector)
         if stated is not None and len(rows.groups):
             mean[0], deviation[0] = stated[0], max(stated[1], _SMALLEST_WIDTH)
+        steps = self.steps.get(rows.detector)
+        if steps is not None:
+            own = rows.groups == 1
+            mean[own], deviation[own] = steps[0], np.maximum(steps[1], _SMALLEST_WIDTH)
         return mean, deviation
 
     def learnt(self, solution: Solution) -> Widths:
@@ -226,7 +232,7 @@ class System:
                 continue
             power, seen = 0.0, 0.0
             for rows, local in zip(self.detectors, solution.local, strict=True):
-                if group == 0 and rows.detector in self.offsets:
+                if rows.detector in (self.offsets, self.steps)[group]:
                     continue
                 own = rows.groups == group
                 own_variance = local.covariance.diagonal()[len(local.covariance) - len(own) :][own]

@@ -18,6 +18,8 @@ from skysub.pipeline.joint.rows import usable_superpixels
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from skysub.pipeline.joint.fit import Fit
     from skysub.pipeline.joint.record import DetectorRecord
     from skysub.pipeline.joint.rows import Scale
@@ -68,6 +70,10 @@ class Votes:
     """Standard deviation of offsets among detectors with a vote, in typical errors."""
     unknown: Mapping[int, float]
     """By suspect whose offset no other visit tells: what is not known of its level, in typical errors."""
+    changed: tuple[int, ...] = ()
+    """Detectors that have seen their sky, and whose offset is another one than other visits told."""
+    wider: float = 1.0
+    """What standard deviations of told offsets are multiplied by, as the visit's own scatter about them."""
 
 
 def suspects(records: Sequence[DetectorRecord]) -> tuple[int, ...]:
@@ -130,15 +136,20 @@ def cast_votes(
     outside = {record.detector: _outside(record) >= _EXTRAPOLATED for record in records}
     starved = {record.detector: _starved(record) for record in records}
     centre = float(np.median([found[number] for number in sound])) if sound else 0.0
+    # most of what is not known of an offset is common to all, and the spline's
+    least = min(variance.values(), default=0.0)
+    common, wider = _told_wrongly(found, {n: v - least for n, v in variance.items()}, sound, priors, scale)
+    changed: list[int] = []
     for number, value in found.items():
         prior = priors.get(number)
         if prior is not None:
-            off, expected = value - prior.mean / scale.unit, prior.deviation / scale.unit
+            off, expected = value - prior.mean / scale.unit - common, wider * prior.deviation / scale.unit
+            own = variance[number] - least
         else:
-            off, expected = value - centre, width
+            off, expected, own = value - centre, width, variance[number]
         if not math.isfinite(expected):
             continue
-        deviation = math.hypot(expected, math.sqrt(max(0.0, variance[number])))
+        deviation = math.hypot(expected, math.sqrt(max(0.0, own)))
         if number in suspect:
             bar = math.inf
             if outside[number] and (prior is not None or starved[number] >= _STARVED_TOO):
@@ -148,15 +159,43 @@ def cast_votes(
             if off > bar * deviation:
                 lost.append(number)
             if prior is None:
-                # either the detector is right or the others are, and half the difference covers both
-                unknown[number] = max(expected, 0.5 * abs(off))
+                # either the detector is right or the others are: half the difference covers both, beside the
+                # scatter that an offset has in any case
+                unknown[number] = math.hypot(expected, 0.5 * abs(off))
+        elif prior is not None:
+            if abs(off) > max(_STANDS_OUT * deviation, _WORTH_WHILE):
+                changed.append(number)
         elif not offsets and abs(off) > max(_STANDS_OUT * deviation, _WORTH_WHILE):
             apart.append(number)
     if len(lost) == len(found):
         # somebody has to have seen the sky
         lost = []
     known = width if math.isfinite(width) else fit.solution.widths.offset
-    return Votes(tuple(suspect), tuple(lost), tuple(apart), known, unknown)
+    return Votes(
+        tuple(suspect), tuple(lost), tuple(apart), known, unknown, changed=tuple(changed), wider=wider
+    )
+
+
+def _told_wrongly(
+    found: Mapping[int, float],
+    variance: Mapping[int, float],
+    sound: Sequence[int],
+    priors: Mapping[int, OffsetPrior],
+    scale: Scale,
+) -> tuple[float, float]:
+    """What all offsets have in common beside what was told, and how much wider they scatter; at least 1.
+
+    The level of all is the spline's, so that a common part says nothing.
+    """
+    told = [n for n in sound if n in priors]
+    if len(told) < _FEWEST:
+        return 0.0, 1.0
+    off = np.array([found[n] - priors[n].mean / scale.unit for n in told])
+    expected = np.array(
+        [math.hypot(priors[n].deviation / scale.unit, math.sqrt(max(0.0, variance[n]))) for n in told]
+    )
+    common = float(np.median(off))
+    return common, max(1.0, _scatter((off - common) / expected))
 
 
 def stated_offsets(
@@ -164,11 +203,13 @@ def stated_offsets(
 ) -> dict[int, tuple[float, float]]:
     """Return prior mean and standard deviation, in typical errors, of offsets that have their own prior."""
     stated = dict.fromkeys(votes.apart, (0.0, _WIDEST))
-    stated |= {n: (prior.mean / scale.unit, prior.deviation / scale.unit) for n, prior in priors.items()}
+    for n, prior in priors.items():
+        deviation = votes.wider * prior.deviation / scale.unit
+        stated[n] = (prior.mean / scale.unit, _WIDEST if n in votes.changed else deviation)
     return stated
 
 
-def _scatter(values: Sequence[float]) -> float:
+def _scatter(values: Sequence[float] | NDArray[np.float64]) -> float:
     """Standard deviation, that one value far off does not move."""
     spread = np.asarray(values) - float(np.median(values))
     # a median deviation of few values is too small by about this much (Croux & Rousseeuw 1992)

@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
-from skysub.campaign.records import who
 from skysub.errors import NotDoneError
 from skysub.report.charts import short
 from skysub.report.dashboard.pixels import STRETCHES, layers_of
 from skysub.report.dashboard.watch import SHOWN
+from skysub.report.failures import failure_groups
 from skysub.report.previews import previewed
 from skysub.report.rows import label_of, row_of
 from skysub.report.tables import detector_table
+from skysub.report.templating import environment
 from skysub.report.verdict import verdict_of
 from skysub.text import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from skysub.campaign.status import Failure
     from skysub.report.dashboard.watch import Snapshot
 
-__all__ = ["PAGE_ROWS", "detector_page", "index_page", "progress_of", "visit_page", "visit_rows"]
+__all__ = [
+    "PAGE_ROWS",
+    "detector_page",
+    "index_page",
+    "progress_of",
+    "state_of",
+    "visit_page",
+    "visit_rows",
+]
 
 PAGE_ROWS = 100
 """Visits that the index shows at once."""
-_FAILURES = 200
+_UNUSUAL = 100
+"""Unusual figures that a page shows."""
+_REASONS = 200
+"""Reasons of failures that the index shows."""
 
 
 def index_page(snapshot: Snapshot) -> dict[str, Any]:
@@ -39,7 +55,8 @@ def index_page(snapshot: Snapshot) -> dict[str, Any]:
 def progress_of(snapshot: Snapshot) -> dict[str, Any]:
     """Counts by step, verdict, flags and failures: what the index asks for again and again."""
     status = snapshot.status
-    verdict = verdict_of(status, snapshot.flags())
+    unusual = sum(len(each.unusual) for each in snapshot.visits.values())
+    verdict = verdict_of(status, snapshot.flags(), unusual=unusual, against=snapshot.against)
     return {
         "number": snapshot.number,
         "trouble": snapshot.trouble,
@@ -57,21 +74,19 @@ def progress_of(snapshot: Snapshot) -> dict[str, Any]:
             }
             for flag in snapshot.flags()
         ],
-        "failures": [
-            {
-                "visit": failure.visit,
-                "detector": failure.detector,
-                "who": "input unreadable" if failure.visit is None else who(failure.visit, failure.detector),
-                "step": printable(failure.step),
-                "path": printable(failure.path),
-                "message": printable(failure.message),
-                "traceback": "\n".join(map(printable, failure.traceback.split("\n"))),
-                "when": failure.when,
-            }
-            for failure in status.failures[:_FAILURES]
-        ],
+        "failures": _failure_articles(status.failures, one_step=len(status.by_step) < 2),
         "failures_in_all": len(status.failures),
+        "against": printable(snapshot.against),
+        "unusual": _unusual(snapshot, sorted(snapshot.visits, reverse=True)),
+        "unusual_in_all": unusual,
     }
+
+
+def _failure_articles(failures: Sequence[Failure], *, one_step: bool) -> str:
+    """Failures as the template of reports writes them."""
+    groups = failure_groups(failures, one_step=one_step)[:_REASONS]
+    parts: Any = environment().get_template("parts.html").module
+    return str(parts.failures(groups, linked=True))
 
 
 def visit_rows(snapshot: Snapshot, *, first: int, wanted: str) -> dict[str, Any]:
@@ -100,6 +115,15 @@ def visit_rows(snapshot: Snapshot, *, first: int, wanted: str) -> dict[str, Any]
     return {"rows": made, "first": first, "in_all": len(rows), "page": PAGE_ROWS}
 
 
+def state_of(snapshot: Snapshot, visit: int) -> Any:
+    """What the page of a visit rests on; None where the visit is under way, or there is none."""
+    rows = [row for row in snapshot.status.by_visit if row["visit"] == visit]
+    if not rows or rows[0]["left"] or visit not in snapshot.visits:
+        return None
+    visits = [row["visit"] for row in snapshot.status.by_visit]
+    return snapshot.campaign.runs, tuple(rows[0].items()), visits[0], visits[-1], len(visits)
+
+
 def visit_page(snapshot: Snapshot, visit: int) -> dict[str, Any]:
     """Values of a visit's page.
 
@@ -120,17 +144,10 @@ def visit_page(snapshot: Snapshot, visit: int) -> dict[str, Any]:
         "card": card,
         "band": ", ".join(dict.fromkeys(campaign.exposure(visit, each).band for each in detectors)),
         "words": ", ".join(f"{count:,} {name}" for name, count in state.counts.items() if count),
-        "failures": [
-            {
-                "who": who(each.visit or visit, each.detector),
-                "message": each.message,
-                "step": each.step,
-                "path": each.path,
-                "traceback": each.traceback,
-            }
-            for each in state.failures
-        ],
+        "failures": failure_groups(state.failures, one_step=len(snapshot.status.by_step) < 2),
         "flags": snapshot.flags(visit),
+        "unusual": _unusual(snapshot, [visit]),
+        "against": snapshot.against,
         "columns": columns,
         "rows": table,
         "before": visits[at - 1] if at else None,
@@ -184,9 +201,33 @@ def detector_page(snapshot: Snapshot, visit: int, detector: int) -> dict[str, An
     return page
 
 
+def _unusual(snapshot: Snapshot, visits: Iterable[int]) -> list[dict[str, Any]]:
+    """Figures far from what the campaigns before have, visit by visit, the farthest of each first."""
+    found = (
+        (visit, each)
+        for visit in visits
+        if visit in snapshot.visits
+        for each in snapshot.visits[visit].unusual
+    )
+    return [
+        {
+            "visit": visit,
+            "detector": each.detector,
+            "figure": label_of(each.name)[0],
+            "value": short(each.value),
+            "usual": short(each.usual),
+            "deviations": f"{each.deviations:+,.1f}".replace("-", "\N{MINUS SIGN}"),
+        }
+        for visit, each in itertools.islice(found, _UNUSUAL)
+    ]
+
+
 def _is_wanted(snapshot: Snapshot, row: dict[str, Any], word: str) -> bool:
     if word in {"failed", "left", "waiting"}:
         return bool(row[word])
+    if word == "unusual":
+        there = snapshot.visits.get(row["visit"])
+        return there is not None and bool(there.unusual)
     if word.isdigit():
         return word in str(row["visit"])
     summary = snapshot.visits.get(row["visit"])

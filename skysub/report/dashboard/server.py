@@ -7,6 +7,7 @@ import hmac
 import secrets
 import socket
 import threading
+from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -19,11 +20,12 @@ from skysub.errors import NotDoneError, OutputError, SkysubError
 from skysub.report.dashboard import pages
 from skysub.report.dashboard.pixels import STRETCHES, Pixels, Window, picture
 from skysub.report.dashboard.watch import Watch
+from skysub.report.reference import reference_of
 from skysub.report.templating import environment, template_text
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 __all__ = ["Dashboard", "start_dashboard"]
 
@@ -42,6 +44,29 @@ class _Shared:
     pixels: Pixels
     token: str
     pool: ThreadPoolExecutor
+    kept: KeptPages
+
+
+class KeptPages:
+    """Pages of visits, as long as nothing of them changes; those that were looked at last."""
+
+    def __init__(self, most: int = 12) -> None:
+        self._most = most
+        self._pages: OrderedDict[Any, str] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, key: Any, make: Callable[[], str]) -> str:
+        """Return the page of a key, made anew where it is not kept."""
+        with self._lock:
+            if key in self._pages:
+                self._pages.move_to_end(key)
+                return self._pages[key]
+        page = make()
+        with self._lock:
+            self._pages[key] = page
+            while len(self._pages) > self._most:
+                self._pages.popitem(last=False)
+        return page
 
 
 class Dashboard:
@@ -96,6 +121,7 @@ def start_dashboard(
     port: int = 0,
     token: str | None = None,
     every: float = 2.0,
+    against: Iterable[str | os.PathLike[str]] = (),
 ) -> Dashboard:
     """Serve the pages of a campaign in a thread of this process, until `Dashboard.close`.
 
@@ -113,6 +139,8 @@ def start_dashboard(
         Word that opens the pages; None makes one up, and "" asks for none.
     every
         Seconds between two looks at the store.
+    against
+        Campaigns before this one, whose figures say what is usual.
 
     Raises
     ------
@@ -121,9 +149,11 @@ def start_dashboard(
     SkysubError
         When there is no campaign, or its layout is not known.
     """
-    watch = Watch(output, every=every)
+    watch = Watch(output, every=every, reference=reference_of(against))
     word = secrets.token_urlsafe(18) if token is None else token
-    shared = _Shared(watch, Pixels(), word, ThreadPoolExecutor(_WORKERS, thread_name_prefix="skysub-page"))
+    shared = _Shared(
+        watch, Pixels(), word, ThreadPoolExecutor(_WORKERS, thread_name_prefix="skysub-page"), KeptPages()
+    )
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.create_server((host, port), family=family, backlog=128)
@@ -254,8 +284,14 @@ class _Index(_Page):
 
 class _Visit(_Page):
     async def get(self, visit: str) -> None:
-        page = await self.made(pages.visit_page, self.shared.watch.latest, int(visit))
-        await self.show("dashboard_visit.html", page)
+        snapshot, number = self.shared.watch.latest, int(visit)
+
+        def page() -> str:
+            values = {"output": snapshot.status.output} | pages.visit_page(snapshot, number)
+            return environment().get_template("dashboard_visit.html").render(values)
+
+        key = pages.state_of(snapshot, number)
+        self.finish(await self.made(page if key is None else lambda: self.shared.kept.of(key, page)))
 
 
 class _Detector(_Page):

@@ -11,21 +11,39 @@ import numpy as np
 
 from skysub.campaign.campaign import open_campaign
 from skysub.campaign.store.address import place_at
+from skysub.campaign.store.runs import open_runs
 from skysub.errors import SkysubError
+from skysub.report.outliers import DEVIATIONS
+from skysub.report.rows import row_of
 from skysub.report.verdict import Flag, counted_flags
 from skysub.text import printable
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from skysub.campaign.campaign import Campaign
     from skysub.campaign.status import Status
+    from skysub.report.reference import Reference
 
-__all__ = ["SHOWN", "Snapshot", "VisitSummary", "Watch"]
+__all__ = ["SHOWN", "Snapshot", "Unusual", "VisitSummary", "Watch"]
 
 SHOWN = ("sky", "skyNoise", "psfSigma", "zeroPoint", "chi2_per_freedom")
 """Figures of which a visit's median is shown."""
+
+
+@dataclass(frozen=True)
+class Unusual:
+    """A figure of a detector that is far from what campaigns before have."""
+
+    detector: int
+    name: str
+    value: float
+    usual: float
+    deviations: float
+    """Signed distance, in robust standard deviations of those campaigns."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +53,8 @@ class VisitSummary:
     flags: Mapping[str, tuple[int, ...]]
     """Detectors by flag."""
     medians: Mapping[str, float]
+    unusual: tuple[Unusual, ...] = ()
+    """The farthest first."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +67,8 @@ class Snapshot:
     status: Status
     visits: Mapping[int, VisitSummary] = field(default_factory=dict)
     """Those that have been looked at so far."""
+    against: str = ""
+    """Names of the campaigns before that it is compared with; empty: none."""
     trouble: str = ""
     """Why it is not newer; empty where it is up to date."""
 
@@ -70,6 +92,8 @@ class Watch:
         Folder or address of the campaign.
     every
         Seconds between two looks; a look that takes long is followed by as long a pause at least.
+    reference
+        What figures usually are; None where there is no campaign before.
 
     Raises
     ------
@@ -77,12 +101,17 @@ class Watch:
         When there is no campaign, or its layout is not known.
     """
 
-    def __init__(self, output: str | os.PathLike[str], *, every: float = 2.0) -> None:
+    def __init__(
+        self, output: str | os.PathLike[str], *, every: float = 2.0, reference: Reference | None = None
+    ) -> None:
         self._output = output
+        self._place = place_at(output)
         self._every = every
         self._stop = threading.Event()
         campaign = open_campaign(output)
-        self.latest = Snapshot(0, campaign, campaign.status())
+        self._reference = reference
+        name = "" if reference is None else reference.name
+        self.latest = Snapshot(0, campaign, campaign.status(), against=name)
         """The newest snapshot."""
         self._thread = threading.Thread(target=self._watch, name="skysub-watch", daemon=True)
         self._thread.start()
@@ -105,7 +134,7 @@ class Watch:
     def _look(self) -> None:
         last = self.latest
         campaign = last.campaign
-        if campaign.runs != _run_names(self._output):
+        if campaign.runs != tuple(run.name for run in open_runs(self._place)):
             campaign = open_campaign(self._output)
         status = campaign.status() if last.number else last.status
         before = {row["visit"]: row for row in last.status.by_visit} if last.visits else {}
@@ -116,7 +145,7 @@ class Watch:
             if not last.number:
                 self._publish(campaign=campaign, status=status)
             whole = len(changed) == len(status.by_visit)
-            visits |= _summaries(campaign, None if whole else changed)
+            visits |= _summaries(campaign, None if whole else changed, self._reference)
         if changed or status != self.latest.status or self.latest.trouble or not self.latest.number:
             self._publish(campaign=campaign, status=status, visits=visits)
 
@@ -125,12 +154,9 @@ class Watch:
         self.latest = replace(last, **{"number": last.number + 1, "trouble": "", **changes})
 
 
-def _run_names(output: str | os.PathLike[str]) -> tuple[str, ...]:
-    folder = place_at(output) / "runs"
-    return tuple(name for name in sorted(folder.names()) if (folder / name / "run.json").exists())
-
-
-def _summaries(campaign: Campaign, visits: Collection[int] | None) -> dict[int, VisitSummary]:
+def _summaries(
+    campaign: Campaign, visits: Collection[int] | None, reference: Reference | None
+) -> dict[int, VisitSummary]:
     """Look at the markers of visits; of all at once where none are named, which is faster."""
     figures = campaign.figures(only=SHOWN, visits=visits)
     if not len(figures):
@@ -140,6 +166,8 @@ def _summaries(campaign: Campaign, visits: Collection[int] | None) -> dict[int, 
     found = {}
     numbers = [name for name in SHOWN if name in figures.colnames and figures[name].dtype.kind in "fiu"]
     columns = {name: np.asarray(figures[name], np.float64) for name in numbers}
+    # all detectors of a camera have it; looking for it in each marker would take long
+    unit = ""
     for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
         flags: dict[str, list[int]] = {}
         for detector, text in zip(
@@ -153,5 +181,33 @@ def _summaries(campaign: Campaign, visits: Collection[int] | None) -> dict[int, 
             known = known[np.isfinite(known)]
             if known.size:
                 medians[name] = float(np.median(known))
-        found[int(order[start])] = VisitSummary({name: tuple(each) for name, each in flags.items()}, medians)
+        visit = int(order[start])
+        unusual: tuple[Unusual, ...] = ()
+        if reference is not None:
+            detectors = np.asarray(figures["detector"][start:stop])
+            unit = unit or row_of(campaign, visit, int(detectors[0])).unit
+            bands = figures["band"][start:stop].tolist()
+            own = {name: values[start:stop] for name, values in columns.items()}
+            unusual = _unusual(reference, unit, bands, detectors, own)
+        flagged = {name: tuple(each) for name, each in flags.items()}
+        found[visit] = VisitSummary(flagged, medians, unusual)
     return found
+
+
+def _unusual(
+    reference: Reference,
+    unit: str,
+    bands: Sequence[str],
+    detectors: NDArray[np.int64],
+    columns: Mapping[str, NDArray[np.float64]],
+) -> tuple[Unusual, ...]:
+    found = []
+    for band in dict.fromkeys(bands):
+        own = np.array([each == band for each in bands])
+        for name, values in columns.items():
+            usual, away = reference.deviations(band, unit, name, detectors[own], values[own])
+            found += [
+                Unusual(int(detectors[own][i]), name, float(values[own][i]), float(usual[i]), float(away[i]))
+                for i in np.flatnonzero(np.abs(away) > DEVIATIONS)
+            ]
+    return tuple(sorted(found, key=lambda each: -abs(each.deviations)))

@@ -60,24 +60,28 @@
       }));
     };
 
-    const showFailures = (failures, all) => {
-      at("failures").hidden = !failures.length;
-      at("failures-note").textContent = `${all.toLocaleString("en")} in all; the next run tries again.`;
-      const open = new Set([...at("failure-list").querySelectorAll("details[open]")].map((each) => each.dataset.key));
-      at("failure-list").replaceChildren(...failures.map((failure) => {
-        const box = make("article", "failure"), who = make("p");
-        const name = failure.step ? `${failure.who}, ${failure.step}` : failure.who;
-        who.append(failure.visit === null ? name : link(failure.detector === null ? `visit-${failure.visit}` : `detector-${failure.visit}-${failure.detector}`, name));
-        box.append(make("h3", "", failure.message), who, make("p", "path", failure.path));
-        if (failure.traceback) {
-          const details = make("details");
-          details.dataset.key = `${name} ${failure.path}`;
-          details.open = open.has(details.dataset.key);
-          details.append(make("summary", "", "Traceback"), make("pre", "", failure.traceback));
-          box.append(details);
-        }
-        return box;
+    const showUnusual = (found, all, against) => {
+      at("unusual-section").hidden = !all;
+      at("against").textContent = against;
+      at("unusual-note").textContent = `${all.toLocaleString("en")} figures lie more than five robust standard deviations from what the detector, or the band, has there; the latest visits first.`;
+      at("unusual").replaceChildren(...found.map((each) => {
+        const row = make("tr"), who = make("td");
+        who.append(link(`detector-${each.visit}-${each.detector}`, `visit ${each.visit} detector ${each.detector}`));
+        row.append(who, make("td", "", each.figure));
+        for (const name of ["value", "usual", "deviations"]) row.append(make("td", "number", each[name]));
+        return row;
       }));
+    };
+
+    const showFailures = (articles, all) => {
+      at("failures").hidden = !all;
+      at("failures-note").textContent = `${all.toLocaleString("en")} in all; the next run tries again.`;
+      const list = at("failure-list"), heads = () => [...list.querySelectorAll("details")];
+      const name = (details) => details.closest("article").querySelector("h3").textContent;
+      const open = new Set(heads().filter((each) => each.open).map(name));
+      // made by the template that reports use, with all text of the campaign escaped
+      list.innerHTML = articles;
+      for (const details of heads()) details.open = open.has(name(details));
     };
 
     const showVisits = async () => {
@@ -109,6 +113,7 @@
           at("verdict").className = status.verdict.grade;
           showSteps(status.steps);
           showFlags(status.flags);
+          showUnusual(status.unusual, status.unusual_in_all, status.against);
           showFailures(status.failures, status.failures_in_all);
           await showVisits();
         }

@@ -19,6 +19,7 @@ from skysub.errors import LayoutError, NoUsableSuperpixelsError, UndersampledErr
 from skysub.visit.fits.amplifiers import amplifier_layer_blocks, is_amplifier_layer, read_amplifier_layer
 from skysub.visit.fits.emit import Block, cards, plain_image, write_blocks
 from skysub.visit.fits.file import FitsFile, Hdu, open_fits
+from skysub.visit.fits.layer_parts import exact_cards, is_part, part_blocks, with_exact_numbers, with_part
 from skysub.visit.fits.pixels import read_float, read_integer
 from skysub.visit.planes import AFW_PLANES
 
@@ -54,8 +55,9 @@ def write_background(
     give another model, as of robust fits and corrected levels, the values are the model's own at the centres
     of all superpixels, so that readers get the model that was subtracted. The light of undetected sources
     stands in the cards FAINTLIGHT, FAINTERROR and FAINTSOURCEn. What amplifiers add to a layer follows it as
-    three HDUs of their own: a layer of constants between which nothing is interpolated. The file appears when
-    it is complete.
+    three HDUs of their own: a layer of constants between which nothing is interpolated. So do steps and small
+    structure of a joint fit, whose coefficients stand in cards as well: such a background comes back to the
+    same bits. The file appears when it is complete.
 
     Parameters
     ----------
@@ -96,6 +98,7 @@ def write_background(
                 "BKGD_WIDTH": nx,
                 "BKGD_HEIGHT": ny,
                 **_faint_cards(layer.faint_light),
+                **exact_cards(layer),
             }
         )
         planes = cards({f"MP_{name}": AFW_PLANES[name] for name in AFW_PLANES.names})
@@ -107,6 +110,7 @@ def write_background(
         ]
         if layer.amplifiers is not None:
             blocks += amplifier_layer_blocks(layer.amplifiers, xy0=xy0)
+        blocks += part_blocks(layer, xy0=xy0)
     write_blocks(path, blocks)
 
 
@@ -135,10 +139,15 @@ def read_background(path: str | os.PathLike[str]) -> BackgroundList:
         layers: list[Background] = []
         for i in range(0, len(hdus), 3):
             of_layer = hdus[i : i + 3]
+            where = f"{file.path}: layer {i // 3}"
+            if is_part(of_layer):
+                if not layers:
+                    raise LayoutError(f"{where}: a part of a layer stands before any layer")
+                layers[-1] = with_part(where, layers[-1], file, of_layer)
+                continue
             if not is_amplifier_layer(of_layer):
                 layers.append(_layer(file, of_layer))
                 continue
-            where = f"{file.path}: layer {i // 3}"
             added = read_amplifier_layer(where, file, of_layer)
             if not layers or layers[-1].amplifiers is not None or layers[-1].shape != added.shape:
                 raise LayoutError(
@@ -179,12 +188,15 @@ def _layer(file: FitsFile, hdus: list[Hdu]) -> Background:
         superpixel=(-(-shape[1] // gx), -(-shape[0] // gy)), order=order, weighting=weighting, model=model
     )
     layer = fit_statistics(grid, SuperpixelStatistics(mean=mean, error=error, count=count), config)
-    return replace(layer, faint_light=_faint_light(where, hdus[0]))
+    layer = replace(layer, faint_light=_faint_light(where, hdus[0]))
+    return with_exact_numbers(where, layer, hdus[0])
 
 
 def _to_fit_again(layer: Background) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """(gy, gx) values and errors of superpixels from which least squares, or a spline, gives the model."""
     statistics = layer.statistics
+    if isinstance(layer, LayeredBackground):
+        return _model_at_centres(layer)
     if layer.is_spline:
         through = np.where(layer.usable, surface_of(layer).values, np.nan)
         return through.astype(np.float32), statistics.error.astype(np.float32)
@@ -198,6 +210,11 @@ def _to_fit_again(layer: Background) -> tuple[NDArray[np.float32], NDArray[np.fl
             again.coefficients, layer.coefficients, rtol=0, atol=_SAME * scale
         ):
             return values, errors
+    return _model_at_centres(layer)
+
+
+def _model_at_centres(layer: Background) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    errors = layer.statistics.error.astype(np.float32)
     y, x = (c.ravel() for c in np.meshgrid(layer.grid.y_centers, layer.grid.x_centers, indexing="ij"))
     terms = design_matrix(x, y, shape=layer.shape, order=layer.order)
     model = np.einsum("ki,i->k", terms, layer.coefficients).reshape(layer.grid.shape)
@@ -248,11 +265,6 @@ def _spline_model(where: str, hdu: Hdu) -> Model:
 
 
 def _check_writable(where: str, layer: Background) -> None:
-    if isinstance(layer, LayeredBackground) and not layer.is_smooth:
-        raise LayoutError(
-            f"{where}: beside its polynomial it has steps or small structure, which a BackgroundList cannot "
-            "say; evaluate() it and write the pixels"
-        )
     gy, gx = layer.grid.shape
     even = SuperpixelGrid.of_counts(layer.shape, gy=gy, gx=gx)
     if not (

@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from skysub.visit.image import VisitImage
+    from skysub.visit.planes import MaskPlanes
 
-__all__ = ["Compression", "exposure_cards", "write_visit_image"]
+__all__ = ["Compression", "described_plane", "exposure_cards", "write_visit_image"]
 
 Compression = Literal["lossless", "lossy16", "none"]
 
@@ -95,6 +96,13 @@ def write_visit_image(
         )
     _check_planes(visit_image)
     write_blocks(path, _blocks(visit_image, compression, threads))
+
+
+def described_plane(planes: MaskPlanes, name: str) -> tuple[str, str]:
+    """Name that lsst.images has for a plane, unless another plane has it, and what the plane means."""
+    theirs = lsst_name(name)
+    meaning = KNOWN_PLANES[name].meaning if name in KNOWN_PLANES else name.replace("_", " ").capitalize()
+    return name if theirs in planes else theirs, meaning
 
 
 def _blocks(visit_image: VisitImage, compression: Compression, threads: int) -> Iterator[tuple[Block, str]]:
@@ -245,15 +253,11 @@ def _plane_cards(visit_image: VisitImage, version: int) -> str:
     for name in planes.names:
         index, bit = divmod(planes[name], PLANES_PER_HDU)
         if index == version - 1:
-            theirs = lsst_name(name)
-            values[f"MSKN{bit:04d}"] = name if theirs in planes else theirs
+            theirs, description = described_plane(planes, name)
+            values[f"MSKN{bit:04d}"] = theirs
             values[f"MSKM{bit:04d}"] = 1 << bit
-            values[f"MSKD{bit:04d}"] = _meaning(name)
+            values[f"MSKD{bit:04d}"] = description
     return cards(values)
-
-
-def _meaning(name: str) -> str:
-    return KNOWN_PLANES[name].meaning if name in KNOWN_PLANES else name.replace("_", " ").capitalize()
 
 
 def _lossy_scale(good: NDArray[np.float32]) -> float:

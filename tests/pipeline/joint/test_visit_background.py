@@ -135,7 +135,7 @@ def test_what_a_suspect_with_a_vote_does_not_know_is_in_its_uncertainty(make_rec
 def test_normal_detectors_keep_their_votes(make_record):
     # half of the sky of one detector is hidden in each of many visits, and there is nothing wrong with it
     dry = lambda x, y: y + 0 * x < 900  # noqa: E731
-    for seed in range(12):
+    for seed in range(50):
         offsets = 2 * np.random.default_rng(seed).standard_normal(9)
         records = [
             make_record(n, offset=offsets[n], seed=seed, starved=dry if n == 4 else None, superpixel=256)

@@ -92,6 +92,17 @@ def model_error():
 
 
 @pytest.fixture(scope="session")
+def sky_at():
+    """The sky that records have by default, at pixels of a detector."""
+
+    def at(detector, y, x, columns=3):
+        row, column = divmod(detector, columns)
+        return airglow(x + column * (SHAPE[1] + GAP), y + row * (SHAPE[0] + GAP))
+
+    return at
+
+
+@pytest.fixture(scope="session")
 def boxes():
     return BOXES
 
