@@ -115,9 +115,12 @@ def calibrated(
 METHODS: dict[str, Callable[[VisitImage], Answer]] = {
     "default": functools.partial(calibrated, name="default"),
     "sky alone": functools.partial(calibrated, name="default", faint_light=False),
-    "default uncorrected": functools.partial(calibrated, name="default", clip_skew=False, noise_peaks=False),
-    "only clip_skew": functools.partial(calibrated, name="default", noise_peaks=False),
-    "only noise_peaks": functools.partial(calibrated, name="default", clip_skew=False),
+    "default uncorrected": functools.partial(
+        calibrated, name="default", clip_skew=False, noise_peaks=False, masked_faint=False
+    ),
+    "only clip_skew": functools.partial(calibrated, name="default", noise_peaks=False, masked_faint=False),
+    "only noise_peaks": functools.partial(calibrated, name="default", clip_skew=False, masked_faint=False),
+    "only masked_faint": functools.partial(calibrated, name="default", clip_skew=False, noise_peaks=False),
     "lsst": functools.partial(calibrated, name="lsst"),
     "skysub plain fit": plain,
     "sep": with_sep,
@@ -209,7 +212,14 @@ def markdown(results: dict[str, dict[str, Scores]], setting: str, pictures: str 
 
 def print_corrections(seeds: list[int], shape: tuple[int, int]) -> None:
     """M2 against the sky alone, with each correction of the level alone."""
-    methods = ["default uncorrected", "only clip_skew", "only noise_peaks", "default", "sky alone"]
+    methods = [
+        "default uncorrected",
+        "only clip_skew",
+        "only noise_peaks",
+        "only masked_faint",
+        "default",
+        "sky alone",
+    ]
     print("| scene | " + " | ".join(methods) + " |\n|" + " --- |" * (len(methods) + 1))
     for name in ("quiet", "moonlit", "crowded:30"):
         scores = score_scene(name, methods, seeds=seeds, detectors=1, shape=shape, pictures=None)

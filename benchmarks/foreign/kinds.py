@@ -36,7 +36,8 @@ class Kind:
     full_well: float = 110_000.0
     """Electrons at which pixels saturate and bleed."""
     shape: str = "mixed"
-    """Of the sky: "linear", "mixed" (tilt, curvature, slow wave) or "moon" (1/r^2)."""
+    """Of the sky: "linear", "mixed" (tilt, curvature, slow wave), "hill", "moon" (1/r^2), "two_moons",
+    "twilight" (exponential), "dome" (r^2 and r^4) or "airglow" (a field of k^-4)."""
     gradient: float = 0.02
     """Highest minus lowest sky over the level."""
     slope: float = 0.31
@@ -174,6 +175,44 @@ KINDS: dict[str, Kind] = {
     ),
     "clustered": Kind(
         about="clustered galaxies with counts of slope 0.45", slope=0.45, clustering=0.5, sky=2000, gain=1.2
+    ),
+    "twilight": Kind(
+        about="twilight: 15,000 e- that fall exponentially by 30 %",
+        sky=15_000,
+        sky_magnitude=18.7,
+        shape="twilight",
+        gradient=0.3,
+        gain=1.8,
+        end=26,
+    ),
+    "two_moons": Kind(
+        about="light from beyond two sides of the frame, 1/r^2 each, 12 %",
+        sky=3000,
+        shape="two_moons",
+        gradient=0.12,
+        gain=1.3,
+        beta=3.2,
+    ),
+    "dome_crowded": Kind(
+        about="illumination that falls by 15 % from a centre, stars 10 times as dense",
+        sky=1500,
+        shape="dome",
+        gradient=0.15,
+        stars=10,
+        beta=3.0,
+    ),
+    "infrared": Kind(
+        about="20,000 e- of airglow with waves, 3 %",
+        sky=20_000,
+        sky_magnitude=17.5,
+        shape="airglow",
+        gradient=0.03,
+        fwhm=3.2,
+        pixel=0.3,
+        gain=2.5,
+        read_noise=12,
+        slope=0.28,
+        end=26,
     ),
 }
 

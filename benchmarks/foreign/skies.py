@@ -15,7 +15,7 @@ __all__ = ["amplifier_boxes", "light_of_sky", "pedestals", "power_law_field"]
 
 def light_of_sky(kind: Kind, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """(ny, nx) float64 sky as light, before vignetting and without offsets of electronics."""
-    relief = {"linear": _linear, "mixed": _mixed, "hill": _hill, "moon": _moon}[kind.shape](shape, rng)
+    relief = _RELIEFS[kind.shape](shape, rng)
     relief = (relief - relief.mean()) / np.ptp(relief)
     sky = kind.sky * (1 + kind.gradient * relief)
     if kind.fringes:
@@ -99,6 +99,33 @@ def _moon(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     return 1 / ((y - distance * np.sin(angle)) ** 2 + (x - distance * np.cos(angle)) ** 2)
 
 
+def _two_moons(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Two lights of unlike brightness beyond two sides of the frame, as the Moon and a lit dome give."""
+    return _moon(shape, rng) + rng.uniform(0.3, 0.8) * _moon(shape, rng)
+
+
+def _twilight(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Falls exponentially across the frame, and bends."""
+    y, x = _axes(shape)
+    bend = rng.normal(0, 0.15)
+    return np.exp(rng.uniform(0.6, 1.6) * _linear(shape, rng)) * (1 + bend * x * y)
+
+
+def _dome(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Illumination that falls from a centre with the second and fourth power of the distance."""
+    y, x = _axes(shape)
+    cy, cx = rng.uniform(-0.5, 0.5, 2)
+    r2 = (y - cy) ** 2 + (x - cx) ** 2
+    return -r2 - rng.uniform(0.1, 0.5) * r2**2
+
+
+def _airglow(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Waves of airglow: a normal field of k^-4 on a tilt, whose scales reach below those of the frame."""
+    coarse = power_law_field((shape[0] // 8, shape[1] // 8), -4.0, rng)
+    waves = ndimage.zoom(coarse, [n / m for n, m in zip(shape, coarse.shape, strict=True)], order=3)
+    return waves + rng.uniform(0.5, 1.5) * _linear(shape, rng)
+
+
 def _fringes(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """Interference in a layer of slowly changing thickness, some 60 pixels apart, of amplitude 1."""
     coarse = power_law_field((shape[0] // 8, shape[1] // 8), -4.0, rng)
@@ -133,3 +160,16 @@ def _bands(rows: int, rng: np.random.Generator) -> np.ndarray:
         levels[start : start + length] = rng.uniform(-1.2, 1.2)
         start += length
     return ndimage.uniform_filter1d(levels, 9, mode="nearest")
+
+
+_RELIEFS = {
+    "linear": _linear,
+    "mixed": _mixed,
+    "hill": _hill,
+    "moon": _moon,
+    "two_moons": _two_moons,
+    "twilight": _twilight,
+    "dome": _dome,
+    "airglow": _airglow,
+}
+"""Shapes of the sky by the names that kinds use; of any size, which light_of_sky scales."""

@@ -170,7 +170,8 @@ def fit_robust(
     residual = v - system.matrix @ coefficients
     trusted = weights > 0.1
     chi2 = float(np.sum(weights * (residual / noise) ** 2) / max(1.0, weights.sum() - solution.freedom))
-    inflation = max(1.0, chi2) * _correlated(residual, noise, weights, iy, ix)
+    # blocks tell of scatter beyond the errors as well: the larger of the two, not their product
+    inflation = max(chi2, _correlated(residual, noise, weights, iy, ix))
     covariance = solution.covariance * inflation * scale**2
     coefficients *= scale
     coefficients[0] += level

@@ -182,7 +182,7 @@ STEPS = {
     ),
     "calibrate_image": Step(
         name="calibrate_image",
-        version=5,
+        version=6,
         configuration=CalibrateImageConfig,
         work=_calibrate_image,
         outputs=(

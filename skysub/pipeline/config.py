@@ -34,6 +34,9 @@ class CorrectionsConfig:
         Counts are skewed, and a clip that is symmetric about the mean cuts more of the upper tail.
     noise_peaks
         Masking every peak above a threshold also masks the peaks of noise, never its troughs.
+    masked_faint
+        The mask leaves out sources down to ``peak_threshold``, fainter than the 5 sigma from which catalogues
+        hold them. Their light belongs to the background, and is added by the counts of brighter ones.
     faint_light
         Estimate the light of sources too faint to be masked, from the counts of those just bright enough. It
         stays in the background of record, and is a product beside it (`skysub.FaintLight`).
@@ -46,6 +49,7 @@ class CorrectionsConfig:
 
     clip_skew: bool = True
     noise_peaks: bool = True
+    masked_faint: bool = True
     faint_light: bool = True
     faint_magnitudes: float = 2.2
     faint_uncertainty: float = 0.4

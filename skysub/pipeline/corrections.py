@@ -30,6 +30,9 @@ __all__ = [
 
 _BRIGHTER = (14.0, 28.0)
 """Fluxes of the sources whose light is extrapolated, in those of a point source of 1 sigma."""
+_LIMIT = 5.0
+"""Matched-filter signal, in units of its noise, from which catalogues hold a source; the background holds
+fainter ones."""
 _FEWEST = 20
 """Sources in that range that make an extrapolation worth while."""
 _CLEAR = 0.6
@@ -38,8 +41,9 @@ _CROWDED = 0.9
 """Share masked beyond which what is left is not known to be sky,"""
 _BLENDED = 0.5
 """and share that footprints cover before they grow."""
-_SKEW_KNOWN, _PEAKS_KNOWN = 0.15, 0.25
-"""Relative uncertainties of the corrections: of their formulas' approximations and of the gain."""
+_SKEW_KNOWN, _PEAKS_KNOWN, _FAINT_KNOWN = 0.15, 0.25, 0.25
+"""Relative uncertainties of the corrections: of their formulas' approximations, of the gain, and of
+the light of faint sources in open fields."""
 _STARLIGHT = 0.2
 """Light left in the darkest pixels of a crowded field, in units of the noise per pixel: not known better."""
 _BLENDS = 0.05
@@ -52,13 +56,14 @@ class Corrections:
 
     clip_skew: float = 0.0
     noise_peaks: float = 0.0
+    masked_faint: float = 0.0
     uncertainty: float = 0.0
     """Standard deviation of their sum, and of what starlight a crowded field leaves in its darkest pixels."""
 
     @property
     def total(self) -> float:
         """Sum of all corrections, unit of the image."""
-        return self.clip_skew + self.noise_peaks
+        return self.clip_skew + self.noise_peaks + self.masked_faint
 
 
 def find_corrections(
@@ -90,19 +95,29 @@ def find_corrections(
     """
     if not (math.isfinite(noise) and noise > 0):
         return Corrections()
-    skew = peaks = 0.0
+    skew = peaks = faint = 0.0
     if config.clip_skew and gain and background.statistic == "meanclip":
         # noise that is not that of counts, read noise for instance, is not skewed
         counts = min(1.0, max(0.0, level / (gain * noise**2)))
         skew = counts * clip_skew(gain, background.clip_sigma)
     if config.noise_peaks and not crowded:
         peaks = noise_peaks(noise, sources.peak_threshold, fwhm=fwhm)
-    uncertainty = math.hypot(_SKEW_KNOWN * skew, _PEAKS_KNOWN * peaks)
+    blended = mask.masked > _CROWDED or float(np.sum(mask.footprints.area)) > _BLENDED * mask.area
+    if config.masked_faint and not (crowded or blended) and sources.peak_threshold < _LIMIT:
+        magnitudes = 2.5 * math.log10(_LIMIT / sources.peak_threshold)
+        faint = magnitudes * faint_counts(mask, noise, fwhm=fwhm)[0]
+    faint_error = min(_FAINT_KNOWN * faint * _trust(mask), _BLENDS * noise)
+    uncertainty = math.hypot(_SKEW_KNOWN * skew, _PEAKS_KNOWN * peaks, faint_error)
     if crowded:
         uncertainty = _STARLIGHT * noise
-    elif mask.masked > _CROWDED or float(np.sum(mask.footprints.area)) > _BLENDED * mask.area:
+    elif blended:
         uncertainty = math.hypot(uncertainty, _BLENDS * noise)
-    return Corrections(clip_skew=skew, noise_peaks=peaks, uncertainty=uncertainty)
+    return Corrections(clip_skew=skew, noise_peaks=peaks, masked_faint=faint, uncertainty=uncertainty)
+
+
+def _trust(mask: SourceMask) -> float:
+    """Factor by which counts are known worse: the more is masked the more sources are blends."""
+    return max(1.0, _CLEAR / max(1e-3, 1 - mask.masked))
 
 
 def find_faint_light(
@@ -127,8 +142,7 @@ def find_faint_light(
     light, error = faint_counts(mask, noise, fwhm=fwhm)
     if light == 0:
         return None
-    # the more is masked the more sources are blends, and their counts are trusted the less
-    trust = max(1.0, _CLEAR / max(1e-3, 1 - mask.masked))
+    trust = _trust(mask)
     return FaintLight(
         value=config.faint_magnitudes * light,
         uncertainty=config.faint_magnitudes * math.hypot(error, config.faint_uncertainty * light * trust),

@@ -14,6 +14,7 @@ from skysub.background.robust import TRACE, RobustFit, fit_robust
 from skysub.background.rows import over_rows
 from skysub.background.superpixels import SuperpixelGrid, SuperpixelStatistics
 from skysub.pipeline.corrections import Corrections, corrected, find_corrections, find_faint_light
+from skysub.pipeline.open_sky import FAR, find_open_sky, plausible_width
 from skysub.pipeline.sky_fit import (
     at_centres,
     chi2_per_freedom,
@@ -26,10 +27,18 @@ from skysub.pipeline.sky_fit import (
     statistics_about,
     unfollowed_structure,
 )
+from skysub.pipeline.sky_flags import worth_saying
 from skysub.sources.detect import measured_fwhm, smoothing_kernel
-from skysub.sources.extended import structure_left
+from skysub.sources.extended import roughness, structure_left
 from skysub.sources.flags import EXTENDED, NOT_SKY, SOURCE, share_flagged
-from skysub.sources.mask import DARKEST, RUNGS, SourceMask, mask_compact, mask_sources
+from skysub.sources.mask import (
+    BARE,
+    DARKEST,
+    SourceMask,
+    mask_compact,
+    mask_sources,
+    mask_with_less_growth,
+)
 from skysub.sources.noise import correlated_noise
 
 if TYPE_CHECKING:
@@ -42,8 +51,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Sky", "find_sky", "first_guess"]
 
-_WORTH_SAYING = 0.005
-"""Share of superpixels without sky, or over which the model must extrapolate, before that is said."""
 _ROW_STEP = 4
 """The first guess looks at every so many rows,"""
 _LEAST_ROWS = 16
@@ -52,18 +59,15 @@ _FREE_OF_SOURCES = 0.04
 """Share of the pixels that noise alone makes a mask take at most."""
 _SHARP = 1.0
 """How sure of light residuals to one side make one."""
+_BEYOND_GROWTH = 1.0
+"""Variance of what light beyond the mask moves the model by, over that of light which a third of the growth
+leaves: the middle of some twenty kinds of scenes made by other code."""
 _EXPLAINED = 1.6
 """Mean square of its pulls up to which a finer fit follows all of the sky's structure."""
 _TEXTURED = 4.0
 """Mean square of pulls, compact sources masked, from which the sky has structure that no fit follows."""
 _SUSPECT = 0.02
 """Share of the pixels masked as faint extended light that is looked at anew."""
-_FAR = 0.05
-"""How far the guess may lie off, in units of the noise per pixel, before sources are looked for anew."""
-_SAME_WIDTH = 1.25
-"""Ratio of the PSF's width measured to the one given up to which they agree."""
-_WIDTHS = (1.5, 8.0)
-"""Least and largest width that sources are looked for by, pixel."""
 _CLEAR = 0.6
 """Share of the pixels that sources leave in an open field,"""
 _SAMPLE = 16
@@ -152,19 +156,28 @@ def find_sky(
         with stopwatch("statistics"):
             statistics = statistics_about(model.background, image, flags, grid, background, threads=threads)
         with stopwatch("fit"):
-            fit = fit_masked(grid, statistics, background, config.robust, light=light)
-            if inclusive is None or light > TRACE:
+            fit = fit_masked(
+                grid, statistics, background, config.robust, light=light, steep=steep, rugged=rugged
+            )
+            if inclusive is None or light > TRACE or rugged:
                 return fit
-            filled = filled_where_dry(fit, statistics, finer or inclusive, least=least)
+            own = finer_fit(fit, background, config.robust, steep=True) if steep else None
+            filled = filled_where_dry(own or fit, statistics, finer or inclusive, least=least)
             if filled is None:
                 return fit
-            return fit_masked(grid, filled, background, config.robust, light=light)
+            return fit_masked(
+                grid, filled, background, config.robust, light=light, steep=steep, rugged=rugged
+            )
 
     def masked(fit: RobustFit, rung: int) -> SourceMask:
         with stopwatch("fit"):
-            finer = finer_fit(fit, background, config.robust) if light <= TRACE else None
+            finer = (
+                finer_fit(fit, background, config.robust, steep=steep)
+                if light <= TRACE and not rugged
+                else None
+            )
         model = (finer or fit).background
-        scatter = max(texture, guess.scatter if finer is None else finer.scatter)
+        scatter = max(texture, rough, guess.scatter if finer is None else finer.scatter)
         with stopwatch("mask"):
             return mask_sources(
                 image,
@@ -191,13 +204,33 @@ def find_sky(
                 compact,
             )
 
-    def texture_left(model: RobustFit, compact: NDArray[np.uint8]) -> float:
+    def texture_left(model: RobustFit, compact: NDArray[np.uint8]) -> tuple[float, float]:
         # only where superpixels show it as well: noise that neighbours share is structure of small blocks
-        if not chi2_per_freedom(model) > _TEXTURED * correlation**2 * per_pixel**2:
-            return 0.0
+        if not chi2_per_freedom(model) > _TEXTURED * spread**2:
+            return 0.0, 0.0
         with stopwatch("structure"):
             power = power_coefficients(model.background.coefficients, model.background.order)
-            return structure_left(image, compact, power, level, threads=threads)
+            left = structure_left(image, compact, power, level, threads=threads)
+            rough = roughness(image, compact, power, level, threads=threads) if left else 0.0
+            return left, rough
+
+    def moved_by_growth() -> float:
+        """Mean square by which the model's shape moves when sources grow less, beyond what noise moves it."""
+        if mask.rung == DARKEST or not mask.footprints:
+            return 0.0
+        with stopwatch("statistics"):
+            marked = mask_with_less_growth(flags, mask, config=config.mask, noise=level)
+            statistics = statistics_about(fit.background, image, marked, grid, background, threads=threads)
+        with stopwatch("fit"):
+            other = fit_masked(
+                grid, statistics, background, config.robust, light=light, steep=steep, rugged=rugged
+            )
+        seen = fit.weights > 0
+        apart = (at_centres(other.background) - at_centres(fit.background))[seen]
+        by_noise = float(np.mean(fit.deviation[seen] ** 2)) * max(
+            0.0, 1 - float(mask.good.sum()) / max(1, int(statistics.count.sum()))
+        )
+        return max(0.0, float(np.var(apart)) - by_noise)
 
     def structure() -> float:
         with stopwatch("structure"):
@@ -218,37 +251,65 @@ def find_sky(
             kernel=smoothing_kernel(fwhm),
         )
     noise, correlation, width = noise * per_pixel, smoothed / per_pixel, fwhm
+    spread = smoothed
     level = float(np.nanmedian(noise)) if np.isfinite(noise).any() else np.nan
     sources = config.mask
     before, fit = guess, guess
     inclusive: RobustFit | None = None
     finer: RobustFit | None = None
-    texture = 0.0
-    light = guess.one_sided
-    mask = masked(guess, 0)
-    seen = measured_fwhm(mask.footprints, level)
-    if not 1 / _SAME_WIDTH < seen / fwhm < _SAME_WIDTH and np.isfinite(seen):
-        width = min(max(seen, _WIDTHS[0]), _WIDTHS[1])
+    texture = rough = 0.0
+    light, steep, rugged = guess.one_sided, False, False
+    opened = None
+    if np.isfinite(level):
+        opened = find_open_sky(
+            image,
+            flags,
+            guess,
+            noise=noise,
+            grid=grid,
+            background=background,
+            config=config,
+            fwhm=fwhm,
+            correlation=(correlation, spread),
+            stopwatch=stopwatch,
+            threads=threads,
+        )
+    if opened is not None:
+        inclusive, finer, rugged = opened.found.fit, opened.found.finer, opened.found.rugged
+        light, steep, width = TRACE, finer is not None, opened.width
+        texture, rough = texture_left(finer or inclusive, opened.compact)
+        if rugged:
+            # no search for faint extended light tells it from such a sky
+            sources = dataclasses.replace(sources, extended=None)
+        mask = masked(inclusive, BARE - 1 if rugged else 0)
+        if guess.one_sided == 0 and mask.masked <= _FREE_OF_SOURCES and not rugged:
+            light, inclusive, finer, steep = 0.0, None, None, False
+        del opened
+    else:
         mask = masked(guess, 0)
-    if (light > 0 or mask.masked > _FREE_OF_SOURCES) and mask.rung < DARKEST:
-        inclusive, compact = with_compact_masked(guess)
-        finer = finer_fit(inclusive, background, config.robust)
-        # structure that no fit follows is sky all the same where as much of it lies below as above
-        smooth = inclusive.balanced
-        light = TRACE if smooth else _SHARP
-        if smooth:
-            off = float(np.max(np.abs(at_centres(inclusive.background) - at_centres(guess.background))))
-            suspect = share_flagged(flags, EXTENDED, step=_SAMPLE) > _SUSPECT
-            texture = texture_left(finer or inclusive, compact)
-        if smooth and (finer is not None or suspect or off > _FAR * level or texture > 0):
-            # the guess may have taken some of a sky that it cannot follow for light
-            mask = masked(inclusive, 0)
-            if (off > _FAR * level or texture > 0) and mask.rung < DARKEST:
-                again, compact = with_compact_masked(inclusive)
-                if again.balanced:
-                    inclusive, finer = again, finer_fit(again, background, config.robust)
-                    texture = max(texture, texture_left(finer or inclusive, compact))
-                    mask = masked(again, 0)
+        seen = plausible_width(measured_fwhm(mask.footprints, level), fwhm)
+        if seen is not None:
+            width = seen
+            mask = masked(guess, 0)
+        if (light > 0 or mask.masked > _FREE_OF_SOURCES) and mask.rung < DARKEST:
+            inclusive, compact = with_compact_masked(guess)
+            finer = finer_fit(inclusive, background, config.robust)
+            # structure that no fit follows is sky all the same where as much of it lies below as above
+            smooth = inclusive.balanced
+            light = TRACE if smooth else _SHARP
+            if smooth:
+                off = float(np.max(np.abs(at_centres(inclusive.background) - at_centres(guess.background))))
+                suspect = share_flagged(flags, EXTENDED, step=_SAMPLE) > _SUSPECT
+                texture, rough = texture_left(finer or inclusive, compact)
+            if smooth and (finer is not None or suspect or off > FAR * level or texture > 0):
+                # the guess may have taken some of a sky that it cannot follow for light
+                mask = masked(inclusive, 0)
+                if (off > FAR * level or texture > 0) and mask.rung < DARKEST:
+                    again, compact = with_compact_masked(inclusive)
+                    if again.balanced:
+                        inclusive, finer = again, finer_fit(again, background, config.robust)
+                        texture, rough = max((texture, rough), texture_left(finer or inclusive, compact))
+                        mask = masked(again, 0)
     if light == 0 and mask.masked > _FREE_OF_SOURCES:
         light = TRACE
     turns, moved, ran_away = 1, np.inf, False
@@ -260,7 +321,7 @@ def find_sky(
             break
         next_mask = masked(fit, mask.rung)
         # a mask that comes to leave no sky as the sky falls to what it leaves has run away
-        dry = next_mask.rung > mask.rung
+        dry = next_mask.rung > mask.rung and next_mask.rung >= BARE and mask.rung != BARE - 1
         if dry or next_mask.masked > mask.masked + _RUNS_AWAY:
             mask = masked(before, mask.rung)
             if sources.extended is not None and structure() > 0:
@@ -294,7 +355,9 @@ def find_sky(
         step = sky.coefficients - before.background.coefficients
         sky = dataclasses.replace(sky, covariance=sky.covariance + np.outer(step, step))
     if config.structure:
-        finer = finer_fit(fit, background, config.robust) if light <= TRACE else None
+        finer = (
+            finer_fit(fit, background, config.robust, steep=steep) if light <= TRACE and not rugged else None
+        )
         explained = finer is not None and chi2_per_freedom(finer) < _EXPLAINED
         # where a mask has taken all that stands out, what is left shows nothing of it
         left = 0.0 if explained else structure() or texture
@@ -303,6 +366,10 @@ def find_sky(
             left = max(left, missed_structure(fit, finer))
             shrunk = sky.covariance * (min(finer.inflation, fit.inflation) / fit.inflation)
             sky = dataclasses.replace(sky, covariance=shrunk)
+    typical = float(np.mean(fit.deviation[fit.weights > 0] ** 2)) if (fit.weights > 0).any() else 0.0
+    if typical > 0 and np.isfinite(level):
+        wider = 1 + _BEYOND_GROWTH * moved_by_growth() / typical
+        sky = dataclasses.replace(sky, covariance=sky.covariance * wider)
     return Sky(
         background=corrected(sky, corrections, structure=left),
         fit=fit,
@@ -313,7 +380,7 @@ def find_sky(
         fwhm=width,
         passes=turns,
         moved=moved,
-        flags=_worth_saying(
+        flags=worth_saying(
             fit,
             mask,
             noise,
@@ -388,64 +455,3 @@ def _joined(parts: list[SuperpixelStatistics]) -> SuperpixelStatistics:
         error=np.concatenate([part.error for part in parts]),
         count=np.concatenate([part.count for part in parts]),
     )
-
-
-def _worth_saying(
-    fit: RobustFit,
-    mask: SourceMask,
-    noise: NDArray[np.float64],
-    config: SkyConfig,
-    *,
-    moved: float,
-    ran_away: bool,
-    bare: bool,
-    structure: float,
-) -> dict[str, str]:
-    said = {}
-    model = fit.background
-    outside = float(fit.extrapolated.mean())
-    if outside > _WORTH_SAYING:
-        worst, typical = float(fit.deviation[fit.extrapolated].max()), float(np.median(fit.deviation))
-        said["background_extrapolated"] = (
-            f"No sky was seen in {100 * outside:.1f} % of the detector; the background is extrapolated "
-            f"there, with an uncertainty of up to {worst:.3g} ({typical:.3g} elsewhere)."
-        )
-    if model.reduced:
-        said["background_order_reduced"] = f"The background is simpler than asked for: {model.reduced}."
-    if mask.rung == DARKEST:
-        said["crowded"] = (
-            "The field is so crowded that sources leave no sky between them; the background was measured on "
-            f"the {100 * config.mask.darkest:.0f} % of the pixels with the darkest surroundings, and lies "
-            "too high by what starlight is left there."
-        )
-    elif mask.rung:
-        left_out = "" if config.mask.extended is None else ", and faint extended light is not masked"
-        said["mask_budget"] = (
-            f"Sources leave little sky between them: they are masked with {100 * RUNGS[mask.rung]:.0f} % "
-            f"of their growth{left_out}, so that superpixels keep some sky; expect the background to lie "
-            "too high."
-        )
-    if mask.dry > _WORTH_SAYING * mask.good.size:
-        said["superpixels_dry"] = (
-            "Sources leave too little sky in one superpixel, which was not used."
-            if mask.dry == 1
-            else f"Sources leave too little sky in {mask.dry} superpixels, which were not used."
-        )
-    if structure:
-        said["sky_structure"] = (
-            f"The sky has structure of about {structure:.2g} that the background does not follow; its "
-            "uncertainty includes it, and faint extended light of that brightness cannot be told from it."
-        )
-    if ran_away:
-        said["mask_ran_away"] = (
-            "From turn to turn the source mask grew until it left no sky, as it does where the sky has "
-            "structure that the background does not follow; "
-            + ("faint extended light is not masked." if bare else "the last mask that left some was kept.")
-        )
-    elif moved >= config.tolerance:
-        said["background_not_converged"] = (
-            f"After {config.passes} passes the background still moved by {moved:.1f} of its own errors."
-        )
-    if not np.isfinite(noise).any():
-        said["no_noise"] = "The pixels show no noise, so that no source could be told from the sky."
-    return said

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from skysub.pipeline.config import SkyConfig
 
 __all__ = [
+    "BETTER",
+    "FEWEST_COMPARED",
+    "UNDERFIT",
     "at_centres",
     "chi2_per_freedom",
     "filled_where_dry",
@@ -31,6 +34,7 @@ __all__ = [
     "moved_by",
     "statistics_about",
     "unfollowed_structure",
+    "without_brightest",
 ]
 
 _NEAR = 2
@@ -39,11 +43,13 @@ _CLEAR_OF_NOISE = 12.0
 """beyond this many times the variance that noise alone would show."""
 _CHANCE = 3.0
 """Errors of a superpixel by which it lies off the model by chance."""
-_FEWEST_COMPARED = 20
-"""Superpixels that must be seen with both masks to tell what they differ by."""
+FEWEST_COMPARED = 20
+"""Superpixels that tell something of the others: fewer tell nothing."""
 _FEW_BRIGHT = 0.01
 """Share of the superpixels that may be full of light without there being light at large."""
-_UNDERFIT, _BETTER = 1.3, 0.7
+_OUTLIER, _OUTLIER_TURNS = 3.0, 6
+"""Superpixels this many times the scatter of the darker ones above a fit of high order hold light."""
+UNDERFIT, BETTER = 1.3, 0.7
 """Mean square of superpixels' pulls above which the polynomial does not follow the sky, and what a finer fit
 must make of it; light of undetected sources leaves about as much in either."""
 
@@ -55,17 +61,25 @@ def fit_masked(
     robust: RobustConfig,
     *,
     light: float,
+    steep: bool = False,
+    rugged: bool = False,
 ) -> RobustFit:
     """Fit to what a mask has left.
 
     Where there is no light at large, superpixels that lie off are judged by a finer fit: those that it
-    follows are sky, and the others hold what the mask has left of a source.
+    follows are sky, and the others hold what the mask has left of a source. Where it is known that the sky is
+    ``steep``, more than the polynomial follows, that is so whatever the residuals look like. Where it is
+    ``rugged``, all superpixels are believed but the few that hold most light.
     """
+    if rugged:
+        # what lies off is sky as well
+        fit = fit_robust(grid, statistics, config, robust, believed=True)
+        trimmed = without_brightest(statistics, fit)
+        return dataclasses.replace(fit_robust(grid, trimmed, config, robust, believed=True), one_sided=TRACE)
     fit = fit_robust(grid, statistics, config, robust, light=light)
-    if light > TRACE or fit.balanced:
+    if light > TRACE or (fit.balanced and not steep):
         return fit
-    finer = fit_robust(grid, statistics, dataclasses.replace(config, order=2 * config.order), robust)
-    trusted = finer.weights > 0
+    trusted = _followed(grid, statistics, dataclasses.replace(config, order=2 * config.order), robust)
     if not trusted.any():
         return fit
     mean = np.where(trusted, statistics.mean, np.float32(np.nan))
@@ -75,7 +89,38 @@ def fit_masked(
         one_sided=TRACE,
         background=dataclasses.replace(kept.background, statistics=statistics),
     )
-    return kept if trusted.sum() > fit.background.usable.sum() else fit
+    return kept if steep or trusted.sum() > fit.background.usable.sum() else fit
+
+
+def _followed(
+    grid: SuperpixelGrid, statistics: SuperpixelStatistics, config: BackgroundConfig, robust: RobustConfig
+) -> NDArray[np.bool_]:
+    """(gy, gx): superpixels that a fit of high order follows, those far above it left out in turns."""
+    mean = statistics.mean.copy()
+    for _ in range(_OUTLIER_TURNS):
+        finer = fit_robust(grid, dataclasses.replace(statistics, mean=mean), config, robust, believed=True)
+        usable = finer.background.usable
+        with np.errstate(divide="ignore", invalid="ignore"):
+            pulls = np.where(usable, (statistics.mean - at_centres(finer.background)) / statistics.error, 0.0)
+        # by the darker side, which light does not touch
+        below = pulls[usable & (pulls < 0)]
+        scatter = max(1.0, float(np.sqrt(np.mean(below**2)))) if below.size else 1.0
+        bright = usable & (pulls > _OUTLIER * scatter)
+        if not bright.any():
+            break
+        mean[bright] = np.nan
+    return usable & ~bright
+
+
+def without_brightest(statistics: SuperpixelStatistics, fit: RobustFit) -> SuperpixelStatistics:
+    """Statistics without the few superpixels that lie highest above a fit."""
+    residual = np.where(np.isfinite(statistics.mean), statistics.mean - at_centres(fit.background), -np.inf)
+    if np.isfinite(residual).sum() < FEWEST_COMPARED:
+        return statistics
+    brightest = np.argsort(residual, axis=None)[-max(1, int(_FEW_BRIGHT * residual.size)) :]
+    mean = statistics.mean.copy()
+    mean.flat[brightest] = np.nan
+    return dataclasses.replace(statistics, mean=mean)
 
 
 def fit_with_compact_masked(
@@ -102,11 +147,7 @@ def fit_with_compact_masked(
     first = fit_robust(grid, statistics, background, config.robust)
     if first.balanced:
         return first
-    residual = np.where(np.isfinite(statistics.mean), statistics.mean - at_centres(first.background), -np.inf)
-    brightest = np.argsort(residual, axis=None)[-max(1, int(_FEW_BRIGHT * residual.size)) :]
-    mean = statistics.mean.copy()
-    mean.flat[brightest] = np.nan
-    return fit_robust(grid, dataclasses.replace(statistics, mean=mean), background, config.robust)
+    return fit_robust(grid, without_brightest(statistics, first), background, config.robust)
 
 
 def filled_where_dry(
@@ -138,7 +179,7 @@ def filled_where_dry(
     seen = (statistics.count >= least) & np.isfinite(statistics.mean)
     known = (wide.count >= least) & np.isfinite(wide.mean)
     both = seen & known
-    if both.sum() < _FEWEST_COMPARED or not np.any(known & ~seen):
+    if both.sum() < FEWEST_COMPARED or not np.any(known & ~seen):
         return None
     apart = (wide.mean - statistics.mean)[both].astype(np.float64)
     low, level, high = (float(value) for value in np.percentile(apart, (16, 50, 84)))
@@ -176,7 +217,9 @@ def statistics_about(
     return SuperpixelStatistics(mean=mean, error=left.error, count=left.count)
 
 
-def finer_fit(fit: RobustFit, config: BackgroundConfig, robust: RobustConfig) -> RobustFit | None:
+def finer_fit(
+    fit: RobustFit, config: BackgroundConfig, robust: RobustConfig, *, steep: bool = False
+) -> RobustFit | None:
     """A fit of twice the order to look for sources by; None where the sky does not ask for it.
 
     It does where superpixels lie off the model by more than their errors, as much above it as below: that is
@@ -186,7 +229,7 @@ def finer_fit(fit: RobustFit, config: BackgroundConfig, robust: RobustConfig) ->
         return None
     statistics = fit.background.statistics
     before = chi2_per_freedom(fit)
-    if not before > _UNDERFIT:
+    if not (steep or before > UNDERFIT):
         return None
     finer = fit_robust(
         fit.background.grid,
@@ -195,7 +238,9 @@ def finer_fit(fit: RobustFit, config: BackgroundConfig, robust: RobustConfig) ->
         robust,
         believed=True,
     )
-    return finer if finer.balanced and chi2_per_freedom(finer) < _BETTER * before else None
+    if steep:
+        return dataclasses.replace(finer, one_sided=min(finer.one_sided, TRACE))
+    return finer if finer.balanced and chi2_per_freedom(finer) < BETTER * before else None
 
 
 def chi2_per_freedom(fit: RobustFit) -> float:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from skysub.background.superpixels import SuperpixelGrid
     from skysub.sources.detect import Footprints
 
-__all__ = ["ExtendedConfig", "find_extended", "paint_blocks", "structure_left"]
+__all__ = ["ExtendedConfig", "find_extended", "paint_blocks", "roughness", "structure_left"]
 
 _SMOOTHING_FWHM = 2.4
 """Smoothing at each scale, in blocks of that scale."""
@@ -196,6 +196,27 @@ def structure_left(
     return math.sqrt(max(abs(product) for product, _ in light_and_sky))
 
 
+def roughness(
+    image: NDArray[np.float32],
+    flags: NDArray[np.uint8],
+    power: NDArray[np.float64],
+    noise: float,
+    *,
+    threads: int = 1,
+) -> float:
+    """Scatter of the sky about the model between blocks of 16 pixels, beyond their noise, unit of the image.
+
+    It is taken from the darker side, which light does not touch; parameters as for `structure_left`. What
+    repeats within a few blocks counts in full, unlike there.
+    """
+    mean, variance, seen = _block_means(image, flags, power, ignored=NOT_SKY, threads=threads)
+    if not seen.any():
+        return 0.0
+    low, middle = np.quantile(mean[seen], (_LOWER[0], 0.5))
+    scatter = float(middle - low) / -_LOWER_NORMAL[0]
+    return math.sqrt(max(0.0, scatter**2 - noise**2 * float(np.median(variance[seen]))))
+
+
 def _in_common(
     image: NDArray[np.float32],
     flags: NDArray[np.uint8],
@@ -205,12 +226,7 @@ def _in_common(
     threads: int,
 ) -> list[tuple[float, float]]:
     """Mean product of residuals of blocks one and two columns apart, and its deviation for noise of 1."""
-    size = _STRUCTURE_BLOCK
-    binned = _binned(image, flags, power, ignored, size, threads=threads)
-    total, count = (each.astype(np.float64) for each in binned)
-    seen = count > _STRUCTURE_COVERAGE * size * size
-    mean = np.where(seen, total / np.maximum(count, 1), 0.0)
-    variance = np.where(seen, 1 / np.maximum(count, 1), 0.0)
+    mean, variance, seen = _block_means(image, flags, power, ignored=ignored, threads=threads)
     found = []
     for apart in (1, 2):
         pairs = max(1, int(np.sum(seen[:, apart:] & seen[:, :-apart])))
@@ -218,6 +234,24 @@ def _in_common(
         chance = math.sqrt(float(np.sum(variance[:, apart:] * variance[:, :-apart]))) / pairs
         found.append((product, chance))
     return found
+
+
+def _block_means(
+    image: NDArray[np.float32],
+    flags: NDArray[np.uint8],
+    power: NDArray[np.float64],
+    *,
+    ignored: int,
+    threads: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """Mean residuals of blocks, their variance for noise of 1 (both 0 where not seen), and which are seen."""
+    size = _STRUCTURE_BLOCK
+    binned = _binned(image, flags, power, ignored, size, threads=threads)
+    total, count = (each.astype(np.float64) for each in binned)
+    seen = count > _STRUCTURE_COVERAGE * size * size
+    mean = np.where(seen, total / np.maximum(count, 1), 0.0)
+    variance = np.where(seen, 1 / np.maximum(count, 1), 0.0)
+    return mean, variance, seen
 
 
 def _binned(

@@ -21,10 +21,22 @@ if TYPE_CHECKING:
     from skysub.background.superpixels import SuperpixelGrid
     from skysub.sources.detect import Footprints
 
-__all__ = ["DARKEST", "RUNGS", "SourceMask", "SourceMaskConfig", "mask_compact", "mask_sources"]
+__all__ = [
+    "BARE",
+    "DARKEST",
+    "RUNGS",
+    "SourceMask",
+    "SourceMaskConfig",
+    "find_sources",
+    "mask_compact",
+    "mask_sources",
+    "mask_with_less_growth",
+]
 
-RUNGS = (1.0, 0.6, 0.3)
-"""Share of the growth that each step of the budget keeps; all but the first leave faint extended light."""
+RUNGS = (1.0, 0.6, 0.3, 0.6, 0.3)
+"""Share of the growth that each step of the budget keeps."""
+BARE = 3
+"""The step from which faint extended light is not masked."""
 DARKEST = len(RUNGS)
 """The last step: footprints are given up for the pixels with the darkest surroundings."""
 
@@ -43,8 +55,9 @@ _LARGE = 0.5
 """Edge of the square with the area of a large footprint, in superpixels."""
 _BRIGHT_PIXEL = 7.0
 """Brightest pixel, in units of the noise, by which a large footprint is known to hold a source."""
-_LEAST_LEFT = 0.05
-"""Share of all pixels that a mask with its full growth must leave."""
+_LEAST_LEFT = (0.2, 0.15, 0.1)
+"""Share of all pixels that a mask must leave at each step with faint extended light: what more growth keeps
+out is little, and the noise of what is left, and a model that extrapolates, are worse."""
 _CHAIN = 0.15
 """Share of it below which a footprint grows by less than its area suggests."""
 
@@ -158,21 +171,18 @@ def mask_sources(
     """
     cells = _no_finer(grid, _CELL)
     level = float(np.nanmedian(noise)) if np.isfinite(noise).any() else np.nan
-    kernel = smoothing_kernel(fwhm)
-    footprints = find_footprints(
+    footprints = find_sources(
         image,
         flags,
         power,
-        np.hypot(noise * correlation * smoothed_noise(kernel), structure),
+        noise,
         grid,
-        kernel=kernel,
-        peak_threshold=config.peak_threshold,
-        edge_threshold=config.edge_threshold,
+        config=config,
+        fwhm=fwhm,
+        correlation=correlation,
+        structure=structure,
         threads=threads,
     )
-    vague = _vague(footprints, grid, level)
-    if vague.any():
-        footprints = footprints.of(~vague)
     while True:
         if rung == DARKEST:
             changed_rows(_clear, flags)
@@ -180,7 +190,7 @@ def mask_sources(
         else:
             shapes = _shapes(footprints, config=config, share=RUNGS[rung], noise=level)
             changed_rows(_flag, flags, shapes=shapes)
-            if config.extended is not None and rung == 0:
+            if config.extended is not None and rung < BARE:
                 blocks = find_extended(
                     image,
                     flags,
@@ -198,7 +208,7 @@ def mask_sources(
         had_sky, left = (_with_sky(pixels, grid, config) for pixels in (before, good))
         in_cells = (before, good) if cells is grid else _pixels_left(flags, cells)
         asked, there = (_with_sky(pixels, cells, config).sum() for pixels in in_cells)
-        enough = rung > 0 or good.sum() >= _LEAST_LEFT * before.sum()
+        enough = rung >= BARE or good.sum() >= _LEAST_LEFT[rung] * before.sum()
         if (enough and there >= config.least_superpixels * asked) or rung == DARKEST:
             break
         rung += 1
@@ -212,6 +222,37 @@ def mask_sources(
     )
 
 
+def find_sources(
+    image: NDArray[np.float32],
+    flags: NDArray[np.uint8],
+    power: NDArray[np.float64],
+    noise: NDArray[np.float64],
+    grid: SuperpixelGrid,
+    *,
+    config: SourceMaskConfig,
+    fwhm: float,
+    correlation: float = 1.0,
+    structure: float | NDArray[np.float64] = 0.0,
+    threads: int = 1,
+) -> Footprints:
+    """Footprints of sources, but for large ones that lack a bright pixel; see `mask_sources`."""
+    kernel = smoothing_kernel(fwhm)
+    footprints = find_footprints(
+        image,
+        flags,
+        power,
+        np.hypot(noise * correlation * smoothed_noise(kernel), structure),
+        grid,
+        kernel=kernel,
+        peak_threshold=config.peak_threshold,
+        edge_threshold=config.edge_threshold,
+        threads=threads,
+    )
+    level = float(np.nanmedian(noise)) if np.isfinite(noise).any() else np.nan
+    vague = _vague(footprints, grid, level)
+    return footprints.of(~vague) if vague.any() else footprints
+
+
 def mask_compact(
     flags: NDArray[np.uint8],
     footprints: Footprints,
@@ -219,15 +260,39 @@ def mask_compact(
     *,
     config: SourceMaskConfig,
     noise: float,
+    chains: bool = False,
 ) -> NDArray[np.uint8]:
     """Flags with the sources marked that are much smaller than a superpixel, and no others.
 
-    What is left shows whether there is light as large as what the background's model follows.
+    What is left shows whether there is light as large as what the background's model follows. With
+    ``chains``, larger footprints are marked as well, and nothing grows by more than it must: sources of deep
+    images touch each other, and light of a large one shows round its footprint.
     """
     side = min(int(np.min(np.diff(edges))) for edges in (grid.y_edges, grid.x_edges))
-    compact = footprints.of(footprints.radius < _COMPACT * side)
+    small = footprints.radius < _COMPACT * side
+    if not chains:
+        footprints, small = footprints.of(small), small[small]
+    share = np.where(small, RUNGS[BARE - 1], 0.0) if chains else 1.0
     marked: NDArray[np.uint8] = copied(flags)
-    changed_rows(_flag, marked, shapes=_shapes(compact, config=config, share=1.0, noise=noise))
+    changed_rows(_flag, marked, shapes=_shapes(footprints, config=config, share=share, noise=noise))
+    return marked
+
+
+def mask_with_less_growth(
+    flags: NDArray[np.uint8],
+    mask: SourceMask,
+    *,
+    config: SourceMaskConfig,
+    noise: float,
+) -> NDArray[np.uint8]:
+    """Flags with the same sources marked, grown by a third of what they grew in the mask.
+
+    How far the sky moves tells how far light beyond the mask may have moved it. Faint extended light stays
+    masked.
+    """
+    shapes = _shapes(mask.footprints, config=config, share=RUNGS[BARE - 1] * RUNGS[mask.rung], noise=noise)
+    marked: NDArray[np.uint8] = copied(flags)
+    changed_rows(_flag, marked, shapes=shapes, kept=_KEPT | EXTENDED)
     return marked
 
 
@@ -284,7 +349,9 @@ class _Shapes:
         return _Shapes(self.runs.within(first - most, last + most), self.reach, self.ellipses[near])
 
 
-def _shapes(found: Footprints, *, config: SourceMaskConfig, share: float, noise: float) -> _Shapes:
+def _shapes(
+    found: Footprints, *, config: SourceMaskConfig, share: float | NDArray[np.float64], noise: float
+) -> _Shapes:
     """Grown footprints: ellipses where their moments describe them, else run by run; and halos."""
     # eigenvalues of the moments; a uniform ellipse has semi-axes of twice their roots
     mean = (found.xx + found.yy) / 2
@@ -313,11 +380,11 @@ def _halos(
     growth: NDArray[np.float64],
     *,
     config: SourceMaskConfig,
-    share: float,
+    share: float | NDArray[np.float64],
     noise: float,
 ) -> NDArray[np.float64]:
     """Circles round sources that an aureole fills, as ellipses of `_Shapes`."""
-    if not (noise > 0 and share > 0):
+    if not (noise > 0 and np.any(np.asarray(share) > 0)):
         return np.empty((0, 5))
     faintest = 2 * np.pi * _AUREOLE_DECADES * config.halo_depth * noise
     halo = share * np.sqrt(config.halo_light * np.maximum(found.flux, 0) / faintest)
@@ -333,8 +400,8 @@ def _halos(
     return np.stack([x, y, square, np.zeros_like(square), square], axis=1)
 
 
-def _flag(rows: range, flags: NDArray[np.uint8], *, shapes: _Shapes, threads: int) -> None:
-    """Set SOURCE where shapes are, and clear what an earlier mask has set."""
+def _flag(rows: range, flags: NDArray[np.uint8], *, shapes: _Shapes, kept: int = _KEPT, threads: int) -> None:
+    """Set SOURCE where shapes are, and clear what an earlier mask has set but the bits that are kept."""
     from skysub.sources import paint_kernels as kernels
 
     del threads
@@ -344,7 +411,7 @@ def _flag(rows: range, flags: NDArray[np.uint8], *, shapes: _Shapes, threads: in
     x, y, xx, xy, yy = np.ascontiguousarray(shapes.ellipses.T)
     kernels.paint_ellipses(x, y, xx, xy, yy, width, painted)
     cut = slice(rows.start, rows.stop)
-    kernels.flag_painted(painted[cut].view(np.uint8), _KEPT, SOURCE, flags[cut])
+    kernels.flag_painted(painted[cut].view(np.uint8), kept, SOURCE, flags[cut])
 
 
 def _clear(rows: range, flags: NDArray[np.uint8], *, threads: int) -> None:

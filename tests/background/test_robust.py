@@ -213,3 +213,10 @@ def test_few_deep_holes_are_one_sided_like_few_high_peaks(sign, expected):
     assert one_sided(pulls) == 0
     pulls[:8] = sign * 15
     assert one_sided(pulls) == expected
+
+
+def test_scatter_beyond_the_errors_is_counted_once(grid):
+    # three times the errors, independent: the covariance grows by nine, not by nine times nine
+    values = sky(grid) + np.random.default_rng(21).normal(0, 3 * ERROR, grid.shape)
+    found = fit(grid, values, believed=True)
+    assert 7 < found.inflation < 15

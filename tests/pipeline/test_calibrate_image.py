@@ -145,7 +145,7 @@ def test_a_galaxy_in_the_corner_keeps_its_light():
 
 
 def test_corrections_can_be_left_out(field):
-    bare = CorrectionsConfig(clip_skew=False, noise_peaks=False, faint_light=False)
+    bare = CorrectionsConfig(clip_skew=False, noise_peaks=False, masked_faint=False, faint_light=False)
     without = skysub.calibrate_image(field[0], dataclasses.replace(FAST, sky=SkyConfig(corrections=bare)))
     with_all = skysub.calibrate_image(field[0], FAST)
     assert without.sky.corrections.total == 0

@@ -117,6 +117,30 @@ def test_corrections_are_as_uncertain_as_their_formulas():
     assert found.uncertainty == pytest.approx(np.hypot(0.15 * found.clip_skew, 0.25 * found.noise_peaks))
 
 
+def test_light_that_the_mask_takes_from_below_the_limit_is_that_of_the_magnitudes_between():
+    rng = np.random.default_rng(14)
+    noise, unit = 30.0, 30.0 / 0.166
+    image = rng.normal(0, noise, SHAPE)
+    yy, xx = np.mgrid[-12:13, -12:13]
+    star = np.exp(-(xx**2 + yy**2) / 5.78) / (2 * np.pi * 2.89)
+    for x, y in rng.integers(13, 1987, (300, 2)):
+        image[y - 12 : y + 13, x - 12 : x + 13] += unit * 20 * star
+    mask, _ = mask_of(image, noise, SourceMaskConfig())
+    light = faint_counts(mask, noise, fwhm=4.0)[0]
+    assert light > 0
+    found = find_corrections(mask, BackgroundConfig(), **SETTINGS)
+    # from 3.5 to 5 sigma there are 0.387 magnitudes
+    assert found.masked_faint == pytest.approx(0.3873 * light, rel=1e-3)
+    assert found.total == pytest.approx(found.clip_skew + found.noise_peaks + found.masked_faint)
+    assert found.uncertainty > 0.2 * found.masked_faint
+    as_bright = SETTINGS | {"sources": SourceMaskConfig(peak_threshold=5.0)}
+    assert find_corrections(mask, BackgroundConfig(), **as_bright).masked_faint == 0
+    without = SETTINGS | {"config": CorrectionsConfig(masked_faint=False)}
+    assert find_corrections(mask, BackgroundConfig(), **without).masked_faint == 0
+    crowded = SETTINGS | {"crowded": True}
+    assert find_corrections(mask, BackgroundConfig(), **crowded).masked_faint == 0
+
+
 def test_faint_light_is_that_of_the_magnitudes_below_the_limit():
     rng = np.random.default_rng(4)
     noise, unit, n = 30.0, 30.0 / 0.166, 400

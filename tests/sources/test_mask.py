@@ -9,7 +9,16 @@ from skysub.errors import ConfigError
 from skysub.sources.dark import keep_darkest
 from skysub.sources.flags import EXTENDED, IGNORED, NOT_SKY, SATURATED, SOURCE
 from skysub.sources.lsst import detect_as_lsst
-from skysub.sources.mask import DARKEST, SourceMaskConfig, mask_sources
+from skysub.sources.mask import (
+    BARE,
+    DARKEST,
+    RUNGS,
+    SourceMaskConfig,
+    find_sources,
+    mask_compact,
+    mask_sources,
+    mask_with_less_growth,
+)
 
 SHAPE = (512, 640)
 NOISE = 10.0
@@ -122,6 +131,62 @@ def test_a_crowded_field_keeps_some_sky(noise):
     assert mask.good.sum() == ((flags & NOT_SKY) == 0).sum()
     strict, _ = masked(image, least_sky=0.6, darkest=0.7)
     assert strict.rung == DARKEST
+
+
+@pytest.fixture(scope="module")
+def deep(noise):
+    """A field whose sources leave too little sky when they grow in full, and a faint galaxy."""
+    rng = np.random.default_rng(8)
+    image = np.pad(noise, 15)
+    star = moffat((31, 31), 15, 15, 1.0)
+    for y, x in zip(rng.integers(0, 512, 700), rng.integers(0, 640, 700), strict=True):
+        image[y : y + 31, x : x + 31] += rng.uniform(1e3, 3e3) * star
+    return image[15:-15, 15:-15]
+
+
+def test_growth_is_given_up_before_faint_extended_light_is(deep):
+    yy, xx = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    galaxy = 6 * np.exp(-np.hypot(xx - 300, yy - 250) / 40)
+    mask, flags = masked(deep + galaxy)
+    assert 0 < mask.rung < BARE
+    assert RUNGS[mask.rung] < 1
+    assert mask.good.sum() > 0.1 * flags.size
+    assert (flags & EXTENDED).any()
+
+
+def test_a_third_of_the_growth_masks_less_and_keeps_faint_extended_light(noise):
+    yy, xx = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    image = noise + moffat(SHAPE, 100, 100, 2e5) + 2.5 * np.exp(-np.hypot(xx - 400, yy - 250) / 50)
+    config = SourceMaskConfig()
+    mask, flags = masked(image, config=config)
+    less = mask_with_less_growth(flags, mask, config=config, noise=NOISE)
+    assert ((less & EXTENDED) == (flags & EXTENDED)).all()
+    star, fewer = ((each[:200, :200] & SOURCE) != 0 for each in (flags, less))
+    assert not (fewer & ~star).any()
+    assert 0.05 < fewer.sum() / star.sum() < 0.8
+    assert fewer[95:106, 95:106].all()
+
+
+def test_chains_are_marked_only_where_they_are_asked_for(noise):
+    yy, xx = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    image = (noise + moffat(SHAPE, 100, 100, 3e4) + 500 * np.exp(-np.hypot(xx - 400, yy - 250) / 40)).astype(
+        np.float32
+    )
+    grid = SuperpixelGrid.over(SHAPE, BackgroundConfig(superpixel=64))
+    flags, config = np.zeros(SHAPE, np.uint8), SourceMaskConfig()
+    noises = np.full(grid.shape, NOISE)
+    found = find_sources(image, flags, np.zeros((1, 1)), noises, grid, config=config, fwhm=4.0)
+    assert found.radius.max() > 64
+    compact, chains = (
+        mask_compact(flags, found, grid, config=config, noise=NOISE, chains=chains)
+        for chains in (False, True)
+    )
+    assert not compact[250, 400]
+    assert chains[250, 400]
+    assert compact[100, 100]
+    assert chains[100, 100]
+    assert (compact[:200, :200] != 0).sum() > 1.5 * (chains[:200, :200] != 0).sum()
+    assert not flags.any()
 
 
 def test_the_darkest_surroundings_do_not_bias_mere_noise(noise):
