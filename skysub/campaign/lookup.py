@@ -17,7 +17,6 @@ from skysub.errors import NotDoneError
 from skysub.settings.lookup import closest
 
 if TYPE_CHECKING:
-
     from skysub.campaign.current import VisitView
     from skysub.campaign.products.base import Product
     from skysub.campaign.steps import Step
