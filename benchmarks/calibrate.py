@@ -25,7 +25,7 @@ import numpy as np
 import psutil
 
 import skysub
-from skysub.background.chebyshev import power_coefficients
+from skysub.background.chebyshev import monomial_coefficients
 from skysub.simulation.detector import simulate_detector
 from skysub.simulation.scene import named_scene
 from skysub.sources.flags import working_flags
@@ -98,7 +98,7 @@ def main() -> None:
     assert found.sky is not None
     background = found.sky.fit.background
     flags = working_flags(visit_image.mask, ignored=1, saturated=2)
-    power = power_coefficients(background.coefficients, background.order)
+    power = monomial_coefficients(background.coefficients, background.order)
 
     def mask_once() -> object:
         return mask_sources(

@@ -213,14 +213,14 @@ def _keys_of(recipe, exposures):
     from skysub.campaign.history import History
     from skysub.campaign.inputs import ingest_maps
     from skysub.campaign.products.base import Storing
-    from skysub.campaign.recipe import plain
+    from skysub.campaign.recipe import as_json
 
     chain = chained(recipe.steps, {})
     storing = Storing(**recipe.products.model_dump())
     compared = Comparison(
         chain,
         History([], chain, storing, verify=False),
-        [plain(each) for each in ingest_maps(recipe.inputs)],
+        [as_json(each) for each in ingest_maps(recipe.inputs)],
         set(chain.names),
     )
     compared.look_at(1, exposures)

@@ -172,7 +172,7 @@ _ALL = (
         f"{_SKY}, {_VISIT}",
     ),
     QualityFlag(
-        "superpixels_dry",
+        "superpixels_starved",
         "Sources leave too little sky in some superpixels, which were not used.",
         "note",
         _SKY,

@@ -12,15 +12,15 @@ _inner = njit(nogil=True)
 
 
 @_compiled
-def cell_sums(image, flags, ignored, power, limit, y_edges, x_edges, step, total, count):
+def cell_sums(image, flags, ignored, monomials, limit, y_edges, x_edges, step, total, count):
     """Sums and numbers of image - model in cells, of every ``step``-th row of each.
 
     Pixels with a bit of ``ignored`` in their flags, or whose residual is beyond ``limit`` or not finite, are
-    left out. ``power`` [q, p] are the model's monomial coefficients, as in `evaluation_kernels`; ``total``
-    and ``count`` are (cells in y, cells in x) float32.
+    left out. ``monomials`` [q, p] are the model's coefficients, as in `evaluation_kernels`; ``total`` and
+    ``count`` are (cells in y, cells in x) float32.
     """
     ny, nx = image.shape
-    order = power.shape[1]
+    order = monomials.shape[1]
     row = np.empty(order, np.float32)
     residual = np.empty(nx, np.float32)
     good = np.empty(nx, np.float32)
@@ -33,9 +33,9 @@ def cell_sums(image, flags, ignored, power, limit, y_edges, x_edges, step, total
         for y in range(y_edges[j], y_edges[j + 1], step):
             v = (2.0 * y - ny + 1.0) / ny
             for p in range(order):
-                value = power[-1, p]
-                for q in range(power.shape[0] - 2, -1, -1):
-                    value = fma(value, v, power[q, p])
+                value = monomials[-1, p]
+                for q in range(monomials.shape[0] - 2, -1, -1):
+                    value = fma(value, v, monomials[q, p])
                 row[p] = value
             if order == 7:
                 _usual_row(image[y], flags[y], ignored, row, limit, residual, good)

@@ -17,7 +17,7 @@ __all__ = [
     "design_matrix",
     "fit_chebyshev",
     "gram",
-    "power_coefficients",
+    "monomial_coefficients",
 ]
 
 WORST_CONDITION = 1e6
@@ -161,26 +161,26 @@ def _determined_order(normal: NDArray[np.float64], points: int, order: int) -> i
     return 0
 
 
-def power_coefficients(coefficients: NDArray[np.float64], order: int) -> NDArray[np.float64]:
+def monomial_coefficients(coefficients: NDArray[np.float64], order: int) -> NDArray[np.float64]:
     """Monomial coefficients [q, p] of x'^p y'^q, (order + 1, order + 1) float64, for Horner's rule."""
     table = np.zeros((order + 1, order + 1))
     for value, (p, q) in zip(coefficients, degrees(order), strict=True):
         table[q, p] = value
-    to_power = _to_power(order)
-    power: NDArray[np.float64] = np.einsum("qp,pi,qj->ji", table, to_power, to_power)
-    return power
+    to_monomials = _to_power(order)
+    monomials: NDArray[np.float64] = np.einsum("qp,pi,qj->ji", table, to_monomials, to_monomials)
+    return monomials
 
 
 @functools.lru_cache(maxsize=64)
 def _to_power(order: int) -> NDArray[np.float64]:
     """(order + 1, order + 1) monomial coefficients of each Chebyshev polynomial, a row each."""
-    to_power = np.zeros((order + 1, order + 1))
+    to_monomials = np.zeros((order + 1, order + 1))
     for n in range(order + 1):
         series = np.zeros(n + 1)
         series[n] = 1.0
-        to_power[n, : n + 1] = np.polynomial.chebyshev.cheb2poly(series)
-    to_power.flags.writeable = False
-    return to_power
+        to_monomials[n, : n + 1] = np.polynomial.chebyshev.cheb2poly(series)
+    to_monomials.flags.writeable = False
+    return to_monomials
 
 
 def _chebyshev_values(x: NDArray[np.float64], order: int) -> list[NDArray[np.float64]]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skysub.background.compiled import once, plain
+from skysub.background.compiled import for_kernels, once
 from skysub.background.rows import over_rows, rows_between
 from skysub.background.superpixels import SuperpixelStatistics
 from skysub.background.threads import in_threads
@@ -47,7 +47,7 @@ def superpixel_statistics(
         (ny, nx) integer, or (0, 0) for none; a pixel with ``mask & bits`` is left out.
     model
         Monomial coefficients of a polynomial that is subtracted from the pixels first
-        (`skysub.background.chebyshev.power_coefficients`); the statistics are those of the residual. A
+        (`skysub.background.chebyshev.monomial_coefficients`); the statistics are those of the residual. A
         gradient then neither widens the clip nor shifts the mean of a superpixel that is partly masked.
     threads
         Bands of superpixels are shared among as many threads; the answer is the same.
@@ -89,7 +89,7 @@ def _of_rows(
         residual = np.empty((0 if model is None else highest, image.shape[1]), image.dtype)
         for row in rows:
             y = slice(int(grid.y_edges[row]), int(grid.y_edges[row + 1]))
-            pixels, planes = plain(image[y]), plain(mask[y].view(f"u{mask.itemsize}"))
+            pixels, planes = for_kernels(image[y]), for_kernels(mask[y].view(f"u{mask.itemsize}"))
             if model is not None:
                 left = residual[: len(pixels)]
                 evaluation_kernels.subtract(pixels, y.start, 0, *grid.image_shape, model, left)

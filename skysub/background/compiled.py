@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["first_on_machine", "once", "plain"]
+__all__ = ["first_on_machine", "for_kernels", "once"]
 
 _logger = logging.getLogger("skysub")
 
@@ -36,7 +36,7 @@ class _Writable:
         self.array = array
 
 
-def plain(array: NDArray[Any]) -> NDArray[Any]:
+def for_kernels(array: NDArray[Any]) -> NDArray[Any]:
     """C-contiguous array that kernels may take; they never write to what came through here."""
     array = np.ascontiguousarray(array)
     return array if array.flags.writeable or not array.size else np.asarray(_Writable(array))

@@ -14,35 +14,35 @@ _inner = njit(nogil=True)
 
 
 @_compiled
-def evaluate(y0, x0, ny, nx, power, out):
+def evaluate(y0, x0, ny, nx, monomials, out):
     """Polynomial at the pixels of a window whose first pixel is (y0, x0), into float32 ``out``.
 
-    ``power`` [q, p] are the coefficients of y'^q x'^p, with x' = (2 x - nx + 1) / nx.
+    ``monomials`` [q, p] are the coefficients of y'^q x'^p, with x' = (2 x - nx + 1) / nx.
     """
-    row = np.empty(power.shape[1])
+    row = np.empty(monomials.shape[1])
     for j in range(out.shape[0]):
-        _row_polynomial(power, (2.0 * (y0 + j) - ny + 1.0) / ny, row)
+        _row_polynomial(monomials, (2.0 * (y0 + j) - ny + 1.0) / ny, row)
         _row_values(row, x0, nx, out[j])
 
 
 @_compiled
-def evaluate_deviation(y0, x0, ny, nx, power, out):
+def evaluate_deviation(y0, x0, ny, nx, monomials, out):
     """Square root of the polynomial, as `evaluate`; 0 where rounding makes it negative."""
-    row = np.empty(power.shape[1])
+    row = np.empty(monomials.shape[1])
     for j in range(out.shape[0]):
-        _row_polynomial(power, (2.0 * (y0 + j) - ny + 1.0) / ny, row)
+        _row_polynomial(monomials, (2.0 * (y0 + j) - ny + 1.0) / ny, row)
         for i in range(out.shape[1]):
             v = fma(np.float64(x0 + i), 2.0 / nx, (1.0 - nx) / nx)
             out[j, i] = math.sqrt(max(_at(row, v), 0.0))
 
 
 @_compiled
-def subtract(image, y0, x0, ny, nx, power, out):
+def subtract(image, y0, x0, ny, nx, monomials, out):
     """``image`` minus the polynomial rounded to float32, over a window, into ``out``."""
-    row = np.empty(power.shape[1])
+    row = np.empty(monomials.shape[1])
     model = np.empty(out.shape[1], np.float32)
     for j in range(out.shape[0]):
-        _row_polynomial(power, (2.0 * (y0 + j) - ny + 1.0) / ny, row)
+        _row_polynomial(monomials, (2.0 * (y0 + j) - ny + 1.0) / ny, row)
         pixels = image[j]
         left = out[j]
         if len(row) == 7:
@@ -60,12 +60,12 @@ def subtract(image, y0, x0, ny, nx, power, out):
 
 
 @_compiled
-def subtract_in_place(image, y0, x0, ny, nx, power):
+def subtract_in_place(image, y0, x0, ny, nx, monomials):
     """`subtract` with ``image`` as its own output: with two names for one array no compiler dares."""
-    row = np.empty(power.shape[1])
+    row = np.empty(monomials.shape[1])
     model = np.empty(image.shape[1], np.float32)
     for j in range(image.shape[0]):
-        _row_polynomial(power, (2.0 * (y0 + j) - ny + 1.0) / ny, row)
+        _row_polynomial(monomials, (2.0 * (y0 + j) - ny + 1.0) / ny, row)
         pixels = image[j]
         if len(row) == 7:
             a, b, c, d, e, f, g = row[0], row[1], row[2], row[3], row[4], row[5], row[6]
@@ -79,9 +79,9 @@ def subtract_in_place(image, y0, x0, ny, nx, power):
 
 
 @_inner
-def _row_polynomial(power, y, row):
+def _row_polynomial(monomials, y, row):
     for p in range(len(row)):
-        row[p] = _at(power[:, p], y)
+        row[p] = _at(monomials[:, p], y)
 
 
 @_inner

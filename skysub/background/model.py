@@ -12,9 +12,9 @@ import numpy as np
 from skysub.background.chebyshev import (
     degrees,
     fit_chebyshev,
-    power_coefficients,
+    monomial_coefficients,
 )
-from skysub.background.compiled import once, plain
+from skysub.background.compiled import for_kernels, once
 from skysub.background.config import BackgroundConfig
 from skysub.background.threads import in_threads
 from skysub.errors import InvalidImageError, NoUsableSuperpixelsError, UndersampledError
@@ -141,7 +141,7 @@ class Background:
             return self.sky_alone().evaluate(y=y, x=x)
         if self.is_spline:
             return self._surface.evaluate(*_window(y, x, self.shape))
-        model = self._over_window("evaluate", self._power, y, x)
+        model = self._over_window("evaluate", self._monomials, y, x)
         if self.amplifiers is not None:
             model += self.amplifiers.evaluate(y=y, x=x)
         return model
@@ -219,14 +219,14 @@ class Background:
         if self.amplifiers is not None:
             self.amplifiers.subtract(image, out, y0=y0, x0=x0)
             image = out
-        power, in_place = self._power, out is image
+        monomials, in_place = self._monomials, out is image
 
         def strip(start: int, stop: int) -> None:
             if in_place:
-                kernels.subtract_in_place(out[start:stop], y0 + start, x0, *self.shape, power)
+                kernels.subtract_in_place(out[start:stop], y0 + start, x0, *self.shape, monomials)
             else:
                 kernels.subtract(
-                    plain(image[start:stop]), y0 + start, x0, *self.shape, power, out[start:stop]
+                    for_kernels(image[start:stop]), y0 + start, x0, *self.shape, monomials, out[start:stop]
                 )
 
         def rows_of(rows: range) -> None:
@@ -241,14 +241,16 @@ class Background:
     def __add__(self, other: Background | BackgroundList) -> BackgroundList:
         return BackgroundList([self]) + other
 
-    def _over_window(self, name: str, power: NDArray[np.float64], y: slice, x: slice) -> NDArray[np.float32]:
+    def _over_window(
+        self, name: str, monomials: NDArray[np.float64], y: slice, x: slice
+    ) -> NDArray[np.float32]:
         from skysub.background import evaluation_kernels as kernels
 
         (y0, y1), (x0, x1) = _window(y, x, self.shape)
         out = np.empty((y1 - y0, x1 - x0), np.float32)
         kernel = getattr(kernels, name)
-        once(kernels, name, lambda: kernel(y0, x0, *self.shape, power, out[:0]))
-        kernel(y0, x0, *self.shape, power, out)
+        once(kernels, name, lambda: kernel(y0, x0, *self.shape, monomials, out[:0]))
+        kernel(y0, x0, *self.shape, monomials, out)
         return out
 
     @functools.cached_property
@@ -258,8 +260,8 @@ class Background:
         return surface_of(self)
 
     @functools.cached_property
-    def _power(self) -> NDArray[np.float64]:
-        return power_coefficients(self.coefficients, self.order)
+    def _monomials(self) -> NDArray[np.float64]:
+        return monomial_coefficients(self.coefficients, self.order)
 
 
 class BackgroundList(Sequence[Background]):
@@ -450,12 +452,12 @@ def _window(y: slice, x: slice, shape: tuple[int, int]) -> tuple[tuple[int, int]
 def _variance_power(covariance: NDArray[np.float64], order: int) -> NDArray[np.float64]:
     """Monomial coefficients [q, p] of the model's variance: the sum of covariance times products of terms."""
     terms = len(degrees(order))
-    tables = np.stack([power_coefficients(row, order) for row in np.eye(terms)])
+    tables = np.stack([monomial_coefficients(row, order) for row in np.eye(terms)])
     size = 2 * order + 1
     # products of monomials add their exponents: convolve the tables pairwise, weighted by covariance
     mixed = np.einsum("ij,jqp->iqp", covariance, tables)
-    power = np.zeros((size, size))
+    monomials = np.zeros((size, size))
     for table, other in zip(tables, mixed, strict=True):
         for q, p in np.argwhere(table):
-            power[q : q + order + 1, p : p + order + 1] += table[q, p] * other
-    return power
+            monomials[q : q + order + 1, p : p + order + 1] += table[q, p] * other
+    return monomials

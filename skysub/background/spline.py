@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skysub.background.compiled import once, plain
+from skysub.background.compiled import for_kernels, once
 from skysub.background.threads import in_threads
 from skysub.errors import NoUsableSuperpixelsError, UndersampledError
 
@@ -96,13 +96,13 @@ class SplineSurface:
             for start in range(rows.start, rows.stop, _STRIP):
                 cut = slice(start, min(start + _STRIP, rows.stop))
                 nodes, at_rows, code = self._at_rows(y[0] + start, cut.stop - start)
-                kernels.subtract(plain(image[cut]), nodes, at_rows, code, x[0], out[cut])
+                kernels.subtract(for_kernels(image[cut]), nodes, at_rows, code, x[0], out[cut])
 
         nodes, at_rows, code = self._at_rows(y[0], 0)
         once(
             kernels,
             f"spline subtract {image.dtype}",
-            lambda: kernels.subtract(plain(image[:0]), nodes, at_rows, code, x[0], out[:0]),
+            lambda: kernels.subtract(for_kernels(image[:0]), nodes, at_rows, code, x[0], out[:0]),
         )
         in_threads(rows_of, len(image), threads)
         return out

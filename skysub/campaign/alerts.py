@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from skysub.campaign.status import read_status
 from skysub.campaign.store.address import place_at
-from skysub.campaign.store.place import read_json, writing
+from skysub.campaign.store.storage_path import read_json, writing
 from skysub.errors import CampaignNotFoundError, OutputError, RecipeError
 from skysub.text import without_password
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from skysub.campaign.store.place import Place
+    from skysub.campaign.store.storage_path import StoragePath
 
 __all__ = ["Alerts"]
 
@@ -120,7 +120,7 @@ class Alerts:
         return reached
 
 
-def _failures(place: Place, error: str) -> list[dict[str, Any]]:
+def _failures(place: StoragePath, error: str) -> list[dict[str, Any]]:
     """Failures as they are told, without their tracebacks; that of the run itself first."""
     found: Iterable[dict[str, Any]] = ()
     with suppress(CampaignNotFoundError):

@@ -49,7 +49,7 @@ def open_campaign(path: str | os.PathLike[str]) -> Campaign:
 class Campaign(Contents):
     """Products of a campaign. A unit counts as done when its marker is there; nothing else is read.
 
-    Where runs differ in settings or inputs, the newest run that plans a unit speaks for it.
+    Where runs differ in settings or inputs, the newest run that plans a unit is its current run.
     What visits there are is looked up when the campaign is opened, what is planned of one and what is done,
     at each call; so a campaign of a million units is opened as fast as one of ten.
     """

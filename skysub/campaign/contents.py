@@ -15,7 +15,6 @@ from skysub.campaign.products.small import Grid
 from skysub.campaign.products.table import Table, as_qtable
 from skysub.campaign.reading import entry_of, finished_of
 from skysub.campaign.records import who
-from skysub.campaign.steps import shipped_steps
 from skysub.campaign.visit_products import VisitProducts
 from skysub.errors import NotDoneError
 from skysub.settings.lookup import closest
@@ -292,27 +291,31 @@ class Contents(Lookup):
             raise NotDoneError(f"{who(visit, detector)} has no map {name!r}")
         return value  # type: ignore[no-any-return]
 
-    def found(self, name: str, visit: int, detector: int) -> Any:
-        """Return an object that a step found: "psf" or "aperture_correction"; None where it found none.
+    def psf(self, visit: int, detector: int) -> Any:
+        """Return the PSF that `calibrate_image` found for a detector; None where it found none.
 
         Raises
         ------
         NotDoneError
-            When the unit is not done, or no step finds objects of that name; the message lists the names.
+            When the unit is not done.
         """
-        made = {
-            each: product.kind
-            for run in self._current.runs
-            for each, product in chain_of(run).products.items()
-        }
-        shipped = {each.name: each.kind for step in shipped_steps().values() for each in step.outputs}
-        known = sorted(each for each, kind in {**shipped, **made}.items() if kind == "object")
-        if name not in known:
-            raise NotDoneError(f"no step finds {name!r}{closest(name, known)}; known: {', '.join(known)}")
-        if name not in made:
-            self._finished(visit, detector, None)
-            return None
-        return self.product(name, visit, detector)
+        return self._characterised("psf", visit, detector)
+
+    def aperture_correction(self, visit: int, detector: int) -> Any:
+        """Return the aperture correction that `calibrate_image` found; None where it found none.
+
+        Raises
+        ------
+        NotDoneError
+            When the unit is not done.
+        """
+        return self._characterised("aperture_correction", visit, detector)
+
+    def _characterised(self, name: str, visit: int, detector: int) -> Any:
+        if any(name in chain_of(run).products for run in self._current.runs):
+            return self.product(name, visit, detector)
+        self._finished(visit, detector, None)
+        return None
 
     def open_dataset(self, product: str, run: str | None = None) -> xarray.Dataset:
         """Open the Zarr arrays of a product with xarray, lazily: dimensions, units and coordinates by name.

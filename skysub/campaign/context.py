@@ -49,7 +49,7 @@ def run_at(folder: str) -> Run:
     """
     place = place_at(folder) / "run.json"
     try:
-        return _opened(folder, place.made())
+        return _opened(folder, place.version_token())
     except FileNotFoundError:
         raise OutputError(f"{place} is gone: the output was removed while a run worked on it") from None
 

@@ -14,7 +14,7 @@ from skysub.campaign.metrics import Snapshot
 from skysub.campaign.planned import closing_unit
 from skysub.campaign.progress import LOG, named
 from skysub.campaign.records import WorkUnit, who
-from skysub.campaign.store.place import writing
+from skysub.campaign.store.storage_path import writing
 from skysub.campaign.unit import Receipt, failure_of, process_units
 from skysub.campaign.window import Job, Window
 from skysub.errors import OutputError
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from skysub.campaign.plan import Plan
     from skysub.campaign.progress import Progress
-    from skysub.campaign.store.place import Hold
     from skysub.campaign.store.runs import Run
     from skysub.campaign.store.stop import StopRequest
+    from skysub.campaign.store.storage_path import Hold
     from skysub.campaign.window import Finished
     from skysub.cluster import Workers
 

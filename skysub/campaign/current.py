@@ -1,4 +1,4 @@
-"""Which run speaks for which unit: the newest that names it, for the steps that count today."""
+"""The current run of each unit: the newest that names it, for the steps that count today."""
 
 from __future__ import annotations
 

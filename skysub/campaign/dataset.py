@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
     from skysub.campaign.current import Current
     from skysub.campaign.records import VisitPlan
-    from skysub.campaign.store.place import Place
     from skysub.campaign.store.runs import Run
+    from skysub.campaign.store.storage_path import StoragePath
 
 __all__ = ["open_current", "open_dataset"]
 
 
 def open_current(current: Current, product: str) -> xarray.Dataset:
-    """Open one product of all units, each from the run that speaks for it.
+    """Open one product of all units, each from its current run.
 
-    Where one run speaks for all of them this is `open_dataset`. Else the arrays are Dask's, with one chunk
-    per detector, as large as the largest run's; runs that do not make the product are left out.
+    Where one run is the current one of all of them this is `open_dataset`. Else the arrays are Dask's, with
+    one chunk per detector, as large as the largest run's; runs that do not make the product are left out.
 
     Raises
     ------
@@ -120,7 +120,9 @@ def open_dataset(run: Run, product: str) -> xarray.Dataset:
     return opened
 
 
-def _check_files(run: Run, product: str, array: Place, done: NDArray[np.bool_], finished: set[int]) -> None:
+def _check_files(
+    run: Run, product: str, array: StoragePath, done: NDArray[np.bool_], finished: set[int]
+) -> None:
     """Look whether a file is there for all that is done: what is not there would be read as the fill value.
 
     Raises
@@ -161,7 +163,7 @@ def _xarray() -> Any:
     return xr
 
 
-def _store(run: Run, product: str) -> Place:
+def _store(run: Run, product: str) -> StoragePath:
     declared = chain_of(run).products[product]
     store = declared.store(run)
     if store is None:

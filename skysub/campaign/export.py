@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from skysub.campaign.campaign import open_campaign
 from skysub.campaign.records import who
 from skysub.campaign.store.address import place_at
-from skysub.campaign.store.place import writing
+from skysub.campaign.store.storage_path import writing
 from skysub.errors import InputChangedError, InvalidImageError, LayoutError, NotDoneError
 
 if TYPE_CHECKING:

@@ -133,8 +133,10 @@ class VisitFlow:
                     return True, {}
                 if each not in self._held.get(need, ()):
                     why = self._failed[need].get(each, "is not done")
-                    said = why if why.startswith("waits for") else f"{need} of {who(self.visit, each)}: {why}"
-                    missing.setdefault(each, said)
+                    reason = (
+                        why if why.startswith("waits for") else f"{need} of {who(self.visit, each)}: {why}"
+                    )
+                    missing.setdefault(each, reason)
         return False, missing
 
     def _closing(self, name: str) -> Iterator[WorkUnit]:

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 import google_crc32c
 
 from skysub.campaign.records import Exposure
-from skysub.campaign.store.local import LocalPlace
+from skysub.campaign.store.local import LocalPath
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from skysub.campaign.store.place import Place
+    from skysub.campaign.store.storage_path import StoragePath
 
 __all__ = ["InputIndex", "opened_index"]
 
@@ -130,10 +130,10 @@ def _crc(text: str) -> str:
 
 
 @contextmanager
-def opened_index(output: Place, *, keep: bool) -> Iterator[InputIndex]:
+def opened_index(output: StoragePath, *, keep: bool) -> Iterator[InputIndex]:
     """Open the index of a campaign; ``keep``: also add to it. Only under the lock, where it is kept."""
     place = output / "inputs.sqlite"
-    if isinstance(place, LocalPlace):
+    if isinstance(place, LocalPath):
         index = InputIndex(place.path, keep=keep and place.path.parent.is_dir())
         try:
             yield index

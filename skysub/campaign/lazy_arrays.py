@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     import xarray
     from numpy.typing import NDArray
 
-    from skysub.campaign.store.place import Place
+    from skysub.campaign.store.storage_path import StoragePath
 
 __all__ = ["checked_variable"]
 
 
 def checked_variable(
-    variable: xarray.DataArray, place: Place, visits: NDArray[np.int64], detectors: NDArray[np.int64]
+    variable: xarray.DataArray, place: StoragePath, visits: NDArray[np.int64], detectors: NDArray[np.int64]
 ) -> Variable:
     """Return a variable like one of Zarr's array at ``place``, over (visit, detector, ...), read as lazily.
 

@@ -1,4 +1,4 @@
-"""Where the units of a campaign are held: the runs, and which of them speaks for a unit."""
+"""Where the units of a campaign are held: the runs, and which of them is the current run of a unit."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from skysub.campaign.current import VisitView
     from skysub.campaign.products.base import Product
     from skysub.campaign.steps import Step
-    from skysub.campaign.store.place import Place
     from skysub.campaign.store.runs import Run
+    from skysub.campaign.store.storage_path import StoragePath
 
 __all__ = ["Lookup"]
 
@@ -29,7 +29,7 @@ __all__ = ["Lookup"]
 class Lookup:
     """Runs of a campaign, what their steps make, and who holds a unit."""
 
-    def __init__(self, path: Place) -> None:
+    def __init__(self, path: StoragePath) -> None:
         self.path = path
         self._current = Current(existing_runs(path))
 

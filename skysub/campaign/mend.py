@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING
 from skysub.campaign.context import chain_of, storing_of
 from skysub.campaign.records import RunRecord, VisitPlan
 from skysub.campaign.status import REMOVED
-from skysub.campaign.store.place import writing
 from skysub.campaign.store.runs import Columns, PlanCopy, Run, holds_work
 from skysub.campaign.store.seals import unsealed
+from skysub.campaign.store.storage_path import writing
 from skysub.errors import DamagedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from skysub.campaign.store.place import Place
+    from skysub.campaign.store.storage_path import StoragePath
 
 __all__ = ["mend_store"]
 
 
-def mend_store(output: Place) -> Iterator[str]:
+def mend_store(output: StoragePath) -> Iterator[str]:
     """Go through what was damaged, each mended as it is named; only under the output's lock.
 
     Raises
@@ -95,7 +95,7 @@ def _mend_plan(run: Run) -> Iterator[str]:
         yield f"{run.copy_file} was damaged"
 
 
-def _lost(run: Run, place: Place) -> DamagedError:
+def _lost(run: Run, place: StoragePath) -> DamagedError:
     return DamagedError(
         f"{place} and {run.copy_file.name} are both damaged or gone, so nobody can say what the run holds: "
         f"remove {run.folder}, and start the same command again"

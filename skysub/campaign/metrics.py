@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
-from skysub.campaign.store.place import writing
+from skysub.campaign.store.storage_path import writing
 from skysub.errors import OutputError
 
 if TYPE_CHECKING:

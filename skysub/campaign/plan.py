@@ -20,13 +20,13 @@ from skysub.campaign.history import History
 from skysub.campaign.input_index import opened_index
 from skysub.campaign.inputs import Unreadable, found_inputs, ingest_maps
 from skysub.campaign.products.base import Storing
-from skysub.campaign.recipe import plain, short_hash
+from skysub.campaign.recipe import as_json, short_hash
 from skysub.campaign.records import RunRecord, StepRecord
 from skysub.campaign.selection import Selection
 from skysub.campaign.sorting import SortedExposures
 from skysub.campaign.store.address import place_at
-from skysub.campaign.store.place import writing
 from skysub.campaign.store.runs import Run, freeze, next_name, open_runs
+from skysub.campaign.store.storage_path import writing
 from skysub.errors import InputsError, RecipeError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from skysub.campaign.recipe import Recipe
     from skysub.campaign.records import Exposure, VisitPlan
     from skysub.campaign.sorting import Spool
-    from skysub.campaign.store.place import Place
+    from skysub.campaign.store.storage_path import StoragePath
 
 __all__ = ["LIBRARIES", "Plan", "StepEstimate", "make_plan"]
 
@@ -171,7 +171,7 @@ class Plan:
 
 def make_plan(
     recipe: Recipe,
-    output: str | os.PathLike[str] | Place,
+    output: str | os.PathLike[str] | StoragePath,
     *,
     verify: bool = False,
     steps: Collection[str] | None = None,
@@ -217,7 +217,7 @@ def make_plan(
     is_meant = chosen.chooser()
     wanted, unreadable = _wanted(recipe, output, chosen.visits, keep_index=keep_index)
     history = History(runs, chain, storing, verify=verify)
-    found = Comparison(chain, history, [plain(ingest) for ingest in ingests], selected)
+    found = Comparison(chain, history, [as_json(ingest) for ingest in ingests], selected)
     totals = _Totals()
     for visit, exposures in groupby(_one_each(wanted), key=lambda exposure: exposure.visit):
         along = {exposure.detector: exposure for exposure in exposures}
@@ -231,7 +231,7 @@ def make_plan(
     resumes = bool(runs) and found.resumes and runs[-1].record.step_names == chain.names
     record = RunRecord(
         steps=tuple(_step_record(link, found) for link in chain),
-        ingests=tuple(plain(ingest) for ingest in ingests),
+        ingests=tuple(as_json(ingest) for ingest in ingests),
         tables=tables,
         products=dataclasses.asdict(storing),
         visits=0,
@@ -283,7 +283,7 @@ def _selected(chain: Chain, steps: Collection[str] | None) -> set[str]:
 
 
 def _wanted(
-    recipe: Recipe, output: Place, visits: frozenset[int] | None, *, keep_index: bool
+    recipe: Recipe, output: StoragePath, visits: frozenset[int] | None, *, keep_index: bool
 ) -> tuple[SortedExposures, list[Unreadable]]:
     unreadable: list[Unreadable] = []
     exposures = SortedExposures()
@@ -316,7 +316,7 @@ def _step_record(link: Link, found: Comparison) -> StepRecord:
         name=link.name,
         version=link.step.version,
         scope=link.scope,
-        settings=plain(link.config),
+        settings=as_json(link.config),
         settings_hash=short_hash([link.name, link.step.version, link.config]),
         units=left.total(),
         rooms={

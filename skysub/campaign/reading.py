@@ -131,7 +131,7 @@ def entry_of(
 
 
 def finished_of(view: VisitView, step: str) -> Iterator[Finished]:
-    """Go through the finished units of a step of a visit, each from the run that speaks for it."""
+    """Go through the finished units of a step of a visit, each from its current run."""
     read: dict[str, dict[int | None, Marker]] = {}
     for detector, speaker in view.units.get(step, {}).items():
         run = speaker.run

@@ -32,10 +32,10 @@ __all__ = [
     "Products",
     "Recipe",
     "Source",
+    "as_json",
     "built",
     "canonical",
     "load_recipe",
-    "plain",
     "short_hash",
 ]
 
@@ -240,7 +240,7 @@ def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), default=_jsonable)
 
 
-def plain(value: Any) -> Any:
+def as_json(value: Any) -> Any:
     """Return a configuration as mappings, lists and numbers, as JSON has them."""
     return json.loads(canonical(value))
 

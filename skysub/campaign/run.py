@@ -19,11 +19,11 @@ from skysub.campaign.recipe import Recipe, load_recipe
 from skysub.campaign.records import who
 from skysub.campaign.status import REMOVED, removed_inputs
 from skysub.campaign.store.address import place_at
-from skysub.campaign.store.place import writing
 from skysub.campaign.store.reach import reachable
 from skysub.campaign.store.runs import remove_partial, remove_unplanned
 from skysub.campaign.store.seals import sealed
 from skysub.campaign.store.stop import StopRequest
+from skysub.campaign.store.storage_path import writing
 from skysub.cluster import ALL_CORES, Demand, Workers, connected, expected_slots, load_profile
 from skysub.cluster.address import borrowed
 from skysub.errors import NotEnoughMemoryError, OutputError, RecipeError
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from skysub.campaign.metrics import Snapshot
     from skysub.campaign.plan import Plan
     from skysub.campaign.selection import Selection
-    from skysub.campaign.store.place import Hold, Place
+    from skysub.campaign.store.storage_path import Hold, StoragePath
     from skysub.cluster import Profile
 
 __all__ = ["Outcome", "job_name", "run_campaign"]
@@ -77,7 +77,7 @@ class Outcome:
 
 def run_campaign(
     recipe: Recipe | str | os.PathLike[str],
-    output: str | os.PathLike[str] | Place,
+    output: str | os.PathLike[str] | StoragePath,
     *,
     inputs: Collection[str] = (),
     settings: Collection[str] = (),
@@ -187,7 +187,7 @@ class _Counts:
 
 @dataclass(frozen=True)
 class _Work:
-    output: Place
+    output: StoragePath
     recipe: Recipe
     profile: Profile
     hold: Hold
@@ -253,7 +253,7 @@ class _Work:
         return outcome, coordinator.widened
 
 
-def job_name(output: Place) -> str:
+def job_name(output: StoragePath) -> str:
     """Name of this campaign among others in a queue."""
     return f"skysub-{zlib.crc32(str(output).encode()):08x}"
 
@@ -316,7 +316,7 @@ def _in_blocks(recipe: Recipe, plan: Plan, profile: Profile) -> frozenset[str]:
     return able if plan.left * share < 1 else frozenset()
 
 
-def _note_unreadable(output: Place, unreadable: tuple[Unreadable, ...]) -> None:
+def _note_unreadable(output: StoragePath, unreadable: tuple[Unreadable, ...]) -> None:
     """Keep the inputs that could not even be planned beside the runs, as of the last start."""
     noted = output / "unreadable.json"
     if not unreadable:
@@ -327,7 +327,7 @@ def _note_unreadable(output: Place, unreadable: tuple[Unreadable, ...]) -> None:
         noted.put(sealed(json.dumps({"inputs": rows}, indent=1).encode()))
 
 
-def _note_removed(output: Place) -> None:
+def _note_removed(output: StoragePath) -> None:
     """Keep what cannot be done any more, as its input was taken away, beside the runs."""
     noted, removed = output / REMOVED, removed_inputs(output)
     if not removed:

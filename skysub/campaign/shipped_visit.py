@@ -92,8 +92,8 @@ def _visit_background(given: Given, config: VisitBackgroundStep) -> StepResult:
             f"{len(own)} detectors were calibrated by a flow that keeps no mask statistics; each keeps its "
             "own background."
         )
-    for detector, said in sky.detector_flags.items():
-        flags |= {f"{name}_{detector}": text for name, text in said.items()}
+    for detector, quality_flags in sky.detector_flags.items():
+        flags |= {f"{name}_{detector}": text for name, text in quality_flags.items()}
     return StepResult(
         products={
             _DEFAULT: own | {n: BackgroundList([layer]) for n, layer in sky.backgrounds.items()},

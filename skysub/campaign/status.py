@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from skysub.campaign.current import VisitView
-    from skysub.campaign.store.place import Place
     from skysub.campaign.store.runs import Run
+    from skysub.campaign.store.storage_path import StoragePath
 
 __all__ = [
     "REMOVED",
@@ -89,7 +89,7 @@ class Status:
         }
 
 
-def read_status(output: str | os.PathLike[str] | Place) -> Status:
+def read_status(output: str | os.PathLike[str] | StoragePath) -> Status:
     """Read how far a campaign is; safe at any time, also while it runs.
 
     Raises
@@ -127,7 +127,7 @@ class Looked:
         return self._troubled[run.name, step]
 
 
-def status_of(output: Place, current: Current) -> Status:
+def status_of(output: StoragePath, current: Current) -> Status:
     """Read how far a campaign is whose runs are open."""
     unreadable = (read_sealed(output / "unreadable.json") or {}).get("inputs", [])
     failures = [Failure(path=each["path"], message=each["reason"]) for each in unreadable]
@@ -249,7 +249,7 @@ def _waits(  # noqa: PLR0917 - all of one visit
     return ""
 
 
-def removed_inputs(output: Place) -> list[tuple[int, int]]:
+def removed_inputs(output: StoragePath) -> list[tuple[int, int]]:
     """Visit and detector of what is planned and not done, and whose input is no longer there."""
     current = Current(open_runs(output))
     looked = Looked()

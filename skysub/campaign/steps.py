@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from skysub.campaign.recipe import built, plain
+from skysub.campaign.recipe import as_json, built
 from skysub.errors import RecipeError
 from skysub.settings.lookup import closest, merged
 
@@ -162,7 +162,7 @@ class Step:
         config = built(self.configuration, given, where)
         if self.presets is None:
             return config
-        return built(self.configuration, merged(plain(self.presets(given)), given), where)
+        return built(self.configuration, merged(as_json(self.presets(given)), given), where)
 
 
 def shipped_steps() -> dict[str, Step]:

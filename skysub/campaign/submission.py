@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from skysub.campaign.run import job_name
 from skysub.campaign.store.address import place_at
-from skysub.campaign.store.place import read_json, writing
 from skysub.campaign.store.stop import StopRequest
+from skysub.campaign.store.storage_path import read_json, writing
 from skysub.cluster import load_profile
 from skysub.cluster.base import Submission
 from skysub.errors import ClusterError, RecipeError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Mapping, Sequence
 
-    from skysub.campaign.store.place import Place
+    from skysub.campaign.store.storage_path import StoragePath
 
 __all__ = ["Submitted", "cancel_campaign", "read_submission", "submit_campaign", "who_holds"]
 
@@ -100,7 +100,10 @@ def submit_campaign(
     """
     place = place_at(output).absolute()
     profile = load_profile(cluster)
-    folder = logs or (place.nearby() / "jobs" if "://" not in str(place) else Path("skysub-jobs")).absolute()
+    folder = (
+        logs
+        or (place.local_directory() / "jobs" if "://" not in str(place) else Path("skysub-jobs")).absolute()
+    )
     made = profile.submit(command, job_name(place), folder, dry_run=dry_run)
     submitted = Submitted(
         kind=profile.kind,
@@ -117,7 +120,7 @@ def submit_campaign(
     return submitted
 
 
-def read_submission(output: str | os.PathLike[str] | Place) -> Submitted | None:
+def read_submission(output: str | os.PathLike[str] | StoragePath) -> Submitted | None:
     """What was handed in for an output last; None where nothing was."""
     place = place_at(output).absolute()
     kept = read_json(_file(place))
@@ -125,7 +128,7 @@ def read_submission(output: str | os.PathLike[str] | Place) -> Submitted | None:
     return None if kept is None else Submitted(**{**kept, "name": job_name(place)})
 
 
-def who_holds(output: str | os.PathLike[str] | Place) -> str:
+def who_holds(output: str | os.PathLike[str] | StoragePath) -> str:
     """Who works on an output now, as far as its lock says so; empty where nobody does."""
     content = read_json(place_at(output).absolute() / "lock")
     return str(content.get("holder", "")) if isinstance(content, dict) else ""
@@ -153,5 +156,5 @@ def cancel_campaign(output: str | os.PathLike[str]) -> tuple[str, str]:
     return holder, trouble
 
 
-def _file(place: Place) -> Place:
+def _file(place: StoragePath) -> StoragePath:
     return place / "submitted.json"

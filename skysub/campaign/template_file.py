@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skysub.campaign.store.address import place_at
-from skysub.campaign.store.place import writing
+from skysub.campaign.store.storage_path import writing
 from skysub.errors import OutputError, TemplatesError
 from skysub.pipeline.joint.templates import DetectorTemplate, StepTemplate, VisitTemplates
 from skysub.visit.fits.checksum import data_sum, fold
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from skysub.campaign.store.place import Place
+    from skysub.campaign.store.storage_path import StoragePath
 
 __all__ = ["latest_files", "read_templates", "templates_of_bytes", "write_templates"]
 
@@ -85,7 +85,7 @@ def read_templates(path: str | os.PathLike[str]) -> VisitTemplates:
     return templates_of_bytes(data, str(place))
 
 
-def latest_files(folder: Place) -> list[Place]:
+def latest_files(folder: StoragePath) -> list[StoragePath]:
     """Of each band the newest file of templates in a folder, by the dates in their names."""
     newest: dict[str, tuple[str, str]] = {}
     for name in sorted(folder.names()):

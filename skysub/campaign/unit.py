@@ -24,8 +24,8 @@ from skysub.campaign.inputs import content_checksum, stamp
 from skysub.campaign.products.base import Entry, Slot
 from skysub.campaign.reading import read_and_checksum
 from skysub.campaign.records import Failure, Marker, WorkUnit
-from skysub.campaign.store.place import writing
 from skysub.campaign.store.records import numbers
+from skysub.campaign.store.storage_path import writing
 from skysub.errors import InputChangedError, OutputError
 from skysub.text import printable
 

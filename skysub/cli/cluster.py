@@ -108,6 +108,6 @@ def _look(workers: Workers, wanted: int, until: float) -> bool:
     if trouble and not gate.refused:
         print(f"failed     {trouble}")
     if not gate.passed and not gate.refused and not trouble:
-        said = workers.waiting_for()
-        print(f"no worker  came so far{f': {said}' if said else ''}")
+        message = workers.waiting_for()
+        print(f"no worker  came so far{f': {message}' if message else ''}")
     return bool(gate.passed) and not gate.refused

@@ -45,8 +45,9 @@ def run(options: argparse.Namespace) -> int:
             print(printable(f"{image}: restored {how} ({restored.why}) -> {target}"), flush=True)
         except SkysubError as error:
             failed += 1
-            said = str(error)
+            message = str(error)
             print(
-                said if said.startswith(printable(image)) else f"{printable(image)}: {said}", file=sys.stderr
+                message if message.startswith(printable(image)) else f"{printable(image)}: {message}",
+                file=sys.stderr,
             )
     return 1 if failed else 0

@@ -100,9 +100,9 @@ def run(options: argparse.Namespace) -> int:
             except SkysubError as error:
                 # a broken file does not stop the others
                 failed += 1
-                said = str(error)
-                known = said.startswith(printable(image))
-                print(said if known else f"{printable(image)}: {said}", file=sys.stderr)
+                message = str(error)
+                known = message.startswith(printable(image))
+                print(message if known else f"{printable(image)}: {message}", file=sys.stderr)
     if len(options.images) > 1:
         print(f"{done} subtracted" + (f", {failed} failed" if failed else ""))
     return 1 if failed else 0

@@ -41,8 +41,8 @@ def answer_of(command: Sequence[str], *, given: str = "") -> str:
         lines = (
             line.strip().removeprefix(f"{command[0]}: ") for line in (done.stderr or done.stdout).splitlines()
         )
-        said = "; ".join(line.removeprefix("error: ") for line in lines if line)
-        raise ClusterError(f"{command[0]} says: {said or f'nothing, and exits with {done.returncode}'}")
+        message = "; ".join(line.removeprefix("error: ") for line in lines if line)
+        raise ClusterError(f"{command[0]} says: {message or f'nothing, and exits with {done.returncode}'}")
     return done.stdout
 
 

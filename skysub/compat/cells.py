@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skysub.background.compiled import plain
+from skysub.background.compiled import for_kernels
 from skysub.background.kernels import BLOCK, gather
 from skysub.background.quartile_kernels import LANES
 from skysub.background.threads import in_threads
@@ -45,9 +45,9 @@ def each_band(
         row = np.zeros(image.shape[1] + LANES, image.dtype)
         for band in rows:
             y = slice(int(y_edges[band]), int(y_edges[band + 1]))
-            planes = plain(mask[y]) if mask.size else mask
+            planes = for_kernels(mask[y]) if mask.size else mask
             gather(
-                plain(image[y]),
+                for_kernels(image[y]),
                 planes,
                 np.uint8(1),
                 mask.size > 0,

@@ -52,8 +52,8 @@ class Restored:
         VisitFileError
             When the file cannot be written.
         """
-        said = history(["skysub put the sky back that it had subtracted."])
-        write_blocks(path, [(plain_image(self.image, primary=True), self.cards + said)])
+        notes = history(["skysub put the sky back that it had subtracted."])
+        write_blocks(path, [(plain_image(self.image, primary=True), self.cards + notes)])
 
 
 def write_result(result: Subtracted, path: str | os.PathLike[str]) -> None:

@@ -426,5 +426,5 @@ def _gone(opened: OpenedImage) -> str:
         cure = f"`skysub restore {opened.path}` puts back what was taken; {cure}"
     elif opened.layout == "SDSS frame":
         cure = f"--ingest add_sky=true, or ingest=IngestMap(add_sky=True), puts SDSS's sky back first; {cure}"
-    said = f"the header says that the sky has been subtracted already ({opened.sky_is_gone})"
-    return f"{opened.path}: {said}; {cure}"
+    message = f"the header says that the sky has been subtracted already ({opened.sky_is_gone})"
+    return f"{opened.path}: {message}; {cure}"

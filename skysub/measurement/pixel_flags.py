@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skysub.background.compiled import plain
+from skysub.background.compiled import for_kernels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,7 +54,7 @@ def pixel_flags(  # noqa: PLR0917
         marks = marks.astype(np.int64)
     around, centre = np.zeros((2, n), np.int64)
     lost = np.zeros(n, np.bool_)
-    marks = plain(marks)
+    marks = for_kernels(marks)
     flag_kernels.collect_bits(marks, unusable.view(np.uint8), y, x, radius, _CENTRE, around, centre, lost)
     columns = {}
     for flag, names in _PLANES.items():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skysub.background.compiled import plain
+from skysub.background.compiled import for_kernels
 from skysub.background.rows import over_rows, rows_between
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def measure_cells(
     image: NDArray[np.float32],
     flags: NDArray[np.uint8],
     ignored: int,
-    power: NDArray[np.float64],
+    monomials: NDArray[np.float64],
     lattice: Lattice,
     *,
     limit: float,
@@ -94,7 +94,7 @@ def measure_cells(
     ----------
     ignored
         Bits of ``flags`` whose pixels are left out, and with them pixels that lie beyond ``limit``.
-    power
+    monomials
         Monomial coefficients of the smooth sky.
     step
         Only every so many rows are looked at.
@@ -106,7 +106,7 @@ def measure_cells(
         (image, flags),
         spans=rows_between(y_edges),
         ignored=ignored,
-        power=power,
+        monomials=monomials,
         limit=limit,
         edges=(y_edges, x_edges),
         step=step,
@@ -133,7 +133,7 @@ def _sums(
     flags: NDArray[np.uint8],
     *,
     ignored: int,
-    power: NDArray[np.float64],
+    monomials: NDArray[np.float64],
     limit: float,
     edges: tuple[NDArray[np.int64], NDArray[np.int64]],
     step: int,
@@ -146,7 +146,9 @@ def _sums(
     y_edges, x_edges = edges[0][units.start : units.stop + 1], edges[1]
     total = np.empty((len(units), len(x_edges) - 1), np.float32)
     count = np.empty_like(total)
-    kernels.cell_sums(plain(image), flags, ignored, power, limit, y_edges, x_edges, step, total, count)
+    kernels.cell_sums(
+        for_kernels(image), flags, ignored, monomials, limit, y_edges, x_edges, step, total, count
+    )
     return total, count
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skysub.background.amplifiers import Amplifier
-from skysub.background.chebyshev import power_coefficients
+from skysub.background.chebyshev import monomial_coefficients
 from skysub.background.rows import made_rows
 from skysub.pipeline.amplifier_cells import Cells, Lattice, measure_cells
 from skysub.pipeline.amplifier_fit import fit_amplifiers, rough_steps, worth_fitting
@@ -48,7 +48,7 @@ class Amplifiers:
         self.layer: AmplifierBackground | None = None
 
     @property
-    def said(self) -> str:
+    def summary(self) -> str:
         """What was found, for people."""
         layer = self.layer
         if layer is None:
@@ -105,8 +105,8 @@ class Amplifiers:
         step: int = 1,
     ) -> Cells:
         assert self._lattice is not None
-        power = power_coefficients(sky.coefficients, sky.order)
-        return measure_cells(image, flags, ignored, power, self._lattice, limit=_LIMIT * noise, step=step)
+        monomials = monomial_coefficients(sky.coefficients, sky.order)
+        return measure_cells(image, flags, ignored, monomials, self._lattice, limit=_LIMIT * noise, step=step)
 
 
 def _subtract(

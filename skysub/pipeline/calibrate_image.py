@@ -188,7 +188,7 @@ def calibrate_image(
         aperture_correction=correction,
         zero_points=zero_points,
         summary=summary,
-        flags=work.said,
+        flags=work.quality_flags,
         timings=dict(work.stopwatch.seconds),
         passes=len(work.layers) if work.sky is None else work.sky.passes,
     )
@@ -209,7 +209,7 @@ class _Work:
         self.visit_image, self.config, self.ratio, self.threads = visit_image, config, ratio, threads
         self.overwrite = overwrite
         self.stopwatch = Stopwatch()
-        self.said: dict[str, str] = {}
+        self.quality_flags: dict[str, str] = {}
         self.layers = BackgroundList()
         self.sky: Sky | None = None
         self.image = visit_image.image
@@ -231,7 +231,7 @@ class _Work:
             lit = 1 - count_pixels(self.flags, (IGNORED,), self.grid).sum() / self.flags.size
             if "VIGNETTED" in config.ignored_planes and lit < _LEAST_LIT:
                 self.flags = self._flagged(tuple(n for n in config.ignored_planes if n != "VIGNETTED"))
-                self.said["vignetted"] = (
+                self.quality_flags["vignetted"] = (
                     "Nearly all pixels are vignetted; the background was measured on them nevertheless."
                 )
         with self.stopwatch("noise"):
@@ -308,7 +308,7 @@ class _Work:
             self.layers = found.layers
             reduced = next((layer.reduced for layer in found.layers if layer.reduced), "")
             if reduced:
-                self.said["background_order_reduced"] = (
+                self.quality_flags["background_order_reduced"] = (
                     f"The background is simpler than asked for: {reduced}."
                 )
             return
@@ -316,10 +316,10 @@ class _Work:
         layer = self.amplifiers.layer
         if layer is not None:
             sky = replace(sky, background=replace(sky.background, amplifiers=layer))
-            self.said["amplifiers"] = self.amplifiers.said
+            self.quality_flags["amplifiers"] = self.amplifiers.summary
         self.sky, self.noise = sky, sky.noise
         self.layers = BackgroundList([sky.background])
-        self.said |= sky.flags
+        self.quality_flags |= sky.flags
 
     def _sky_beside_amplifiers(self) -> Sky:
         """Sky and mask; found again when steps or drift of amplifiers show beside them."""
@@ -419,7 +419,7 @@ class _Work:
                 fwhm=config.fwhm,
                 unit_flux=float(np.nanmedian(self.noise)) / white,
             )
-        self.said |= found.flags
+        self.quality_flags |= found.flags
         return found
 
     def calibrated(
@@ -431,20 +431,24 @@ class _Work:
         if reference is None:
             return preliminary, None
         if psf is None or character is None or character.aperture_correction is None:
-            self.said["no_zero_points"] = "No zero points: they need stars, and no PSF star was found."
+            self.quality_flags["no_zero_points"] = (
+                "No zero points: they need stars, and no PSF star was found."
+            )
             return preliminary, None
         if preliminary.wcs is None:
-            self.said["no_zero_points"] = "No zero points: the image has no world coordinates to start from."
+            self.quality_flags["no_zero_points"] = (
+                "No zero points: the image has no world coordinates to start from."
+            )
             return preliminary, None
         from skysub.pipeline.zero_points import find_zero_points
 
         with self.stopwatch("zero points"):
             stars = psf.stars
             flux = stars.flux * character.aperture_correction.at(stars.x, stars.y)
-            found, said = find_zero_points(
+            found, quality_flags = find_zero_points(
                 stars.x, stars.y, flux, preliminary.wcs, reference, shape=preliminary.shape
             )
-        self.said |= said
+        self.quality_flags |= quality_flags
         if found is None:
             return preliminary, None
         wcs = preliminary.wcs.deepcopy()
@@ -458,18 +462,20 @@ class _Work:
         if not np.isfinite(self.noise).any():
             return
         if variance is None:
-            self.said["no_variance"] = "There is no variance; noise was measured from neighbouring pixels."
+            self.quality_flags["no_variance"] = (
+                "There is no variance; noise was measured from neighbouring pixels."
+            )
             return
         (sample,) = sampled((variance,), _SAMPLE_STEP)
         sample = sample[np.isfinite(sample) & (sample > 0)]
         if not sample.size:
-            self.said["no_variance"] = (
+            self.quality_flags["no_variance"] = (
                 "The variance is zero or unknown everywhere; noise was measured from neighbouring pixels."
             )
             return
         given, measured = float(np.sqrt(np.median(sample))), float(np.nanmedian(self.noise))
         if not 1 / _VARIANCE_AGREES < measured / given < _VARIANCE_AGREES:
-            self.said["variance_disagrees"] = (
+            self.quality_flags["variance_disagrees"] = (
                 f"Neighbouring pixels scatter by {measured:.3g}, the variance says {given:.3g}: the gain "
                 "may be wrong, or the pixels correlated. The sky and its mask rest on the pixels."
             )

@@ -146,14 +146,16 @@ def characterise(
             },
         )
     psf = fit_psf(stars, shape=shape, order=config.order)
-    said = {}
+    quality_flags: dict[str, str] = {}
     if psf.order < config.order:
-        said["psf_order_reduced"] = (
+        quality_flags["psf_order_reduced"] = (
             f"The PSF varies over the detector by order {psf.order} rather than {config.order}: "
             f"only {int(psf.stars.used.sum())} stars serve."
         )
     return Character(
-        psf=psf, aperture_correction=fit_aperture_correction(stars, psf, radius=config.aperture), flags=said
+        psf=psf,
+        aperture_correction=fit_aperture_correction(stars, psf, radius=config.aperture),
+        flags=quality_flags,
     )
 
 

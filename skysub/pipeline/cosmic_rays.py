@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skysub.background.compiled import once, plain
+from skysub.background.compiled import for_kernels, once
 from skysub.background.rows import changed_rows, made_rows, over_rows, rows_between
 from skysub.errors import ConfigError
 from skysub.sources.flags import COSMIC_RAY, IGNORED, SATURATED
@@ -153,7 +153,7 @@ def _search(
 
     del threads
     ny, nx = image.shape
-    pixels = plain(image)
+    pixels = for_kernels(image)
     blocks = np.zeros((-(-ny // _BLOCK), -(-nx // _BLOCK)), bool)
     # a star is no sharper than this against its neighbours
     contrast = max(_LEAST_CONTRAST, 1.3 * (1 - math.exp(-4 * math.log(2) / fwhm**2)))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skysub.background.chebyshev import power_coefficients
+from skysub.background.chebyshev import monomial_coefficients
 from skysub.background.robust import TRACE, RobustFit, fit_robust
 from skysub.pipeline.sky_fit import (
     BETTER,
@@ -127,7 +127,7 @@ def find_open_sky(
             return find_sources(
                 image,
                 flags,
-                power_coefficients(model.coefficients, model.order),
+                monomial_coefficients(model.coefficients, model.order),
                 noise,
                 grid,
                 config=config.mask,
@@ -142,7 +142,7 @@ def find_open_sky(
         footprints = sources_about(model, rough)
         if rough == 0 and np.max(footprints.radius, initial=0) > _GIANT * side:
             # fringes join what lies on them
-            power = power_coefficients(model.coefficients, model.order)
+            power = monomial_coefficients(model.coefficients, model.order)
             rough = roughness(image, flags, power, level, threads=threads)
             footprints = sources_about(model, rough)
         if np.max(footprints.radius, initial=0) > _GIANT * side:

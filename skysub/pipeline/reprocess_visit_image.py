@@ -273,21 +273,21 @@ def _losses(
 
 
 def _said(measured: SourceMeasurements, calibrations: Calibrations) -> dict[str, str]:
-    said = {}
+    quality_flags: dict[str, str] = {}
     share = float(measured.too_crowded.mean())
     if share and "too_crowded" not in measured.flags:
-        said["too_crowded"] = (
+        quality_flags["too_crowded"] = (
             f"{100 * share:.2g} % of the pixels are so crowded that sources were left out there; they have "
             "the plane NOT_DEBLENDED."
         )
     lacking = [name for name in ("psfFlux",) if name not in calibrations.aperture_corrections]
     if lacking:
-        said["no_aperture_correction"] = f"There is no aperture correction for {', '.join(lacking)}."
+        quality_flags["no_aperture_correction"] = f"There is no aperture correction for {', '.join(lacking)}."
     if not math.isfinite(calibrations.photo_calib.error) or calibrations.photo_calib.error == 0:
-        said["no_calibration_error"] = (
+        quality_flags["no_calibration_error"] = (
             "The error of the photometric calibration is not known; errors of fluxes do not hold it."
         )
-    return said
+    return quality_flags
 
 
 def _header(visit_image: VisitImage, calibrations: Calibrations, *, ratio: bool) -> object:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skysub.background.chebyshev import power_coefficients
+from skysub.background.chebyshev import monomial_coefficients
 from skysub.background.clipping import superpixel_statistics
 from skysub.background.robust import TRACE, RobustFit, fit_robust
 from skysub.background.rows import over_rows
@@ -18,7 +18,7 @@ from skysub.pipeline.open_sky import FAR, find_open_sky, plausible_width
 from skysub.pipeline.sky_fit import (
     at_centres,
     chi2_per_freedom,
-    filled_where_dry,
+    filled_where_starved,
     finer_fit,
     fit_masked,
     fit_with_compact_masked,
@@ -27,13 +27,13 @@ from skysub.pipeline.sky_fit import (
     statistics_about,
     unfollowed_structure,
 )
-from skysub.pipeline.sky_flags import worth_saying
+from skysub.pipeline.sky_flags import quality_flags_of
 from skysub.sources.detect import measured_fwhm, smoothing_kernel
 from skysub.sources.extended import roughness, structure_left
 from skysub.sources.flags import EXTENDED, NOT_SKY, SOURCE, share_flagged
 from skysub.sources.mask import (
     BARE,
-    DARKEST,
+    DARKEST_LEFT,
     SourceMask,
     mask_compact,
     mask_sources,
@@ -162,14 +162,14 @@ def find_sky(
             if inclusive is None or light > TRACE or rugged:
                 return fit
             own = finer_fit(fit, background, config.robust, steep=True) if steep else None
-            filled = filled_where_dry(own or fit, statistics, finer or inclusive, least=least)
+            filled = filled_where_starved(own or fit, statistics, finer or inclusive, least=least)
             if filled is None:
                 return fit
             return fit_masked(
                 grid, filled, background, config.robust, light=light, steep=steep, rugged=rugged
             )
 
-    def masked(fit: RobustFit, rung: int) -> SourceMask:
+    def masked(fit: RobustFit, fallback_level: int) -> SourceMask:
         with stopwatch("fit"):
             finer = (
                 finer_fit(fit, background, config.robust, steep=steep)
@@ -182,7 +182,7 @@ def find_sky(
             return mask_sources(
                 image,
                 flags,
-                power_coefficients(model.coefficients, model.order),
+                monomial_coefficients(model.coefficients, model.order),
                 noise,
                 grid,
                 config=sources,
@@ -190,7 +190,7 @@ def find_sky(
                 correlation=correlation,
                 light=light > TRACE,
                 structure=np.hypot(scatter, unfollowed_structure(finer or fit)),
-                rung=rung,
+                fallback_level=fallback_level,
                 threads=threads,
             )
 
@@ -209,14 +209,14 @@ def find_sky(
         if not chi2_per_freedom(model) > _TEXTURED * spread**2:
             return 0.0, 0.0
         with stopwatch("structure"):
-            power = power_coefficients(model.background.coefficients, model.background.order)
-            left = structure_left(image, compact, power, level, threads=threads)
-            rough = roughness(image, compact, power, level, threads=threads) if left else 0.0
+            monomials = monomial_coefficients(model.background.coefficients, model.background.order)
+            left = structure_left(image, compact, monomials, level, threads=threads)
+            rough = roughness(image, compact, monomials, level, threads=threads) if left else 0.0
             return left, rough
 
     def moved_by_growth() -> float:
         """Mean square by which the model's shape moves when sources grow less, beyond what noise moves it."""
-        if mask.rung == DARKEST or not mask.footprints:
+        if mask.fallback_level == DARKEST_LEFT or not mask.footprints:
             return 0.0
         with stopwatch("statistics"):
             marked = mask_with_less_growth(flags, mask, config=config.mask, noise=level)
@@ -235,17 +235,17 @@ def find_sky(
     def structure() -> float:
         with stopwatch("structure"):
             model = fit.background
-            power = power_coefficients(model.coefficients, model.order)
+            monomials = monomial_coefficients(model.coefficients, model.order)
             # the more pixels sources take the more of them are too faint or too close to be masked
             sources_take = share_flagged(flags, SOURCE, step=_SAMPLE)
             crowding = max(1.0, _CLEAR / max(1e-3, 1 - sources_take))
-            return structure_left(image, flags, power, level, crowding=crowding, threads=threads)
+            return structure_left(image, flags, monomials, level, crowding=crowding, threads=threads)
 
     with stopwatch("noise"):
         per_pixel, smoothed = correlated_noise(
             image,
             flags,
-            power_coefficients(guess.background.coefficients, guess.background.order),
+            monomial_coefficients(guess.background.coefficients, guess.background.order),
             noise,
             grid,
             kernel=smoothing_kernel(fwhm),
@@ -291,7 +291,7 @@ def find_sky(
         if seen is not None:
             width = seen
             mask = masked(guess, 0)
-        if (light > 0 or mask.masked > _FREE_OF_SOURCES) and mask.rung < DARKEST:
+        if (light > 0 or mask.masked > _FREE_OF_SOURCES) and mask.fallback_level < DARKEST_LEFT:
             inclusive, compact = with_compact_masked(guess)
             finer = finer_fit(inclusive, background, config.robust)
             # structure that no fit follows is sky all the same where as much of it lies below as above
@@ -304,7 +304,7 @@ def find_sky(
             if smooth and (finer is not None or suspect or off > FAR * level or texture > 0):
                 # the guess may have taken some of a sky that it cannot follow for light
                 mask = masked(inclusive, 0)
-                if (off > FAR * level or texture > 0) and mask.rung < DARKEST:
+                if (off > FAR * level or texture > 0) and mask.fallback_level < DARKEST_LEFT:
                     again, compact = with_compact_masked(inclusive)
                     if again.balanced:
                         inclusive, finer = again, finer_fit(again, background, config.robust)
@@ -316,22 +316,26 @@ def find_sky(
     while True:
         before, fit = fit, measured(fit)
         # the darkest pixels do not depend on the model: once measured, nothing moves
-        moved = 0.0 if mask.rung == DARKEST else moved_by(before, fit)
+        moved = 0.0 if mask.fallback_level == DARKEST_LEFT else moved_by(before, fit)
         if moved < config.tolerance or turns == config.passes:
             break
-        next_mask = masked(fit, mask.rung)
+        next_mask = masked(fit, mask.fallback_level)
         # a mask that comes to leave no sky as the sky falls to what it leaves has run away
-        dry = next_mask.rung > mask.rung and next_mask.rung >= BARE and mask.rung != BARE - 1
-        if dry or next_mask.masked > mask.masked + _RUNS_AWAY:
-            mask = masked(before, mask.rung)
+        starved = (
+            next_mask.fallback_level > mask.fallback_level
+            and next_mask.fallback_level >= BARE
+            and mask.fallback_level != BARE - 1
+        )
+        if starved or next_mask.masked > mask.masked + _RUNS_AWAY:
+            mask = masked(before, mask.fallback_level)
             if sources.extended is not None and structure() > 0:
                 sources = dataclasses.replace(sources, extended=None)
-                mask, ran_away, fit = masked(guess, mask.rung), True, guess
-            elif dry:
+                mask, ran_away, fit = masked(guess, mask.fallback_level), True, guess
+            elif starved:
                 ran_away = True
                 break
             else:
-                mask = masked(fit, mask.rung)
+                mask = masked(fit, mask.fallback_level)
             turns += 1
             continue
         mask, turns = next_mask, turns + 1
@@ -344,10 +348,10 @@ def find_sky(
         noise=level,
         gain=gain,
         fwhm=width,
-        crowded=mask.rung == DARKEST,
+        crowded=mask.fallback_level == DARKEST_LEFT,
     )
     faint = find_faint_light(
-        mask, config=config.corrections, noise=level, fwhm=width, crowded=mask.rung == DARKEST
+        mask, config=config.corrections, noise=level, fwhm=width, crowded=mask.fallback_level == DARKEST_LEFT
     )
     left, sky = 0.0, dataclasses.replace(fit.background, faint_light=faint)
     if moved >= config.tolerance and before.background.order == sky.order:
@@ -380,7 +384,7 @@ def find_sky(
         fwhm=width,
         passes=turns,
         moved=moved,
-        flags=worth_saying(
+        flags=quality_flags_of(
             fit,
             mask,
             noise,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skysub.background.chebyshev import design_matrix, power_coefficients
+from skysub.background.chebyshev import design_matrix, monomial_coefficients
 from skysub.background.clipping import superpixel_statistics
 from skysub.background.robust import TRACE, RobustConfig, RobustFit, fit_robust
 from skysub.background.superpixels import SuperpixelGrid, SuperpixelStatistics
@@ -26,7 +26,7 @@ __all__ = [
     "UNDERFIT",
     "at_centres",
     "chi2_per_freedom",
-    "filled_where_dry",
+    "filled_where_starved",
     "finer_fit",
     "fit_masked",
     "fit_with_compact_masked",
@@ -150,15 +150,15 @@ def fit_with_compact_masked(
     return fit_robust(grid, without_brightest(statistics, first), background, config.robust)
 
 
-def filled_where_dry(
+def filled_where_starved(
     fit: RobustFit, statistics: SuperpixelStatistics, inclusive: RobustFit, *, least: int
 ) -> SuperpixelStatistics | None:
-    """Statistics whose dry superpixels are filled from those with compact sources masked alone.
+    """Statistics whose starved superpixels are filled from those with compact sources masked alone.
 
     Where it is known that there is no light at large, that is better than to extrapolate. What the two kinds
     differ by on the average is taken off, and how much they scatter about it is the error. A superpixel stays
-    dry where the fit knows it better from its neighbours, or where it lies off what a fit makes of its like,
-    which tells of a large source.
+    starved where the fit knows it better from its neighbours, or where it lies off what a fit makes of its
+    like, which tells of a large source.
 
     Parameters
     ----------
@@ -184,13 +184,13 @@ def filled_where_dry(
     apart = (wide.mean - statistics.mean)[both].astype(np.float64)
     low, level, high = (float(value) for value in np.percentile(apart, (16, 50, 84)))
     error = np.hypot(wide.error, (high - low) / 2)
-    dry = known & ~seen & (np.abs(off) < _CHANCE * error) & (fit.deviation > error)
-    if not dry.any():
+    starved = known & ~seen & (np.abs(off) < _CHANCE * error) & (fit.deviation > error)
+    if not starved.any():
         return None
     return SuperpixelStatistics(
-        mean=np.where(dry, wide.mean - level, statistics.mean).astype(np.float32),
-        error=np.where(dry, error, statistics.error).astype(np.float32),
-        count=np.where(dry, wide.count, statistics.count).astype(statistics.count.dtype),
+        mean=np.where(starved, wide.mean - level, statistics.mean).astype(np.float32),
+        error=np.where(starved, error, statistics.error).astype(np.float32),
+        count=np.where(starved, wide.count, statistics.count).astype(statistics.count.dtype),
     )
 
 
@@ -211,8 +211,8 @@ def statistics_about(
         What a superpixel without a gradient would show: the model at its centre plus the clipped mean of the
         residual.
     """
-    power = power_coefficients(model.coefficients, model.order)
-    left = superpixel_statistics(image, flags, NOT_SKY, grid, config, model=power, threads=threads)
+    monomials = monomial_coefficients(model.coefficients, model.order)
+    left = superpixel_statistics(image, flags, NOT_SKY, grid, config, model=monomials, threads=threads)
     mean = (left.mean + at_centres(model, grid)).astype(np.float32)
     return SuperpixelStatistics(mean=mean, error=left.error, count=left.count)
 

@@ -277,8 +277,8 @@ def _assembled(
             f"{_listed(sorted(apart))}."
         )
     flags |= solved.flags
-    for number, said in solved.detector_flags.items():
-        detector_flags[number] |= said
+    for number, quality_flags in solved.detector_flags.items():
+        detector_flags[number] |= quality_flags
     return VisitBackground(
         visit=visit,
         mode="joint",

@@ -160,9 +160,9 @@ def find_zero_points(
     with np.errstate(divide="ignore", invalid="ignore"):
         zero = magnitude[match] + 2.5 * np.log10(flux[star])
     zero_point, zero_error = _clipped_median(zero[np.isfinite(zero)])
-    said = {}
+    quality_flags: dict[str, str] = {}
     if not math.isfinite(zero_point):
-        said["no_photometric_zero_point"] = (
+        quality_flags["no_photometric_zero_point"] = (
             f"No photometric zero point: no matched star of {reference.name} has a magnitude and a flux."
         )
     scatter = 1.4826 * math.hypot(*(float(np.median(np.abs(o - np.median(o)))) for o in (off_x, off_y)))
@@ -173,7 +173,7 @@ def find_zero_points(
         dy=float(np.median(off_y)),
         offset_scatter=scatter / math.sqrt(2),
         matches=len(star),
-    ), said
+    ), quality_flags
 
 
 def _densest(dx: NDArray[np.float64], dy: NDArray[np.float64]) -> tuple[float, float]:

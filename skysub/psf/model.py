@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skysub.background.chebyshev import design_matrix, least_squares
-from skysub.background.compiled import plain
+from skysub.background.compiled import for_kernels
 from skysub.psf.stars import Moments, Stars, adaptive_moments
 
 if TYPE_CHECKING:
@@ -281,7 +281,7 @@ def _profiles(
     from skysub.psf import kernels
 
     out = np.empty((len(x), size, size))
-    kernels.moffats(plain(free), beta, plain(x), plain(y), out)
+    kernels.moffats(for_kernels(free), beta, for_kernels(x), for_kernels(y), out)
     return out
 
 
@@ -327,5 +327,5 @@ def _shifted(
 
     size = images.shape[1]
     out = np.empty((len(dx), size, size))
-    kernels.shift(plain(images), plain(dx), plain(dy), out)
+    kernels.shift(for_kernels(images), for_kernels(dx), for_kernels(dy), out)
     return out

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skysub.background.compiled import plain
+from skysub.background.compiled import for_kernels
 from skysub.background.rows import over_rows
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def adaptive_moments(stamps: NDArray[np.float64]) -> Moments:
     from skysub.psf import kernels
 
     m = np.empty((5, len(stamps)))
-    kernels.adaptive_moments(plain(stamps), _ITERATIONS, *m)
+    kernels.adaptive_moments(for_kernels(stamps), _ITERATIONS, *m)
     return Moments(*m)
 
 

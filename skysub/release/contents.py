@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from skysub.campaign.current import VisitView
     from skysub.campaign.reading import Finished
-    from skysub.campaign.store.place import Place
+    from skysub.campaign.store.storage_path import StoragePath
     from skysub.release.part import Part
 
 __all__ = ["Contents", "Request", "Source", "VisitContents", "part_of"]
@@ -155,7 +155,7 @@ class Source:
         When it makes no product of a name.
     """
 
-    def __init__(self, output: Place, request: Request) -> None:
+    def __init__(self, output: StoragePath, request: Request) -> None:
         self.output = output
         self.request = request
         self.current = Current(existing_runs(output))

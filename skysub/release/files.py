@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from skysub.campaign.store.address import place_at
-from skysub.campaign.store.place import writing
 from skysub.campaign.store.seals import unsealed
+from skysub.campaign.store.storage_path import writing
 from skysub.errors import ReleaseError
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator
 
-    from skysub.campaign.store.place import Place
+    from skysub.campaign.store.storage_path import StoragePath
 
 __all__ = [
     "BUILDING",
@@ -58,7 +58,7 @@ class Written:
 class Shelf:
     """Where files of a release are put, and those that were."""
 
-    root: Place
+    root: StoragePath
     written: list[Written] = field(default_factory=list)
 
     def put(self, name: str, data: bytes | memoryview) -> str:
@@ -80,7 +80,7 @@ class Verified:
     """What is damaged, gone, or there without being listed, for people."""
 
 
-def read_record(target: Place) -> dict[str, Any] | None:
+def read_record(target: StoragePath) -> dict[str, Any] | None:
     """Content of ``release.json``; None where there is no complete release.
 
     Raises
@@ -144,7 +144,7 @@ def verify_release(target: str | os.PathLike[str]) -> Verified:
     return Verified(record["name"], len(listed), total, tuple(problems))
 
 
-def files_below(folder: Place, inner: str = "") -> Iterator[str]:
+def files_below(folder: StoragePath, inner: str = "") -> Iterator[str]:
     """Go through the paths of all files below a folder."""
     here = folder / inner if inner else folder
     files = here.sizes()

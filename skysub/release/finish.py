@@ -6,8 +6,8 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from skysub.campaign.store.place import writing
 from skysub.campaign.store.seals import read_sealed, sealed
+from skysub.campaign.store.storage_path import writing
 from skysub.errors import ReleaseError
 from skysub.release.files import BUILDING, RECORD, SUMS, Shelf, Written
 from skysub.release.part import STORE, Axes
@@ -17,7 +17,7 @@ from skysub.release.zarr_store import metadata_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from skysub.campaign.store.place import Place
+    from skysub.campaign.store.storage_path import StoragePath
     from skysub.release.contents import Source, VisitContents
     from skysub.release.part import Part
 
@@ -28,7 +28,7 @@ _ROWS = 50_000
 
 
 def finish(  # noqa: PLR0917 - all of a release
-    place: Place,
+    place: StoragePath,
     source: Source,
     plan: Mapping[str, Any],
     parts: Mapping[str, Part],
@@ -71,7 +71,7 @@ def finish(  # noqa: PLR0917 - all of a release
     return _sealed_record(place, shelf, record)
 
 
-def _sealed_record(place: Place, shelf: Shelf, record: dict[str, Any]) -> dict[str, Any]:
+def _sealed_record(place: StoragePath, shelf: Shelf, record: dict[str, Any]) -> dict[str, Any]:
     """Write checksums of all files, and then what the release is."""
     sums = hashlib.sha256()
     count = total = 0
@@ -93,7 +93,7 @@ def _sealed_record(place: Place, shelf: Shelf, record: dict[str, Any]) -> dict[s
     return record
 
 
-def _all_files(place: Place, shelf: Shelf) -> Iterator[Written]:
+def _all_files(place: StoragePath, shelf: Shelf) -> Iterator[Written]:
     for files in _receipts(place, "files"):
         for each in files:
             yield Written(*each)
@@ -127,7 +127,7 @@ def _attributes(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _values(
-    place: Place, parts: Mapping[str, Part], axes: Axes
+    place: StoragePath, parts: Mapping[str, Part], axes: Axes
 ) -> dict[str, dict[tuple[int, int], Mapping[str, Any]]]:
     """What was said of each value, by product and place along the first two axes."""
     found: dict[str, dict[tuple[int, int], Mapping[str, Any]]] = {name: {} for name in parts}
@@ -138,7 +138,7 @@ def _values(
     return found
 
 
-def _receipts(place: Place, key: str) -> Iterator[Any]:
+def _receipts(place: StoragePath, key: str) -> Iterator[Any]:
     """Go through one entry of the receipts of all visits, in order."""
     folder = place / BUILDING / "receipts"
     names = sorted(folder.sizes(), key=lambda name: int(name.partition(".")[0]))
@@ -151,7 +151,7 @@ def _receipts(place: Place, key: str) -> Iterator[Any]:
         yield receipt[key]
 
 
-def _rows(place: Place, key: str) -> Iterator[dict[str, Any]]:
+def _rows(place: StoragePath, key: str) -> Iterator[dict[str, Any]]:
     for rows in _receipts(place, key):
         yield from rows
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from skysub._version import __version__
 from skysub.campaign.records import who
 from skysub.campaign.store.address import place_at
-from skysub.campaign.store.place import writing
 from skysub.campaign.store.seals import read_sealed, sealed
+from skysub.campaign.store.storage_path import writing
 from skysub.errors import DamagedError, MissingPackageError, OutputError, ReleaseError, how_to_install
 from skysub.release.contents import Contents, Request, Source, VisitContents
 from skysub.release.files import BUILDING, Shelf, read_record
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     import zarr
 
-    from skysub.campaign.store.place import Hold, Place
+    from skysub.campaign.store.storage_path import Hold, StoragePath
 
 __all__ = ["Published", "publish"]
 
@@ -151,7 +151,7 @@ def publish(
     return published
 
 
-def _as_it_stands(place: Place, source: Source) -> Published | None:
+def _as_it_stands(place: StoragePath, source: Source) -> Published | None:
     """A release that is complete and the one that is asked for; None where there is none.
 
     Raises
@@ -176,7 +176,7 @@ def _as_it_stands(place: Place, source: Source) -> Published | None:
 
 
 def _built(
-    place: Place, source: Source, hold: Hold, workers: int | None, say: Callable[[str], object]
+    place: StoragePath, source: Source, hold: Hold, workers: int | None, say: Callable[[str], object]
 ) -> Published:
     building = place / BUILDING
     plan = read_sealed(building / _PLAN)
@@ -219,7 +219,7 @@ def _built(
     return _published(place, record, "published", later=later)
 
 
-def _frozen(building: Place, source: Source, contents: Contents) -> dict[str, Any]:
+def _frozen(building: StoragePath, source: Source, contents: Contents) -> dict[str, Any]:
     """Write what the release is to hold; the plan comes last, so without it nothing was begun."""
     with writing(building):
         (building / _LINES).put_lines(contents.lines)
@@ -235,13 +235,13 @@ def _frozen(building: Place, source: Source, contents: Contents) -> dict[str, An
     return plan
 
 
-def _lines(building: Place) -> Iterator[VisitContents]:
+def _lines(building: StoragePath) -> Iterator[VisitContents]:
     for line in (building / _LINES).lines():
         yield VisitContents.from_json(line)
 
 
 def _publish_visit(  # noqa: PLR0917 - what is the same for all visits
-    place: Place,
+    place: StoragePath,
     source: Source,
     parts: dict[str, Any],
     axes: Axes,
@@ -277,7 +277,7 @@ def _in_turns(futures: Iterator[Any], ahead: int) -> Iterator[Any]:
     yield from begun
 
 
-def _published(place: Place, record: dict[str, Any], state: str, *, later: bool) -> Published:
+def _published(place: StoragePath, record: dict[str, Any], state: str, *, later: bool) -> Published:
     return Published(
         name=record["name"],
         target=str(place),
@@ -290,7 +290,7 @@ def _published(place: Place, record: dict[str, Any], state: str, *, later: bool)
     )
 
 
-def _check_folder(place: Place) -> None:
+def _check_folder(place: StoragePath) -> None:
     """Refuse a folder with anything in it, but for a release that was begun.
 
     Raises

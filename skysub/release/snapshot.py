@@ -19,7 +19,7 @@ from skysub.release.part import STORE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from skysub.campaign.store.place import Place
+    from skysub.campaign.store.storage_path import StoragePath
 
 __all__ = ["write_snapshot"]
 
@@ -29,7 +29,7 @@ _AT_ONCE = 4
 """Chunks and shards that are held and written at once."""
 
 
-def write_snapshot(release: Place, repository: str, say: Callable[[str], object] = print) -> str:
+def write_snapshot(release: StoragePath, repository: str, say: Callable[[str], object] = print) -> str:
     """Commit the Zarr store of a complete release to a repository, made where there is none, with a tag.
 
     Snapshots of other releases stay, by their tags. A kill leaves the repository as it was, but for chunks
@@ -88,7 +88,7 @@ def _identity(repository: Any, snapshot: str) -> str:
     return str((first.metadata or {}).get("identity", ""))
 
 
-async def _copied(source: Place, store: Any, say: Callable[[str], object]) -> None:
+async def _copied(source: StoragePath, store: Any, say: Callable[[str], object]) -> None:
     from zarr.core.buffer import default_buffer_prototype
 
     buffer = default_buffer_prototype().buffer

@@ -121,7 +121,7 @@ def write_report(
             "Choose a path on this machine, and copy it from there"
         )
     campaign = open_campaign(output)
-    target = campaign.path.nearby() / "report.html" if path is None else Path(path)
+    target = campaign.path.local_directory() / "report.html" if path is None else Path(path)
     _check_writable(target)
     reference = reference_of(against)
     status = campaign.status()

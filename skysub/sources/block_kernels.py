@@ -13,7 +13,7 @@ _inner = njit(nogil=True)
 
 
 @_compiled
-def bin_residual(image, flags, power, ignored, size, start, stop, first, total, count):
+def bin_residual(image, flags, monomials, ignored, size, start, stop, first, total, count):
     """Sum of image - model and number of its good pixels in blocks of ``size``, for block rows start to stop.
 
     Pixels with a bit of ``ignored`` in their flags, and such as are not finite, are left out. ``total``
@@ -21,7 +21,7 @@ def bin_residual(image, flags, power, ignored, size, start, stop, first, total, 
     of blocks that is their first.
     """
     ny, nx = image.shape
-    c = room_for_coefficients(power)
+    c = room_for_coefficients(monomials)
     model = np.empty(nx, np.float32)
     sums = np.empty(nx, np.float32)
     counts = np.empty(nx, np.uint16)
@@ -30,7 +30,7 @@ def bin_residual(image, flags, power, ignored, size, start, stop, first, total, 
         sums[:] = 0
         counts[:] = 0
         for y in range(j * size, min(ny, (j + 1) * size)):
-            row_coefficients(power, y, ny, c)
+            row_coefficients(monomials, y, ny, c)
             _add_row(image[y], flags[y], ignored, c, model, sums, counts)
         _sum_blocks(sums, size, total[j - first])
         _sum_blocks(counts, size, count[j - first])

@@ -10,7 +10,7 @@ from skysub.background.compiled import once
 from skysub.background.superpixels import SuperpixelGrid
 from skysub.sources.flags import SOURCE, mark_planes, working_flags
 from skysub.sources.lsst import detect_as_lsst
-from skysub.sources.mask import DARKEST, SourceMaskConfig, mask_sources
+from skysub.sources.mask import DARKEST_LEFT, SourceMaskConfig, mask_sources
 from skysub.sources.noise import pixel_noise
 
 if TYPE_CHECKING:
@@ -36,8 +36,17 @@ def _work_on_little(dtype: np.dtype[Any]) -> None:
     flags = working_flags(planes, ignored=1, saturated=2)
     grid = SuperpixelGrid.of_counts(_SHAPE, gy=2, gx=2)
     noise, level = pixel_noise(image, flags, grid), np.zeros((1, 1))
-    for rung in (0, DARKEST):
-        mask_sources(image, flags, level, noise, grid, config=SourceMaskConfig(), fwhm=4.0, rung=rung)
+    for fallback_level in (0, DARKEST_LEFT):
+        mask_sources(
+            image,
+            flags,
+            level,
+            noise,
+            grid,
+            config=SourceMaskConfig(),
+            fwhm=4.0,
+            fallback_level=fallback_level,
+        )
     blocks = np.zeros((1, 1), bool)
     kernels.sharp_blocks(image, image, flags, 1, 1.0, 5.0, 0.5, max(_SHAPE), 0, blocks)
     detect_as_lsst(image, np.ones(_SHAPE, np.float32), flags, threshold=5.0, multiplier=1.0, fwhm=4.0)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skysub.background.compiled import plain
+from skysub.background.compiled import for_kernels
 from skysub.background.rows import over_rows, rows_between
 from skysub.background.threads import in_threads
 
@@ -158,7 +158,7 @@ def smoothed(
 def find_footprints(
     image: NDArray[np.float32],
     flags: NDArray[np.uint8],
-    power: NDArray[np.float64],
+    monomials: NDArray[np.float64],
     noise: NDArray[np.float64],
     grid: SuperpixelGrid,
     *,
@@ -173,8 +173,8 @@ def find_footprints(
     ----------
     image, flags
         (ny, nx) float32 with its sky, and its flags; ignored pixels and NaN count as empty sky.
-    power
-        Monomial coefficients of the background (`skysub.background.chebyshev.power_coefficients`).
+    monomials
+        Monomial coefficients of the background (`skysub.background.chebyshev.monomial_coefficients`).
     noise
         (gy, gx) standard deviation of the *smoothed* image in each superpixel; NaN: nothing is found.
     kernel
@@ -197,7 +197,7 @@ def find_footprints(
         (image, flags),
         spans=rows_between(grid.y_edges, margin=len(kernel) - 1),
         threads=threads,
-        power=power,
+        monomials=monomials,
         kernel=kernel,
         per_noise=per_noise,
         grid=grid,
@@ -251,7 +251,7 @@ def _significant(
     image: NDArray[np.float32],
     flags: NDArray[np.uint8],
     *,
-    power: NDArray[np.float64],
+    monomials: NDArray[np.float64],
     kernel: NDArray[np.float32],
     per_noise: NDArray[np.float32],
     grid: SuperpixelGrid,
@@ -266,7 +266,7 @@ def _significant(
     from skysub.sources import detection_kernels
     from skysub.sources import run_kernels as kernels
 
-    image = plain(image)
+    image = for_kernels(image)
     own = range(int(grid.y_edges[units.start]), int(grid.y_edges[units.stop]))
     low, high = no_bits(grid.image_shape), no_bits(grid.image_shape)
 
@@ -274,7 +274,7 @@ def _significant(
         detection_kernels.mark_significant(
             image,
             flags,
-            power,
+            monomials,
             kernel,
             per_noise,
             grid.y_edges,
@@ -298,7 +298,7 @@ def _significant(
     y, start, stop, kept = y[chosen] + np.int32(own.start), start[chosen], stop[chosen], kept[chosen]
     flux, peak = np.empty(len(y), np.float32), np.empty(len(y), np.float32)
     saturated = np.empty(len(y), np.int32)
-    kernels.measure_runs(image, flags, power, y, start, stop, flux, peak, saturated)
+    kernels.measure_runs(image, flags, monomials, y, start, stop, flux, peak, saturated)
     return y, start, stop, kept, flux, peak, saturated
 
 

@@ -33,22 +33,22 @@ _TOP_BYTE = np.uint64(56)
 
 
 @_inner
-def row_coefficients(power, y, ny, out):
+def row_coefficients(monomials, y, ny, out):
     """Coefficients of u^p along row ``y`` of ny, into float32 ``out``, from those [q, p] of v^q u^p."""
-    order = power.shape[0] - 1
+    order = monomials.shape[0] - 1
     v = (2.0 * y - ny + 1) / ny
     out[:] = 0
     for p in range(order + 1):
-        t = power[order, p]
+        t = monomials[order, p]
         for q in range(order - 1, -1, -1):
-            t = fma(t, v, power[q, p])
+            t = fma(t, v, monomials[q, p])
         out[p] = t
 
 
 @_inner
-def room_for_coefficients(power):
+def room_for_coefficients(monomials):
     """Array for `row_coefficients`: as long as the next unrolled evaluation, or as the model."""
-    n = power.shape[0]
+    n = monomials.shape[0]
     return np.zeros(FEW if n <= FEW else max(n, MANY), np.float32)
 
 
@@ -150,18 +150,18 @@ def _pack(marks, out):
 
 @_compiled
 def mark_significant(
-    image, flags, power, k, per_noise, y_edges, x_edges, low, high, start, stop, low_bits, high_bits
+    image, flags, monomials, k, per_noise, y_edges, x_edges, low, high, start, stop, low_bits, high_bits
 ):
     """Set a bit where smoothed light of rows start to stop reaches ``low`` and ``high`` times its noise.
 
-    ``power`` are the model's monomial coefficients; ``k`` (7,) float32 the symmetric kernel, centre first;
+    ``monomials`` are the model's coefficients; ``k`` (7,) float32 the symmetric kernel, centre first;
     ``per_noise`` (gy, gx) one over the noise of the smoothed image in each superpixel. ``low_bits`` and
     ``high_bits`` are uint8 (ny, bytes), pixel 8 i + j being bit j of byte i; rows have whole strips.
     """
     ny, nx = image.shape
     strips = low_bits.shape[1] * 8 // STRIP
     low, high = np.float32(low), np.float32(high)
-    c = room_for_coefficients(power)
+    c = room_for_coefficients(monomials)
     ignored = np.uint8(1)
     residual = np.zeros(strips * STRIP + 2 * TAPS, np.float32)
     rows = np.zeros((strips, (DEPTH + 2 * TAPS) * STRIP), np.float32)
@@ -183,7 +183,7 @@ def mark_significant(
         for t in range(kept, DEPTH + 2 * TAPS):
             y = top - TAPS + t
             if 0 <= y < min(ny, stop + TAPS):
-                row_coefficients(power, y, ny, c)
+                row_coefficients(monomials, y, ny, c)
                 residual_row(image[y], flags[y], ignored, c, residual[TAPS : TAPS + nx])
                 for s in range(strips):
                     padded = residual[s * STRIP : (s + 1) * STRIP + 2 * TAPS]

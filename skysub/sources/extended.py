@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skysub.background.compiled import plain
+from skysub.background.compiled import for_kernels
 from skysub.background.rows import changed_rows, over_rows, rows_between
 from skysub.background.threads import in_threads
 from skysub.sources.detect import grown, runs_above, smoothing_kernel
@@ -76,7 +76,7 @@ class ExtendedConfig:
 def find_extended(
     image: NDArray[np.float32],
     flags: NDArray[np.uint8],
-    power: NDArray[np.float64],
+    monomials: NDArray[np.float64],
     noise: NDArray[np.float64],
     grid: SuperpixelGrid,
     *,
@@ -94,7 +94,7 @@ def find_extended(
 
     Parameters
     ----------
-    image, flags, power
+    image, flags, monomials
         As for `skysub.sources.detect.find_footprints`.
     noise
         (gy, gx) noise per pixel in each superpixel of ``grid``, unit of the image.
@@ -111,12 +111,12 @@ def find_extended(
         (ceil(ny / block), ceil(nx / block)) bool.
     """
     size = config.block
-    total, count = _binned(image, flags, power, ignored, size, threads=threads)
+    total, count = _binned(image, flags, monomials, ignored, size, threads=threads)
     shape = (total.shape[0], total.shape[1])
     level = float(np.nanmedian(noise)) if np.isfinite(noise).any() else math.nan
     cell = max(1, int(np.min(np.diff(grid.y_edges))) // size)
     inclusive, leaves_light = inclusive_polynomial(
-        total, count, noise=level, cell=cell, order=power.shape[0] - 1
+        total, count, noise=level, cell=cell, order=monomials.shape[0] - 1
     )
     verified = config.peak_threshold if leaves_light or light else None
     found = np.zeros(shape, bool)
@@ -156,7 +156,7 @@ def paint_blocks(blocks: NDArray[np.bool_], size: int, value: int, flags: NDArra
 def structure_left(
     image: NDArray[np.float32],
     flags: NDArray[np.uint8],
-    power: NDArray[np.float64],
+    monomials: NDArray[np.float64],
     noise: float,
     *,
     crowding: float = 1.0,
@@ -171,7 +171,7 @@ def structure_left(
 
     Parameters
     ----------
-    image, flags, power
+    image, flags, monomials
         As for `skysub.sources.detect.find_footprints`, the flags with SOURCE and EXTENDED set.
     noise
         Per pixel, unit of the image.
@@ -185,13 +185,13 @@ def structure_left(
     """
     if not (noise > 0 and image.shape[1] > 2 * _STRUCTURE_BLOCK):
         return 0.0
-    sky_alone = _in_common(image, flags, power, ignored=NOT_SKY, threads=threads)
+    sky_alone = _in_common(image, flags, monomials, ignored=NOT_SKY, threads=threads)
     if not any(
         abs(product) > noise**2 * max((crowding * least) ** 2, _STRUCTURE_SURE * chance)
         for (product, chance), least in zip(sky_alone, _STRUCTURE_LEAST, strict=True)
     ):
         return 0.0
-    light_and_sky = _in_common(image, flags, power, ignored=NOT_SKY & ~EXTENDED, threads=threads)
+    light_and_sky = _in_common(image, flags, monomials, ignored=NOT_SKY & ~EXTENDED, threads=threads)
     # what repeats within a few blocks, as fringes do, has less than nothing in common with its neighbours
     return math.sqrt(max(abs(product) for product, _ in light_and_sky))
 
@@ -199,7 +199,7 @@ def structure_left(
 def roughness(
     image: NDArray[np.float32],
     flags: NDArray[np.uint8],
-    power: NDArray[np.float64],
+    monomials: NDArray[np.float64],
     noise: float,
     *,
     threads: int = 1,
@@ -209,7 +209,7 @@ def roughness(
     It is taken from the darker side, which light does not touch; parameters as for `structure_left`. What
     repeats within a few blocks counts in full, unlike there.
     """
-    mean, variance, seen = _block_means(image, flags, power, ignored=NOT_SKY, threads=threads)
+    mean, variance, seen = _block_means(image, flags, monomials, ignored=NOT_SKY, threads=threads)
     if not seen.any():
         return 0.0
     low, middle = np.quantile(mean[seen], (_LOWER[0], 0.5))
@@ -220,13 +220,13 @@ def roughness(
 def _in_common(
     image: NDArray[np.float32],
     flags: NDArray[np.uint8],
-    power: NDArray[np.float64],
+    monomials: NDArray[np.float64],
     *,
     ignored: int,
     threads: int,
 ) -> list[tuple[float, float]]:
     """Mean product of residuals of blocks one and two columns apart, and its deviation for noise of 1."""
-    mean, variance, seen = _block_means(image, flags, power, ignored=ignored, threads=threads)
+    mean, variance, seen = _block_means(image, flags, monomials, ignored=ignored, threads=threads)
     found = []
     for apart in (1, 2):
         pairs = max(1, int(np.sum(seen[:, apart:] & seen[:, :-apart])))
@@ -239,14 +239,14 @@ def _in_common(
 def _block_means(
     image: NDArray[np.float32],
     flags: NDArray[np.uint8],
-    power: NDArray[np.float64],
+    monomials: NDArray[np.float64],
     *,
     ignored: int,
     threads: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
     """Mean residuals of blocks, their variance for noise of 1 (both 0 where not seen), and which are seen."""
     size = _STRUCTURE_BLOCK
-    binned = _binned(image, flags, power, ignored, size, threads=threads)
+    binned = _binned(image, flags, monomials, ignored, size, threads=threads)
     total, count = (each.astype(np.float64) for each in binned)
     seen = count > _STRUCTURE_COVERAGE * size * size
     mean = np.where(seen, total / np.maximum(count, 1), 0.0)
@@ -257,7 +257,7 @@ def _block_means(
 def _binned(
     image: NDArray[np.float32],
     flags: NDArray[np.uint8],
-    power: NDArray[np.float64],
+    monomials: NDArray[np.float64],
     ignored: int,
     size: int,
     *,
@@ -270,7 +270,7 @@ def _binned(
         (image, flags),
         spans=rows_between(edges),
         threads=threads,
-        power=power,
+        monomials=monomials,
         ignored=ignored,
         size=size,
     )
@@ -283,21 +283,21 @@ def _bin(
     image: NDArray[np.float32],
     flags: NDArray[np.uint8],
     *,
-    power: NDArray[np.float64],
+    monomials: NDArray[np.float64],
     ignored: int,
     size: int,
     threads: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     from skysub.sources import block_kernels as kernels
 
-    image = plain(image)
+    image = for_kernels(image)
     shape = (len(units), -(-image.shape[1] // size))
     total = np.empty(shape, np.float32)
     count = np.empty(shape, np.float32)
 
     def band(rows: range) -> None:
         kernels.bin_residual(
-            image, flags, power, ignored, size, rows.start, rows.stop, units.start, total, count
+            image, flags, monomials, ignored, size, rows.start, rows.stop, units.start, total, count
         )
 
     in_threads(band, units, threads)

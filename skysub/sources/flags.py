@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skysub.background.compiled import plain
+from skysub.background.compiled import for_kernels
 from skysub.background.rows import made_rows, over_rows, rows_between
 from skysub.background.threads import in_threads
 
@@ -153,7 +153,7 @@ def _flag(
 
     def band(rows: range) -> None:
         cut = slice(rows.start, rows.stop)
-        kernels.flag_pixels(plain(planes[cut]), kind(ignored), kind(saturated), flags[cut])
+        kernels.flag_pixels(for_kernels(planes[cut]), kind(ignored), kind(saturated), flags[cut])
 
     in_threads(band, rows, threads)
 

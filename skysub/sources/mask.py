@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BARE",
-    "DARKEST",
-    "RUNGS",
+    "DARKEST_LEFT",
+    "FALLBACK_SHARES",
     "SourceMask",
     "SourceMaskConfig",
     "find_sources",
@@ -33,11 +33,11 @@ __all__ = [
     "mask_with_less_growth",
 ]
 
-RUNGS = (1.0, 0.6, 0.3, 0.6, 0.3)
+FALLBACK_SHARES = (1.0, 0.6, 0.3, 0.6, 0.3)
 """Share of the growth that each step of the budget keeps."""
 BARE = 3
 """The step from which faint extended light is not masked."""
-DARKEST = len(RUNGS)
+DARKEST_LEFT = len(FALLBACK_SHARES)
 """The last step: footprints are given up for the pixels with the darkest surroundings."""
 
 _KEPT = 0xFF & ~(SOURCE | EXTENDED)
@@ -81,7 +81,7 @@ class SourceMaskConfig:
     extended
         The search for faint extended light; None to leave it out.
     least_sky, least_superpixels
-        The budget. A superpixel has run dry when less than ``least_sky`` of its pixels are left; when
+        The budget. A superpixel is starved when less than ``least_sky`` of its pixels are left; when
         fewer than ``least_superpixels`` of those that had sky before the mask are left, growth is given
         up step by step.
     darkest
@@ -128,16 +128,16 @@ class SourceMask:
     """(gy, gx) pixels of each superpixel that are left for the sky."""
     masked: float
     """Share of the pixels that had sky before which the mask took."""
-    rung: int
+    fallback_level: int
     """How many steps of growth were given up to stay within the budget."""
-    dry: int
+    starved: int
     """Superpixels without enough sky left, among those that had it before."""
 
 
 def mask_sources(
     image: NDArray[np.float32],
     flags: NDArray[np.uint8],
-    power: NDArray[np.float64],
+    monomials: NDArray[np.float64],
     noise: NDArray[np.float64],
     grid: SuperpixelGrid,
     *,
@@ -146,14 +146,14 @@ def mask_sources(
     correlation: float = 1.0,
     light: bool = True,
     structure: float | NDArray[np.float64] = 0.0,
-    rung: int = 0,
+    fallback_level: int = 0,
     threads: int = 1,
 ) -> SourceMask:
     """Mark sources in ``flags`` (bits SOURCE and EXTENDED, cleared first).
 
     Parameters
     ----------
-    image, flags, power
+    image, flags, monomials
         As for `skysub.sources.detect.find_footprints`.
     noise
         (gy, gx) noise per pixel in each superpixel, unit of the image.
@@ -166,7 +166,7 @@ def mask_sources(
     structure
         Scatter of the sky about the model beyond noise, one number or (gy, gx): it raises thresholds, so that
         a sky that the model does not follow is not taken for sources.
-    rung
+    fallback_level
         First step of the budget to try: where an earlier pass ended.
     """
     cells = _no_finer(grid, _CELL)
@@ -174,7 +174,7 @@ def mask_sources(
     footprints = find_sources(
         image,
         flags,
-        power,
+        monomials,
         noise,
         grid,
         config=config,
@@ -184,17 +184,17 @@ def mask_sources(
         threads=threads,
     )
     while True:
-        if rung == DARKEST:
+        if fallback_level == DARKEST_LEFT:
             changed_rows(_clear, flags)
             keep_darkest(image, flags, cells, fraction=config.darkest, fwhm=fwhm, threads=threads)
         else:
-            shapes = _shapes(footprints, config=config, share=RUNGS[rung], noise=level)
+            shapes = _shapes(footprints, config=config, share=FALLBACK_SHARES[fallback_level], noise=level)
             changed_rows(_flag, flags, shapes=shapes)
-            if config.extended is not None and rung < BARE:
+            if config.extended is not None and fallback_level < BARE:
                 blocks = find_extended(
                     image,
                     flags,
-                    power,
+                    monomials,
                     noise,
                     grid,
                     config=config.extended,
@@ -208,24 +208,24 @@ def mask_sources(
         had_sky, left = (_with_sky(pixels, grid, config) for pixels in (before, good))
         in_cells = (before, good) if cells is grid else _pixels_left(flags, cells)
         asked, there = (_with_sky(pixels, cells, config).sum() for pixels in in_cells)
-        enough = rung >= BARE or good.sum() >= _LEAST_LEFT[rung] * before.sum()
-        if (enough and there >= config.least_superpixels * asked) or rung == DARKEST:
+        enough = fallback_level >= BARE or good.sum() >= _LEAST_LEFT[fallback_level] * before.sum()
+        if (enough and there >= config.least_superpixels * asked) or fallback_level == DARKEST_LEFT:
             break
-        rung += 1
+        fallback_level += 1
     return SourceMask(
         footprints=footprints,
         area=int(before.sum()),
         good=good,
         masked=1 - float(good.sum()) / max(1, int(before.sum())),
-        rung=rung,
-        dry=int(np.sum(had_sky & ~left)),
+        fallback_level=fallback_level,
+        starved=int(np.sum(had_sky & ~left)),
     )
 
 
 def find_sources(
     image: NDArray[np.float32],
     flags: NDArray[np.uint8],
-    power: NDArray[np.float64],
+    monomials: NDArray[np.float64],
     noise: NDArray[np.float64],
     grid: SuperpixelGrid,
     *,
@@ -240,7 +240,7 @@ def find_sources(
     footprints = find_footprints(
         image,
         flags,
-        power,
+        monomials,
         np.hypot(noise * correlation * smoothed_noise(kernel), structure),
         grid,
         kernel=kernel,
@@ -272,7 +272,7 @@ def mask_compact(
     small = footprints.radius < _COMPACT * side
     if not chains:
         footprints, small = footprints.of(small), small[small]
-    share = np.where(small, RUNGS[BARE - 1], 0.0) if chains else 1.0
+    share = np.where(small, FALLBACK_SHARES[BARE - 1], 0.0) if chains else 1.0
     marked: NDArray[np.uint8] = copied(flags)
     changed_rows(_flag, marked, shapes=_shapes(footprints, config=config, share=share, noise=noise))
     return marked
@@ -290,7 +290,12 @@ def mask_with_less_growth(
     How far the sky moves tells how far light beyond the mask may have moved it. Faint extended light stays
     masked.
     """
-    shapes = _shapes(mask.footprints, config=config, share=RUNGS[BARE - 1] * RUNGS[mask.rung], noise=noise)
+    shapes = _shapes(
+        mask.footprints,
+        config=config,
+        share=FALLBACK_SHARES[BARE - 1] * FALLBACK_SHARES[mask.fallback_level],
+        noise=noise,
+    )
     marked: NDArray[np.uint8] = copied(flags)
     changed_rows(_flag, marked, shapes=shapes, kept=_KEPT | EXTENDED)
     return marked
@@ -309,7 +314,7 @@ def _vague(found: Footprints, grid: SuperpixelGrid, noise: float) -> NDArray[np.
 
 
 def _with_sky(good: NDArray[np.int64], grid: SuperpixelGrid, config: SourceMaskConfig) -> NDArray[np.bool_]:
-    """Superpixels that have not run dry."""
+    """Superpixels that are not starved."""
     size = np.outer(np.diff(grid.y_edges), np.diff(grid.x_edges))
     return good >= np.maximum(1, config.least_sky * size)
 

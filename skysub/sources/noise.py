@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skysub.background.compiled import plain
+from skysub.background.compiled import for_kernels
 from skysub.background.rows import over_rows, rows_between
 from skysub.sources.detect import smoothed, smoothed_noise
 from skysub.sources.flags import IGNORED
@@ -71,7 +71,7 @@ def pixel_noise(
 def correlated_noise(
     image: NDArray[np.float32],
     flags: NDArray[np.uint8],
-    power: NDArray[np.float64],
+    monomials: NDArray[np.float64],
     noise: NDArray[np.float64],
     grid: SuperpixelGrid,
     *,
@@ -86,7 +86,7 @@ def correlated_noise(
 
     Parameters
     ----------
-    image, flags, power
+    image, flags, monomials
         As for `find_footprints`.
     noise
         (gy, gx) per pixel in each superpixel, from `pixel_noise`.
@@ -109,7 +109,7 @@ def correlated_noise(
     row = np.searchsorted(grid.y_edges, first + high // 2, side="right") - 1
     scale = scale[np.clip(row, 0, grid.shape[0] - 1)]
     spans = np.stack([first, first + high], axis=1)
-    parts = over_rows(_residuals, (image, flags), spans=spans, power=power, scale=scale, bands=spans)
+    parts = over_rows(_residuals, (image, flags), spans=spans, monomials=monomials, scale=scale, bands=spans)
     bands = [band for part in parts for band in part]
     own = [(residual[inside], good[inside]) for residual, good in bands]
     near, second, far = (_scatter(own, lag) for lag in (1, 2, apart))
@@ -130,7 +130,7 @@ def _differences(
     del threads
     raw = np.empty((len(units), grid.shape[1]))
     y_edges = grid.y_edges[units.start : units.stop + 1]
-    kernels.pixel_noise(plain(image), flags, 15, y_edges, grid.x_edges, *_SAMPLE, _QUANTILE, raw)
+    kernels.pixel_noise(for_kernels(image), flags, 15, y_edges, grid.x_edges, *_SAMPLE, _QUANTILE, raw)
     return raw
 
 
@@ -139,7 +139,7 @@ def _residuals(
     image: NDArray[np.float32],
     flags: NDArray[np.uint8],
     *,
-    power: NDArray[np.float64],
+    monomials: NDArray[np.float64],
     scale: NDArray[np.float32],
     bands: NDArray[np.int64],
     threads: int,
@@ -153,7 +153,7 @@ def _residuals(
         rows = slice(*bands[unit].tolist())
         residual = np.empty((rows.stop - rows.start, image.shape[1]), np.float32)
         ny, nx = image.shape
-        evaluation_kernels.subtract(plain(image[rows]), rows.start, 0, ny, nx, power, residual)
+        evaluation_kernels.subtract(for_kernels(image[rows]), rows.start, 0, ny, nx, monomials, residual)
         good = ((flags[rows] & IGNORED) == 0) & np.isfinite(residual)
         residual[~good] = 0
         residual /= scale[unit]

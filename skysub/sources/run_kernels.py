@@ -151,14 +151,14 @@ def keep_runs(labels, run_y, run_a, run_b):
 
 
 @_compiled
-def measure_runs(image, flags, power, run_y, run_a, run_b, flux, peak, saturated):
+def measure_runs(image, flags, monomials, run_y, run_a, run_b, flux, peak, saturated):
     """Sum and largest value of image - model over the pixels of each run, and its saturated pixels.
 
-    ``power`` are the model's monomial coefficients; ignored pixels and NaN are 0. ``flux`` and ``peak`` are
+    ``monomials`` are the model's coefficients; ignored pixels and NaN are 0. ``flux`` and ``peak`` are
     (r,) float32, ``saturated`` (r,) int32.
     """
     ny, nx = image.shape
-    c = room_for_coefficients(power)
+    c = room_for_coefficients(monomials)
     residual = np.empty(nx, np.float32)
     flag = flags[0]
     some = np.uint8(0)
@@ -168,7 +168,7 @@ def measure_runs(image, flags, power, run_y, run_a, run_b, flux, peak, saturated
         if y != row:
             row = y
             # the whole row: reading along is quicker than skipping from run to run
-            row_coefficients(power, y, ny, c)
+            row_coefficients(monomials, y, ny, c)
             residual_row(image[y], flags[y], np.uint8(1), c, residual)
             flag = flags[y]
             some = np.uint8(0)

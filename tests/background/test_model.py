@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import skysub
 from skysub import errors
-from skysub.background.chebyshev import degrees, design_matrix, least_squares, power_coefficients
+from skysub.background.chebyshev import degrees, design_matrix, least_squares, monomial_coefficients
 from skysub.background.model import BackgroundList
 
 RANDOM = np.random.default_rng(11)
@@ -36,8 +36,8 @@ def test_evaluation_is_the_polynomial(order):
     coefficients = RANDOM.standard_normal(len(degrees(order)))
     x, y = np.meshgrid(np.arange(61.0), np.arange(23.0))
     exact = design_matrix(x.ravel(), y.ravel(), shape=shape, order=order) @ coefficients
-    power = power_coefficients(coefficients, order)
-    assert power.shape == (order + 1, order + 1)
+    monomials = monomial_coefficients(coefficients, order)
+    assert monomials.shape == (order + 1, order + 1)
     config = skysub.BackgroundConfig(superpixel=1, order=order, weighting=False)
     background = skysub.fit_background(exact.reshape(shape), None, config)
     np.testing.assert_allclose(background.coefficients, coefficients, atol=2e-4)

@@ -182,12 +182,12 @@ def test_statistics_of_what_a_model_leaves_do_not_depend_on_the_gradient():
     y, x = np.mgrid[:256, :300].astype(np.float64)
     u, v = (2 * y - 255) / 256, (2 * x - 299) / 300
     noise = draw.normal(0, 3, y.shape)
-    power = np.array([[500.0, 80.0], [-60.0, 25.0]])
+    monomials = np.array([[500.0, 80.0], [-60.0, 25.0]])
     model = 500 + 80 * v - 60 * u + 25 * u * v
     mask = (draw.random(y.shape) < 0.2 + 0.6 * (x > 150)).astype(np.uint8)
     config = skysub.BackgroundConfig(superpixel=64)
     grid = SuperpixelGrid.over((256, 300), config)
-    steep = superpixel_statistics((model + noise).astype(np.float32), mask, 1, grid, config, model=power)
+    steep = superpixel_statistics((model + noise).astype(np.float32), mask, 1, grid, config, model=monomials)
     flat = superpixel_statistics(noise.astype(np.float32), mask, 1, grid, config)
     np.testing.assert_allclose(steep.mean, flat.mean, atol=1e-3)
     np.testing.assert_allclose(steep.error, flat.error, rtol=1e-3)

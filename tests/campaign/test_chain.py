@@ -15,7 +15,7 @@ import skysub
 from skysub.campaign.plan import make_plan
 from skysub.campaign.recipe import load_recipe
 from skysub.campaign.run import run_campaign
-from skysub.campaign.store.local import LocalPlace
+from skysub.campaign.store.local import LocalPath
 from skysub.errors import NotDoneError, RecipeError
 
 FIRST, SECOND, THIRD = (f"chain_steps:{name}" for name in ("first", "second", "third"))
@@ -113,7 +113,7 @@ def test_everything_is_made_once_and_can_be_read(chain, raw, tmp_path, begun):
     expected = image - levels[1] + np.float32(levels.mean()) + np.float32(2 * (levels[1] - levels.mean()))
     np.testing.assert_array_equal(campaign.visit_image(11, 1).image, expected)
     np.testing.assert_array_equal(campaign.visit_image(11, 1, "flat").image, image - levels[1])
-    assert campaign.found("shape", 12, 0).name == "12"
+    assert campaign.product("shape", 12, 0).name == "12"
     np.testing.assert_array_equal(campaign.map("level", 11, 0), levels[:1])
     sources = campaign.table("source")
     assert sources.colnames == ["visit", "detector", "flux", "position"]
@@ -456,7 +456,7 @@ def test_files_that_did_not_change_are_not_opened_again(chain, raw, make_visit, 
     headers = read.read_visit_headers
 
     def noted(path, *arguments, **options):
-        opened.append(LocalPlace(path).name)
+        opened.append(LocalPath(path).name)
         return headers(path, *arguments, **options)
 
     monkeypatch.setattr(read, "read_visit_headers", noted)

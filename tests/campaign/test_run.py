@@ -286,6 +286,7 @@ def test_names_and_numbers_that_are_none(raw, tmp_path, start):
     with pytest.raises(NotDoneError, match="visit must be a whole number, as in units, not '11'"):
         campaign.visit_image("11", "0")
     assert campaign.visit_image(np.int64(11), np.int64(0)).visit == 11
-    with pytest.raises(NotDoneError, match=r"no step finds 'ps'.*did you mean 'psf'.*aperture_correction"):
-        campaign.found("ps", 11, 0)
-    assert campaign.found("psf", 11, 0) is None
+    with pytest.raises(NotDoneError, match=r"makes no 'ps'"):
+        campaign.product("ps", 11, 0)
+    assert campaign.psf(11, 0) is None
+    assert campaign.aperture_correction(11, 0) is None

@@ -7,7 +7,7 @@ import pytest
 
 import skysub
 from skysub.background.amplifiers import Amplifier, amplifier_grid
-from skysub.background.chebyshev import design_matrix, power_coefficients
+from skysub.background.chebyshev import design_matrix, monomial_coefficients
 from skysub.pipeline.amplifier_cells import Lattice, boundaries, measure_cells
 from skysub.pipeline.amplifier_drift import Drift, DriftSystem
 from skysub.pipeline.config import SkyConfig
@@ -158,7 +158,7 @@ def test_cells_are_the_mean_of_what_a_polynomial_leaves():
     y, x = (a.ravel() for a in np.mgrid[:37, :150].astype(float))
     smooth = (design_matrix(x, y, shape=image.shape, order=3) @ coefficients).reshape(image.shape)
     lattice = Lattice.of(amplifier_grid(image.shape, rows=2, columns=2))
-    power = power_coefficients(coefficients, 3)
+    power = monomial_coefficients(coefficients, 3)
     cells = measure_cells((image + smooth).astype(np.float32), flags, 1, power, lattice, limit=2.0)
     assert list(cells.y_edges) == [0, 8, 16, 18, 26, 34, 37]
     assert list(cells.x_edges) == [0, 37, 75, 112, 150]

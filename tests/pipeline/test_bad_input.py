@@ -82,7 +82,7 @@ def test_a_field_that_is_all_galaxy():
     model = found.preliminary_visit_image_background.evaluate()
     assert np.isfinite(model).all()
     assert 0.97 * LEVEL < np.median(model) < LEVEL + 60
-    assert found.flags.keys() & {"superpixels_dry", "mask_budget", "crowded", "background_extrapolated"}
+    assert found.flags.keys() & {"superpixels_starved", "mask_budget", "crowded", "background_extrapolated"}
 
 
 def test_a_satellite_trail():

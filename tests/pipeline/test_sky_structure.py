@@ -10,7 +10,7 @@ from skysub.background.config import BackgroundConfig
 from skysub.background.robust import RobustConfig, fit_robust
 from skysub.background.superpixels import SuperpixelGrid, SuperpixelStatistics
 from skysub.pipeline.config import SkyConfig
-from skysub.pipeline.sky_fit import filled_where_dry
+from skysub.pipeline.sky_fit import filled_where_starved
 from skysub.visit.image import VisitImage
 from skysub.visit.planes import AFW_PLANES
 
@@ -183,7 +183,7 @@ def test_only_dry_superpixels_that_are_not_known_better_are_filled():
     wide_mean = 100 + rng.normal(0, 0.2, (8, 8))
     full = np.full((8, 8), 100)
     grid, wide = grid_of(wide_mean, np.full((8, 8), 0.5), full)
-    # the mask takes 2 e- of light off, and leaves dry: one in the middle, a corner, and one of a large source
+    # the mask takes 2 e- of light off, and starves one in the middle, a corner, and one of a large source
     mean, count = wide_mean - 2 + rng.normal(0, 0.2, (8, 8)), full.copy()
     for place in ((4, 4), (0, 0), (0, 1), (1, 0), (1, 1), (7, 7)):
         mean[place], count[place] = np.nan, 0
@@ -193,10 +193,10 @@ def test_only_dry_superpixels_that_are_not_known_better_are_filled():
     fit = fit_robust(grid, masked, config, RobustConfig(), believed=True)
     deviation = np.where(count == 0, 10.0, fit.deviation)
     deviation[4, 4] = 0.1
-    filled = filled_where_dry(dataclasses.replace(fit, deviation=deviation), masked, inclusive, least=10)
+    filled = filled_where_starved(dataclasses.replace(fit, deviation=deviation), masked, inclusive, least=10)
     changed = np.argwhere((filled.count > 0) & (count == 0)).tolist()
     assert changed == [[0, 0], [0, 1], [1, 0], [1, 1]]
     assert filled.mean[0, 0] == pytest.approx(wide_mean[0, 0] - 2, abs=0.2)
     assert filled.error[0, 0] == pytest.approx(np.hypot(0.5, 0.2), abs=0.1)
     assert np.array_equal(filled.mean[2:7, :4], masked.mean[2:7, :4])
-    assert filled_where_dry(fit, wide, inclusive, least=10) is None
+    assert filled_where_starved(fit, wide, inclusive, least=10) is None

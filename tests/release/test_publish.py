@@ -121,7 +121,7 @@ def test_small_arrays_and_objects(campaign, release):
         (VISITS[0], 3),
     ]
     value = json.loads(rows["value"].iloc[0])
-    assert value["class"] == type(there.found("psf", int(rows["visit"].iloc[0]), 0)).__name__
+    assert value["class"] == type(there.psf(int(rows["visit"].iloc[0]), 0)).__name__
     whole = pd.read_parquet(f"{release}/tables/visit_sky/visit={VISITS[0]}.parquet")
     assert list(whole.columns) == ["visit", "value"]
 

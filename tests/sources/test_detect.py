@@ -36,13 +36,13 @@ def gaussian(shape, x, y, flux, fwhm=4.0):
     return flux * np.exp(-0.5 * ((xx - x) ** 2 + (yy - y) ** 2) / sigma**2) / (2 * np.pi * sigma**2)
 
 
-def found(image, flags=None, *, power=None, threads=1, peak=5.0, edge=2.5, fwhm=4.0):
+def found(image, flags=None, *, monomials=None, threads=1, peak=5.0, edge=2.5, fwhm=4.0):
     grid = SuperpixelGrid.over(image.shape, BackgroundConfig(superpixel=64))
     kernel = smoothing_kernel(fwhm)
     return find_footprints(
         image.astype(np.float32, copy=False),
         np.zeros(image.shape, np.uint8) if flags is None else flags,
-        np.full((1, 1), LEVEL) if power is None else power,
+        np.full((1, 1), LEVEL) if monomials is None else monomials,
         np.full(grid.shape, NOISE * smoothed_noise(kernel)),
         grid,
         kernel=kernel,
@@ -89,10 +89,10 @@ def test_a_footprint_is_kept_by_its_peak(field):
 def test_a_model_with_slopes_is_followed():
     v, u = ((2 * np.arange(n) - n + 1) / n for n in SHAPE)
     image = LEVEL + 300 * u[None, :] - 200 * v[:, None] ** 2 + gaussian(SHAPE, 60, 70, 5000)
-    power = np.zeros((15, 15))
-    power[0, 0], power[0, 1], power[2, 0] = LEVEL, 300, -200
+    monomials = np.zeros((15, 15))
+    monomials[0, 0], monomials[0, 1], monomials[2, 0] = LEVEL, 300, -200
     for order in (3, 9, 15):
-        f = found(image, power=power[:order, :order])
+        f = found(image, monomials=monomials[:order, :order])
         assert len(f) == 1
         assert abs(f.x[0] - 60) < 0.2
         assert abs(f.flux[0] / 5000 - 1) < 0.1

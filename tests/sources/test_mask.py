@@ -11,8 +11,8 @@ from skysub.sources.flags import EXTENDED, IGNORED, NOT_SKY, SATURATED, SOURCE
 from skysub.sources.lsst import detect_as_lsst
 from skysub.sources.mask import (
     BARE,
-    DARKEST,
-    RUNGS,
+    DARKEST_LEFT,
+    FALLBACK_SHARES,
     SourceMaskConfig,
     find_sources,
     mask_compact,
@@ -77,7 +77,7 @@ def test_no_light_of_a_star_is_left(noise):
 def test_mere_noise_masks_little(noise):
     mask, flags = masked(noise)
     assert mask.masked < 0.02
-    assert mask.rung == 0
+    assert mask.fallback_level == 0
     assert not (flags & EXTENDED).any()
 
 
@@ -125,12 +125,12 @@ def test_a_crowded_field_keeps_some_sky(noise):
         shape = image[cut].shape
         image[cut] += moffat(shape, x - cut[1].start, y - cut[0].start, flux)
     mask, flags = masked(image)
-    assert mask.rung > 0
+    assert mask.fallback_level > 0
     usable = mask.good >= SourceMaskConfig().darkest * 64 * 64 * 0.9
     assert usable.mean() > 0.45
     assert mask.good.sum() == ((flags & NOT_SKY) == 0).sum()
     strict, _ = masked(image, least_sky=0.6, darkest=0.7)
-    assert strict.rung == DARKEST
+    assert strict.fallback_level == DARKEST_LEFT
 
 
 @pytest.fixture(scope="module")
@@ -148,8 +148,8 @@ def test_growth_is_given_up_before_faint_extended_light_is(deep):
     yy, xx = np.mgrid[: SHAPE[0], : SHAPE[1]]
     galaxy = 6 * np.exp(-np.hypot(xx - 300, yy - 250) / 40)
     mask, flags = masked(deep + galaxy)
-    assert 0 < mask.rung < BARE
-    assert RUNGS[mask.rung] < 1
+    assert 0 < mask.fallback_level < BARE
+    assert FALLBACK_SHARES[mask.fallback_level] < 1
     assert mask.good.sum() > 0.1 * flags.size
     assert (flags & EXTENDED).any()
 

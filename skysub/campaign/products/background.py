@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from skysub.campaign.products.base import Again
-    from skysub.campaign.store.place import Place
     from skysub.campaign.store.runs import Run
+    from skysub.campaign.store.storage_path import StoragePath
 
 __all__ = ["Background", "Layout"]
 
@@ -64,7 +64,7 @@ class Background(Product):
         *,
         visits: Sequence[int],
         detectors: Sequence[int],
-    ) -> list[Place]:
+    ) -> list[StoragePath]:
         del storing
         gy, gx = room["grid"]
         return create_backgrounds(
@@ -142,7 +142,7 @@ class Background(Product):
         del storing
         return tuple(FIELDS)
 
-    def store(self, run: Run) -> Place | None:
+    def store(self, run: Run) -> StoragePath | None:
         return run.backgrounds
 
     def exporter(self, value: Any, options: Mapping[str, Any]) -> Callable[[Path], object]:

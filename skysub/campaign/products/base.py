@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
-    from skysub.campaign.store.place import Place
     from skysub.campaign.store.runs import Run
+    from skysub.campaign.store.storage_path import StoragePath
     from skysub.visit.image import VisitImage
 
 __all__ = ["Again", "Entry", "Product", "Scope", "Slot", "Storing"]
@@ -48,7 +48,7 @@ class Slot:
         return self.visit_index, self.detector_index
 
     @property
-    def scratch(self) -> Place:
+    def scratch(self) -> StoragePath:
         """Folder of what goes away once the visit is finished."""
         return self.run.markers(self.step).visit_folder(self.visit)
 
@@ -113,7 +113,7 @@ class Product(ABC):
         *,
         visits: Sequence[int],  # noqa: ARG002
         detectors: Sequence[int],  # noqa: ARG002
-    ) -> list[Place]:
+    ) -> list[StoragePath]:
         """Make what must be there before work starts, at full length; nothing by default.
 
         What is there already and sound stays; returns the files that were written.
@@ -151,7 +151,7 @@ class Product(ABC):
         """Whether what a run kept is all that a recipe wants to be kept."""
         return True
 
-    def store(self, run: Run) -> Place | None:  # noqa: ARG002
+    def store(self, run: Run) -> StoragePath | None:  # noqa: ARG002
         """Zarr store whose group of the product's name has its arrays; None where there are none."""
         return None
 

@@ -13,7 +13,6 @@ from skysub.background.rows import Plane
 from skysub.campaign.products.base import Entry, Product, Slot, Storing
 from skysub.campaign.records import who
 from skysub.campaign.store.arrays import create_images, read_plane, shard_place, write_plane
-from skysub.campaign.store.place import writing
 from skysub.campaign.store.previews import packed_preview, unpacked_preview
 from skysub.campaign.store.records import (
     described,
@@ -23,6 +22,7 @@ from skysub.campaign.store.records import (
     visit_image_fields,
     wcs_of,
 )
+from skysub.campaign.store.storage_path import writing
 from skysub.errors import InvalidImageError, NotDoneError
 from skysub.pipeline.preview import preview_of
 from skysub.visit.image import VisitImage
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from skysub.campaign.products.base import Again
-    from skysub.campaign.store.place import Place
     from skysub.campaign.store.runs import Run
+    from skysub.campaign.store.storage_path import StoragePath
 
 __all__ = ["Image"]
 
@@ -79,7 +79,7 @@ class Image(Product):
         *,
         visits: Sequence[int],
         detectors: Sequence[int],
-    ) -> list[Place]:
+    ) -> list[StoragePath]:
         ny, nx = room["shape"]
         return create_images(
             run.images,
@@ -225,7 +225,7 @@ class Image(Product):
     def serves(self, run: Run, storing: Storing) -> bool:
         return storing.pixels == "on_demand" or run.record.pixels == "stored"
 
-    def store(self, run: Run) -> Place | None:
+    def store(self, run: Run) -> StoragePath | None:
         return run.images
 
     def exporter(self, value: Any, options: Mapping[str, Any]) -> Callable[[Path], object]:

@@ -15,9 +15,9 @@ import numpy as np
 
 from skysub.campaign.products.base import Entry, Product, Slot, Storing
 from skysub.campaign.records import who
-from skysub.campaign.store.local import LocalPlace
-from skysub.campaign.store.place import writing
+from skysub.campaign.store.local import LocalPath
 from skysub.campaign.store.seals import damage
+from skysub.campaign.store.storage_path import writing
 from skysub.errors import MissingPackageError, how_to_install
 from skysub.measurement.visit_numbers import day_of_visit
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from astropy.table import QTable
 
     from skysub.campaign.products.base import Again
-    from skysub.campaign.store.place import Place
+    from skysub.campaign.store.storage_path import StoragePath
 
 __all__ = ["Table", "annotated", "as_arrow", "as_qtable", "parquet_bytes"]
 
@@ -89,7 +89,7 @@ class Table(Product):
         place = self._visit_file(entry.slot) if group is not None else self._detector_file(entry.slot)
         of = who(entry.slot.visit, entry.slot.detector)
         try:
-            sound = _is_sound(place, place.made(), entry.record["crc32c"])
+            sound = _is_sound(place, place.version_token(), entry.record["crc32c"])
         except FileNotFoundError:
             if group is None:
                 # its visit may be finished meanwhile
@@ -134,13 +134,13 @@ class Table(Product):
         del options
         return functools.partial(_parquet().write_table, _explained(as_arrow(value, {}), value))
 
-    def _visit_file(self, slot: Slot) -> Place:
+    def _visit_file(self, slot: Slot) -> StoragePath:
         folder = slot.run.folder / "tables" / self.name
         if self.by_day:
             folder /= f"day_obs={day_of_visit(slot.visit) or 0}"
         return folder / f"visit={slot.visit}.parquet"
 
-    def _detector_file(self, slot: Slot) -> Place:
+    def _detector_file(self, slot: Slot) -> StoragePath:
         return slot.scratch / f"{self.name}-{slot.detector}.parquet"
 
 
@@ -161,9 +161,11 @@ def as_arrow(value: Any, known: Mapping[str, Any]) -> Any:
             array = _arrow_column(pa, column)
             unit = getattr(column, "unit", None)
             words = getattr(getattr(column, "info", None), "description", None)
-            said = {"unit": str(unit) if unit else "", "description": words or ""}
+            described = {"unit": str(unit) if unit else "", "description": words or ""}
             arrays.append(array)
-            fields.append(pa.field(name, array.type, metadata={k: v for k, v in said.items() if v} or None))
+            fields.append(
+                pa.field(name, array.type, metadata={k: v for k, v in described.items() if v} or None)
+            )
         value = pa.Table.from_arrays(arrays, schema=pa.schema(fields))
     there = [name for name, number in known.items() if number is not None and name not in value.column_names]
     for name in reversed(there):
@@ -278,15 +280,15 @@ def parquet_bytes(tables: list[Any]) -> bytes:
 
 
 @functools.lru_cache(maxsize=4096)
-def _is_sound(place: Place, _made: Hashable, crc: str) -> bool:
+def _is_sound(place: StoragePath, _made: Hashable, crc: str) -> bool:
     """Whether a file has the bytes that were written; each is looked at once, as it never changes."""
     return place.checksum() == crc
 
 
-def _opened(place: Place) -> Any:
+def _opened(place: StoragePath) -> Any:
     import pyarrow as pa
 
-    if isinstance(place, LocalPlace):
+    if isinstance(place, LocalPath):
         return _parquet().ParquetFile(place.path)
     data = place.read()
     if data is None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 
-from skysub.campaign.store.local import LocalPlace
-from skysub.campaign.store.place import Place
+from skysub.campaign.store.local import LocalPath
+from skysub.campaign.store.storage_path import StoragePath
 from skysub.errors import OutputError
 
 __all__ = ["place_at"]
 
 
-def place_at(where: str | os.PathLike[str] | Place) -> Place:
+def place_at(where: str | os.PathLike[str] | StoragePath) -> StoragePath:
     """Return the place of a path, or of an ``s3://bucket/prefix`` address.
 
     Raises
@@ -19,17 +19,17 @@ def place_at(where: str | os.PathLike[str] | Place) -> Place:
     OutputError
         When it is an address of another kind, or the packages for it are not installed.
     """
-    if isinstance(where, Place):
+    if isinstance(where, StoragePath):
         return where
     text = os.fspath(where)
     kind, separator, _ = text.partition("://")
     if not separator:
-        return LocalPlace(text)
+        return LocalPath(text)
     if kind != "s3":
         raise OutputError(
             f"{text}: a campaign is kept in a folder or at s3://BUCKET/PREFIX, not at {kind}://"
         )
     # most campaigns need nothing of it
-    from skysub.campaign.store.s3 import S3Place
+    from skysub.campaign.store.s3 import S3Path
 
-    return S3Place.at(text)
+    return S3Path.at(text)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from skysub.campaign.store.place import Place
+    from skysub.campaign.store.storage_path import StoragePath
 
 __all__ = [
     "CHUNK",
@@ -57,7 +57,7 @@ PLANES = {"image": ("float32", float("nan")), "mask": ("int32", 0), "variance": 
 
 
 def create_images(
-    store: Place,
+    store: StoragePath,
     product: str,
     *,
     planes: Sequence[str],
@@ -66,7 +66,7 @@ def create_images(
     shape: tuple[int, int],
     compression: str,
     unit: str,
-) -> list[Place]:
+) -> list[StoragePath]:
     """Make the pixel arrays (visit, detector, y, x) of a product, with nothing in them.
 
     ``unit`` is that of all the pixels; empty where they have several. What is there already and sound stays,
@@ -99,7 +99,7 @@ def create_images(
 
 
 def create_backgrounds(
-    store: Place,
+    store: StoragePath,
     product: str,
     *,
     visits: Sequence[int],
@@ -108,7 +108,7 @@ def create_backgrounds(
     grid: tuple[int, int],
     terms: int,
     unit: str,
-) -> list[Place]:
+) -> list[StoragePath]:
     """Make the arrays (visit, detector, layer, ...) of a background, one chunk per visit.
 
     What is there already and sound stays; returns the files that were written.
@@ -134,14 +134,14 @@ def create_backgrounds(
 
 
 def write_plane(
-    store: Place,
+    store: StoragePath,
     product: str,
     name: str,
     index: tuple[int, int],
     pixels: NDArray[Any] | Plane,
     *,
     durable: bool = False,
-    scratch: Place | None = None,
+    scratch: StoragePath | None = None,
 ) -> dict[str, Any]:
     """Write one detector's pixels as one whole shard; returns the shard's size and checksum.
 
@@ -166,7 +166,13 @@ def write_plane(
 
 
 def read_plane(
-    store: Place, product: str, name: str, index: tuple[int, int], shape: tuple[int, int], *, of: str = ""
+    store: StoragePath,
+    product: str,
+    name: str,
+    index: tuple[int, int],
+    shape: tuple[int, int],
+    *,
+    of: str = "",
 ) -> NDArray[Any]:
     """Pixels (ny, nx) of one detector, without the padding that larger detectors need.
 
@@ -181,7 +187,7 @@ def read_plane(
     return _read(array, (*index, slice(0, shape[0]), slice(0, shape[1])), shard, of)
 
 
-def read_block(array: Place, index: tuple[int, ...], *, of: str = "") -> NDArray[Any]:
+def read_block(array: StoragePath, index: tuple[int, ...], *, of: str = "") -> NDArray[Any]:
     """Part of an array by whole numbers, slices and lists of places of its first axes, as Zarr's ``oindex``.
 
     It is padded as the store has it; NaN or 0 where nothing was written.
@@ -194,18 +200,18 @@ def read_block(array: Place, index: tuple[int, ...], *, of: str = "") -> NDArray
     return _read(_array(array).oindex, index, array, of)
 
 
-def shard_place(store: Place, product: str, name: str, index: tuple[int, int]) -> Place:
-    """Place that holds one detector's pixels."""
+def shard_place(store: StoragePath, product: str, name: str, index: tuple[int, int]) -> StoragePath:
+    """Path that holds one detector's pixels."""
     return store / product / name / f"c.{index[0]}.{index[1]}.0.0"
 
 
-def chunk_place(store: Place, product: str, name: str, visit_index: int) -> Place:
-    """Place that holds one visit's part of an array of a background."""
+def chunk_place(store: StoragePath, product: str, name: str, visit_index: int) -> StoragePath:
+    """Path that holds one visit's part of an array of a background."""
     rank = 3 + len(FIELDS[name][1])
     return store / product / name / ".".join(("c", str(visit_index), *("0" for _ in range(rank - 1))))
 
 
-def check_arrays(store: Place, product: str, names: Sequence[str]) -> None:
+def check_arrays(store: StoragePath, product: str, names: Sequence[str]) -> None:
     """Look whether metadata and coordinates of a product's group are as they were written; no data are read.
 
     Raises
@@ -229,13 +235,13 @@ def check_arrays(store: Place, product: str, names: Sequence[str]) -> None:
 
 
 def write_background_rows(
-    store: Place,
+    store: StoragePath,
     product: str,
     visit_index: int,
     rows: dict[int, list[dict[str, NDArray[Any]]]],
     *,
     durable: bool = False,
-    scratch: Place | None = None,
+    scratch: StoragePath | None = None,
 ) -> set[int]:
     """Write one visit's backgrounds as one chunk of each array.
 
@@ -267,7 +273,7 @@ def write_background_rows(
 
 
 def background_rows(
-    store: Place, product: str, visit_index: int, detector_index: int, *, of: str = ""
+    store: StoragePath, product: str, visit_index: int, detector_index: int, *, of: str = ""
 ) -> dict[str, NDArray[Any]]:
     """Arrays (layer, ...) of one detector, padded as the store has them.
 
@@ -280,7 +286,7 @@ def background_rows(
     for name in FIELDS:
         chunk = chunk_place(store, product, name, visit_index)
         _check_there(chunk, of)
-        made.append(chunk.made())
+        made.append(chunk.version_token())
     # a visit's chunks are read once for all of its detectors, which are asked for one after the other
     try:
         rows = _kept_rows(store, product, visit_index, tuple(made))
@@ -331,7 +337,7 @@ def _coordinate(group: zarr.Group, name: str, values: Sequence[int], **attribute
     array[:] = np.asarray(values, np.int64)
 
 
-def _put_lost(store: Place, made: dict[str, Any]) -> list[Place]:
+def _put_lost(store: StoragePath, made: dict[str, Any]) -> list[StoragePath]:
     """Write the files of arrays that hold nothing yet, but for those that are there and sound."""
     written = []
     files = {key: value.to_bytes() for key, value in made.items()}
@@ -361,11 +367,13 @@ def pixel_codecs(compression: str, *, mask: bool) -> list[Any]:
 
 
 @functools.lru_cache(maxsize=4)
-def _kept_rows(store: Place, product: str, visit_index: int, _made: Hashable) -> dict[str, NDArray[Any]]:
+def _kept_rows(
+    store: StoragePath, product: str, visit_index: int, _made: Hashable
+) -> dict[str, NDArray[Any]]:
     return _visit_rows(store, product, visit_index, "")
 
 
-def _visit_rows(store: Place, product: str, visit_index: int, of: str) -> dict[str, NDArray[Any]]:
+def _visit_rows(store: StoragePath, product: str, visit_index: int, of: str) -> dict[str, NDArray[Any]]:
     return {
         name: _read(
             _array(store / product / name), (visit_index,), chunk_place(store, product, name, visit_index), of
@@ -374,7 +382,7 @@ def _visit_rows(store: Place, product: str, visit_index: int, of: str) -> dict[s
     }
 
 
-def _read(array: Any, index: tuple[Any, ...], place: Place, of: str) -> NDArray[Any]:
+def _read(array: Any, index: tuple[Any, ...], place: StoragePath, of: str) -> NDArray[Any]:
     try:
         return np.asarray(array[index])
     except SkysubError:
@@ -388,23 +396,23 @@ def _read(array: Any, index: tuple[Any, ...], place: Place, of: str) -> NDArray[
         raise damage(place, "is damaged", of) from error
 
 
-def _check_there(place: Place, of: str) -> None:
+def _check_there(place: StoragePath, of: str) -> None:
     """Refuse what Zarr would take for the fill value: a file that is gone, or empty."""
     size = place.size()
     if not size:
         raise damage(place, "is gone" if size is None else "is empty", of)
 
 
-def _array(place: Place) -> Any:
+def _array(place: StoragePath) -> Any:
     metadata = place / "zarr.json"
     try:
         # a store made anew at the same place is another one
-        return _opened(place, metadata.made())
+        return _opened(place, metadata.version_token())
     except FileNotFoundError:
         raise damage(metadata, "is gone") from None
 
 
-def _array_to_fill(place: Place) -> Any:
+def _array_to_fill(place: StoragePath) -> Any:
     """Array of a run that is under way.
 
     Raises
@@ -418,7 +426,7 @@ def _array_to_fill(place: Place) -> Any:
         raise OutputError(f"{error}; it was removed or damaged under this run") from None
 
 
-def _metadata(place: Place) -> dict[str, Any]:
+def _metadata(place: StoragePath) -> dict[str, Any]:
     data = place.read()
     if data is None:
         raise damage(place, "is gone")
@@ -429,7 +437,7 @@ def _metadata(place: Place) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=64)
-def _opened(place: Place, _made: Hashable) -> Any:
+def _opened(place: StoragePath, _made: Hashable) -> Any:
     _metadata(place / "zarr.json")
     return zarr.open_array(place.zarr_store(), mode="r", zarr_format=3)
 

@@ -18,7 +18,7 @@ from skysub.campaign.store.shards import ShardFormat, encoded_row, joined_shard
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from skysub.campaign.store.place import Place
+    from skysub.campaign.store.storage_path import StoragePath
 
 __all__ = ["Written", "write_in_blocks"]
 
@@ -42,7 +42,7 @@ class Written:
 
 
 def write_in_blocks(
-    layout: ShardFormat, pixels: Plane, shard: Place, *, scratch: Place, durable: bool
+    layout: ShardFormat, pixels: Plane, shard: StoragePath, *, scratch: StoragePath, durable: bool
 ) -> dict[str, Any]:
     """Write a plane of an image as one whole shard; returns the shard's size and checksum."""
     ny = pixels.shape[0]
@@ -84,7 +84,7 @@ def _encode(
     *,
     layout: ShardFormat,
     edges: NDArray[np.int64],
-    scratch: Place,
+    scratch: StoragePath,
     name: str,
     threads: int,
 ) -> list[list[int]]:
@@ -98,5 +98,5 @@ def _encode(
     return sizes
 
 
-def _file_of(scratch: Place, name: str, row: int) -> Place:
+def _file_of(scratch: StoragePath, name: str, row: int) -> StoragePath:
     return scratch / f"{name}.{row}.part"

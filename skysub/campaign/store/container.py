@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from skysub.campaign.store.place import Place
+    from skysub.campaign.store.storage_path import StoragePath
 
 __all__ = ["Header", "column", "packed_visit", "read_header", "read_marker", "read_payload"]
 
@@ -98,7 +98,7 @@ def packed_visit(markers: Sequence[Marker]) -> bytes:
     return b"%010d%08x" % (len(text), google_crc32c.value(text)) + text + b"".join(parts)
 
 
-def read_header(place: Place) -> Header:
+def read_header(place: StoragePath) -> Header:
     """Read what a visit's marker says of its parts.
 
     Raises
@@ -108,12 +108,12 @@ def read_header(place: Place) -> Header:
     DamagedError
         When it is not as it was written; every reader of a visit's marker raises that.
     """
-    return _header(place, place.made())[0]
+    return _header(place, place.version_token())[0]
 
 
-def column(place: Place, name: str) -> NDArray[Any] | list[Any] | None:
+def column(place: StoragePath, name: str) -> NDArray[Any] | list[Any] | None:
     """Values of one column, by unit: numbers (NaN: none), or words; None where there is no such column."""
-    header, head = _header(place, place.made())
+    header, head = _header(place, place.version_token())
     where = header.columns.get(name)
     if where is None:
         return None
@@ -125,26 +125,26 @@ def column(place: Place, name: str) -> NDArray[Any] | list[Any] | None:
     return np.frombuffer(data, kind).astype(kind[1:])
 
 
-def read_marker(place: Place, number: int, *, payload: bool = False) -> Marker:
+def read_marker(place: StoragePath, number: int, *, payload: bool = False) -> Marker:
     """Read the marker of one unit by its place among the header's detectors.
 
     ``payload``: with what its products keep in the marker itself.
     """
-    header, head = _header(place, place.made())
+    header, head = _header(place, place.version_token())
     whose = header.whose(number)
     values = _unzipped(_part(place, header, head, header.records[number], whose))
     heavy = _unzipped(_part(place, header, head, header.payloads[number], whose)) if payload else {}
     return Marker.from_values(values, heavy)
 
 
-def read_payload(place: Place, number: int) -> dict[str, Any]:
+def read_payload(place: StoragePath, number: int) -> dict[str, Any]:
     """What the products of one unit keep in its marker."""
-    header, head = _header(place, place.made())
+    header, head = _header(place, place.version_token())
     return _unzipped(_part(place, header, head, header.payloads[number], header.whose(number)))
 
 
 @functools.lru_cache(maxsize=8)
-def _header(place: Place, _made: Hashable) -> tuple[Header, bytes]:
+def _header(place: StoragePath, _made: Hashable) -> tuple[Header, bytes]:
     """Header, and the bytes behind it that came along."""
     head = place.read_part(0, _GUESS)
     if not head:
@@ -172,7 +172,7 @@ def _header(place: Place, _made: Hashable) -> tuple[Header, bytes]:
     ), head[start:]
 
 
-def _part(place: Place, header: Header, head: bytes, where: Sequence[int], whose: str) -> bytes:
+def _part(place: StoragePath, header: Header, head: bytes, where: Sequence[int], whose: str) -> bytes:
     offset, length, crc = where
     if offset + length <= len(head):
         data = head[offset : offset + length]

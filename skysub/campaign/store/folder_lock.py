@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skysub.campaign.store import owner as owners
-from skysub.campaign.store.place import Hold, parsed, writing
+from skysub.campaign.store.storage_path import Hold, parsed, writing
 from skysub.errors import OutputError, OutputInUseError
 
 if TYPE_CHECKING:
@@ -145,16 +145,16 @@ class _Owner:
         first = _read(self._path)
         if not first or owners.is_alive(first, set()) is False:
             return
-        said = False
+        told = False
         while (age := self._age()) < owners.STALE:
             now = _read(self._path)
             if not now:
                 return
             if now != first:
                 raise _in_use(self._folder, now, age)
-            if not said:
+            if not told:
                 _LOG.warning("%s: waiting to see whether %s is alive", self._folder, first.get("holder"))
-                said = True
+                told = True
             time.sleep(min(1.0, owners.BEAT / 5))
         _LOG.warning("%s: taking over from %s, which is gone", self._folder, first.get("holder"))
 

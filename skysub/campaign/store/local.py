@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 import google_crc32c
 
 from skysub.campaign.store.folder_lock import locked
-from skysub.campaign.store.place import Hold, Place
+from skysub.campaign.store.storage_path import Hold, StoragePath
 from skysub.errors import OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["LocalPlace", "checksum", "put", "put_if_absent", "sync"]
+__all__ = ["LocalPath", "checksum", "put", "put_if_absent", "sync"]
 
 
-class LocalPlace(Place):
+class LocalPath(StoragePath):
     """A file or folder of this machine, or of a file system that the machines of a cluster share."""
 
     # text and no Path: a unit of work names forty places, each of which would be one
@@ -32,7 +32,7 @@ class LocalPlace(Place):
         self._text = str(Path(path))
 
     def __repr__(self) -> str:
-        return f"LocalPlace({self._text!r})"
+        return f"LocalPath({self._text!r})"
 
     def __str__(self) -> str:
         return self._text
@@ -41,13 +41,13 @@ class LocalPlace(Place):
         return self._text
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, LocalPlace) and self._text == other._text
+        return isinstance(other, LocalPath) and self._text == other._text
 
     def __hash__(self) -> int:
         return hash(self._text)
 
-    def __truediv__(self, name: str) -> LocalPlace:
-        made = LocalPlace.__new__(LocalPlace)
+    def __truediv__(self, name: str) -> LocalPath:
+        made = LocalPath.__new__(LocalPath)
         made._text = f"{self._text.rstrip('/')}/{name}" if self._text != "." else name
         return made
 
@@ -61,11 +61,11 @@ class LocalPlace(Place):
         return self._text.rpartition("/")[2]
 
     @property
-    def parent(self) -> LocalPlace:
-        return LocalPlace(self.path.parent)
+    def parent(self) -> LocalPath:
+        return LocalPath(self.path.parent)
 
-    def absolute(self) -> LocalPlace:
-        return LocalPlace(self.path.absolute())
+    def absolute(self) -> LocalPath:
+        return LocalPath(self.path.absolute())
 
     def read(self) -> bytes | None:
         try:
@@ -91,24 +91,30 @@ class LocalPlace(Place):
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def made(self) -> tuple[int, int]:
+    def version_token(self) -> tuple[int, int]:
         made = os.stat(self._text)
         return made.st_mtime_ns, made.st_ino
 
     def checksum(self) -> str:
         return checksum(self.path)
 
-    def put(self, data: bytes | memoryview, *, durable: bool = False, scratch: Place | None = None) -> None:
+    def put(
+        self, data: bytes | memoryview, *, durable: bool = False, scratch: StoragePath | None = None
+    ) -> None:
         self.put_parts((data,), durable=durable, scratch=scratch)
 
     def put_parts(
-        self, parts: Iterable[bytes | memoryview], *, durable: bool = False, scratch: Place | None = None
+        self,
+        parts: Iterable[bytes | memoryview],
+        *,
+        durable: bool = False,
+        scratch: StoragePath | None = None,
     ) -> None:
         put(
             self.path,
             parts,
             durable=durable,
-            scratch=scratch.path if isinstance(scratch, LocalPlace) else None,
+            scratch=scratch.path if isinstance(scratch, LocalPath) else None,
         )
         if durable:
             sync(self.path)
@@ -183,7 +189,7 @@ class LocalPlace(Place):
     def appended(self) -> Iterator[Path]:
         yield self.path
 
-    def nearby(self) -> Path:
+    def local_directory(self) -> Path:
         return self.path
 
 

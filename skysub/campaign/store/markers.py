@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from skysub.campaign.store.container import Header
-    from skysub.campaign.store.place import Place
+    from skysub.campaign.store.storage_path import StoragePath
 
 __all__ = ["Markers"]
 
@@ -40,22 +40,22 @@ class Markers:
         Wait for the disk after each write.
     """
 
-    folder: Place
+    folder: StoragePath
     durable: bool = False
 
-    def visit_folder(self, visit: int) -> Place:
+    def visit_folder(self, visit: int) -> StoragePath:
         """Folder of what is kept of a visit until it is finished."""
         return self.folder / str(visit)
 
-    def detector_path(self, visit: int, detector: int) -> Place:
+    def detector_path(self, visit: int, detector: int) -> StoragePath:
         """File of a detector's marker."""
         return self.visit_folder(visit) / f"{detector}.json"
 
-    def visit_path(self, visit: int) -> Place:
+    def visit_path(self, visit: int) -> StoragePath:
         """File of a visit's marker, which stands for those of all its detectors."""
         return self.folder / f"{visit}.visit"
 
-    def failure_path(self, visit: int, detector: int | None) -> Place:
+    def failure_path(self, visit: int, detector: int | None) -> StoragePath:
         """File that says why a unit failed."""
         if detector is None:
             return self.folder / f"{visit}.failed.json"
@@ -250,7 +250,7 @@ class Markers:
             return Failure(path="", message=message, visit=visit, detector=detector)
         return Failure.from_values(values)
 
-    def _put(self, path: Place, data: bytes) -> bool:
+    def _put(self, path: StoragePath, data: bytes) -> bool:
         if path.put_if_absent(data, durable=self.durable):
             return True
         if not path.size():

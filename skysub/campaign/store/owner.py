@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from skysub.campaign.store.place import holder
+from skysub.campaign.store.storage_path import holder
 
 __all__ = ["BEAT", "STALE", "is_alive", "machine", "owner"]
 

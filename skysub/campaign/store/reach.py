@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from skysub.campaign.store.address import place_at
-from skysub.campaign.store.place import writing
+from skysub.campaign.store.storage_path import writing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from skysub.campaign.store.place import Place
+    from skysub.campaign.store.storage_path import StoragePath
 
 __all__ = ["reachable", "seen_from_here"]
 
@@ -22,7 +22,7 @@ _PREFIX = "reach-"
 
 
 @contextmanager
-def reachable(output: Place) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+def reachable(output: StoragePath) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     """Leave a sign in the store for a while; what a worker is to call is given: module, function, arguments.
 
     Raises

@@ -16,8 +16,8 @@ import numpy as np
 
 from skysub.campaign.records import FORMAT, RunRecord, VisitPlan, who
 from skysub.campaign.store.markers import Markers
-from skysub.campaign.store.place import parsed, writing
 from skysub.campaign.store.seals import damage, read_sealed, sealed, unsealed
+from skysub.campaign.store.storage_path import parsed, writing
 from skysub.errors import CampaignNotFoundError, StoreVersionError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from skysub.campaign.store.place import Place
+    from skysub.campaign.store.storage_path import StoragePath
 
 __all__ = [
     "Columns",
@@ -71,7 +71,7 @@ class VisitIndex:
 class Run:
     """One frozen plan and what has been done of it."""
 
-    folder: Place
+    folder: StoragePath
 
     def __hash__(self) -> int:
         return hash(self.folder)
@@ -82,32 +82,32 @@ class Run:
         return self.folder.name
 
     @property
-    def units_file(self) -> Place:
+    def units_file(self) -> StoragePath:
         """File with what is planned of one visit per line, in the order of visits."""
         return self.folder / "units.jsonl"
 
     @property
-    def index_file(self) -> Place:
+    def index_file(self) -> StoragePath:
         """File that says what lines there are."""
         return self.folder / "visits.json"
 
     @property
-    def record_file(self) -> Place:
+    def record_file(self) -> StoragePath:
         """File with the plan but for its visits; without it there is no run."""
         return self.folder / "run.json"
 
     @property
-    def copy_file(self) -> Place:
+    def copy_file(self) -> StoragePath:
         """Second copy of the plan, from which a damaged one is made again."""
         return self.folder / "plan.copy"
 
     @property
-    def images(self) -> Place:
+    def images(self) -> StoragePath:
         """Zarr store of pixels."""
         return self.folder / "images.zarr"
 
     @property
-    def backgrounds(self) -> Place:
+    def backgrounds(self) -> StoragePath:
         """Zarr store of backgrounds."""
         return self.folder / "backgrounds.zarr"
 
@@ -180,7 +180,7 @@ class Run:
         if count != len(self.index.visit):
             raise damage(self.units_file, f"has {count} visits, not {len(self.index.visit)}")
 
-    def _content(self, place: Place) -> dict[str, Any]:
+    def _content(self, place: StoragePath) -> dict[str, Any]:
         values = read_sealed(place)
         if values is None:
             raise damage(place, "is gone" if place.size() is None else "is empty")
@@ -193,7 +193,7 @@ class Run:
         return values
 
 
-def open_runs(output: Place) -> list[Run]:
+def open_runs(output: StoragePath) -> list[Run]:
     """Return the runs of a campaign, oldest first.
 
     Raises
@@ -235,7 +235,7 @@ def open_runs(output: Place) -> list[Run]:
     return runs
 
 
-def existing_runs(output: Place) -> list[Run]:
+def existing_runs(output: StoragePath) -> list[Run]:
     """Return the runs of a campaign that must be there.
 
     Raises
@@ -251,7 +251,7 @@ def existing_runs(output: Place) -> list[Run]:
     return runs
 
 
-def next_name(output: Place) -> str:
+def next_name(output: StoragePath) -> str:
     """Name for a new run: a number above all folders there are, finished or not."""
     taken = [int(name) for name in (output / "runs").names() if name.isdigit()]
     return f"{max(taken, default=0) + 1:04d}"
@@ -262,7 +262,7 @@ def holds_work(run: Run) -> bool:
     return bool(run.copy_file.size()) or bool((run.folder / "units").names())
 
 
-def remove_unplanned(output: Place) -> None:
+def remove_unplanned(output: StoragePath) -> None:
     """Remove what a coordinator left that was killed before its plan was whole; only under the lock."""
     folder = output / "runs"
     for name in folder.names():
@@ -271,7 +271,7 @@ def remove_unplanned(output: Place) -> None:
             run.folder.remove_tree()
 
 
-def remove_partial(output: Place) -> None:
+def remove_partial(output: StoragePath) -> None:
     """Remove what killed writers left behind that nothing else clears away; only under the lock."""
     output.remove_partial()
     folder = output / "runs"
@@ -318,7 +318,7 @@ class PlanCopy:
         return b"%08x%b" % (google_crc32c.value(packed), packed)
 
     @staticmethod
-    def read(place: Place) -> tuple[bytes, list[bytes]] | None:
+    def read(place: StoragePath) -> tuple[bytes, list[bytes]] | None:
         """Return ``run.json`` and lines of a copy; None where it is gone or damaged itself."""
         data = place.read() or b""
         try:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import google_crc32c
 
-from skysub.campaign.store.place import Hold, Place
 from skysub.campaign.store.s3_client import AbsentError
 from skysub.campaign.store.s3_object import S3Object
+from skysub.campaign.store.storage_path import Hold, StoragePath
 from skysub.errors import OutputError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from skysub.campaign.store.s3_arrays import BucketStore
 
-__all__ = ["S3Place"]
+__all__ = ["S3Path"]
 
 _AT_ONCE = 16
 """Small objects that are read at once."""
@@ -30,12 +30,12 @@ _LOG_EVERY = 30.0
 """Seconds between copies of a log that grows: what a killed coordinator's log may lack."""
 
 
-class S3Place(S3Object, Place):
+class S3Path(S3Object, StoragePath):
     """A file or folder of a campaign in a bucket."""
 
     __slots__ = ()
 
-    def absolute(self) -> S3Place:
+    def absolute(self) -> S3Path:
         return self
 
     def lines(self) -> Iterator[bytes]:
@@ -52,7 +52,7 @@ class S3Place(S3Object, Place):
             file.seek(0)
             yield from file
 
-    def made(self) -> tuple[str, str]:
+    def version_token(self) -> tuple[str, str]:
         try:
             head = self.head()
         except AbsentError:
@@ -84,7 +84,7 @@ class S3Place(S3Object, Place):
         data: bytes | memoryview,
         *,
         durable: bool = False,  # noqa: ARG002
-        scratch: Place | None = None,  # noqa: ARG002
+        scratch: StoragePath | None = None,  # noqa: ARG002
     ) -> None:
         # an answer means that it is safe
         super().put(data)
@@ -160,7 +160,7 @@ class S3Place(S3Object, Place):
                 over.set()
                 copier.join()
 
-    def nearby(self) -> Path:
+    def local_directory(self) -> Path:
         return Path()
 
     def _copy_now_and_then(self, local: Path, over: threading.Event) -> None:

@@ -218,7 +218,7 @@ def _endpoint() -> str:
 
 def _refused(error: Any, code: str, url: str, doing: str) -> str:
     message = without_password(" ".join(str(error.response.get("Error", {}).get("Message", "")).split()))
-    said = f"{code}: {message}" if message and message != code else code
+    answer = f"{code}: {message}" if message and message != code else code
     bucket = url.removeprefix("s3://").partition("/")[0]
     if code == "NoSuchBucket":
         return (
@@ -227,18 +227,18 @@ def _refused(error: Any, code: str, url: str, doing: str) -> str:
         )
     if code in _CREDENTIALS:
         return (
-            f"{url} cannot be {doing}: {_endpoint()} does not accept the credentials ({said}). Check "
+            f"{url} cannot be {doing}: {_endpoint()} does not accept the credentials ({answer}). Check "
             "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or AWS_PROFILE"
         )
     if code in _DENIED:
         return (
-            f"{url} cannot be {doing}: permission denied ({said}). A campaign needs s3:ListBucket, "
+            f"{url} cannot be {doing}: permission denied ({answer}). A campaign needs s3:ListBucket, "
             "s3:GetObject, s3:PutObject and s3:DeleteObject there; reading needs the first two. "
             f"{_GO_ON}"
         )
     if code in _NOT_ENOUGH:
-        return f"{url} cannot be {doing}: there is no space left ({said}). {_GO_ON}"
-    return f"{url} cannot be {doing}: {said or error}. {_GO_ON}"
+        return f"{url} cannot be {doing}: there is no space left ({answer}). {_GO_ON}"
+    return f"{url} cannot be {doing}: {answer or error}. {_GO_ON}"
 
 
 def _unsent(error: Any) -> str:

@@ -18,8 +18,8 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from skysub.campaign.store import owner as owners
-from skysub.campaign.store.place import Hold, parsed
 from skysub.campaign.store.s3_client import AbsentError
+from skysub.campaign.store.storage_path import Hold, parsed
 from skysub.errors import OutputError, OutputInUseError
 
 if TYPE_CHECKING:

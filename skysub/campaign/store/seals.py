@@ -15,7 +15,7 @@ import google_crc32c
 from skysub.errors import DamagedError
 
 if TYPE_CHECKING:
-    from skysub.campaign.store.place import Place
+    from skysub.campaign.store.storage_path import StoragePath
 
 __all__ = ["CURE", "damage", "read_sealed", "sealed", "sealed_metadata", "unsealed", "unsealed_metadata"]
 
@@ -26,7 +26,7 @@ _FIRST = b'{"crc32c":"'
 _TEXT = len(_FIRST) + 10
 
 
-def damage(place: Place, what: str, of: str = "") -> DamagedError:
+def damage(place: StoragePath, what: str, of: str = "") -> DamagedError:
     """Return the error for a file of a store that is not what was written; ``of``: whose results it holds."""
     return DamagedError(f"{place} {what}{f' ({of})' if of else ''}: {CURE}")
 
@@ -48,7 +48,7 @@ def unsealed(data: bytes) -> dict[str, Any] | None:
     return values
 
 
-def read_sealed(place: Place, of: str = "") -> dict[str, Any] | None:
+def read_sealed(place: StoragePath, of: str = "") -> dict[str, Any] | None:
     """Content of a sealed file; None where it is absent, or empty (as after a power failure).
 
     Raises

@@ -6,10 +6,10 @@ import json
 import time
 from typing import TYPE_CHECKING
 
-from skysub.campaign.store.place import holder, writing
+from skysub.campaign.store.storage_path import holder, writing
 
 if TYPE_CHECKING:
-    from skysub.campaign.store.place import Place
+    from skysub.campaign.store.storage_path import StoragePath
 
 __all__ = ["StopRequest"]
 
@@ -20,7 +20,7 @@ _EVERY = 3.0
 class StopRequest:
     """The wish to stop, as one who works on an output sees it, or one who has it."""
 
-    def __init__(self, output: Place) -> None:
+    def __init__(self, output: StoragePath) -> None:
         self._output = output
         self._file = output / "stop.json"
         self._looked = time.monotonic()

@@ -44,7 +44,7 @@ _FAR = 2
 """Superpixels round large objects in which the background for detection follows nothing."""
 _LIT = 0.5
 """How sure a detector must be of large light for what lies above the model not to be structure of the sky."""
-_WORTH_SAYING = 0.3
+_FLAGGED_ABOVE = 0.3
 """Structure, in typical errors of a superpixel, that is flagged; less is in the uncertainty all the same."""
 _VAGUE = 0.1
 """Share of the light of undetected sources by which it is not defined: sources at the limit are masked in
@@ -222,7 +222,7 @@ def _finished(
             far = trusted(record, usable_superpixels(record), reach=_FAR) > 0
             finer[detector] = with_finer_cells(made, residual, error, far)
     rms = math.sqrt(float(np.mean(np.square(list(structure.values())))))
-    if rms > _WORTH_SAYING * scale.unit:
+    if rms > _FLAGGED_ABOVE * scale.unit:
         flags["sky_structure"] = (
             f"The sky has structure of about {rms:.2g} that the default background does not follow; it is in "
             "its uncertainty, and the background for detection follows what is larger than some 400 pixels."
@@ -274,28 +274,30 @@ def _steps_at_superpixels(system: System, fit: Fit, number: int) -> NDArray[np.f
 
 
 def _said(detector: int, votes: Votes, structure: float, unknown: float, scale: Scale) -> dict[str, str]:
-    said = {}
+    quality_flags: dict[str, str] = {}
     if detector in votes.lost:
-        said["no_vote"] = (
+        quality_flags["no_vote"] = (
             "An object fills the detector and its level lies above what is expected of it: its sky was taken "
             f"from the others, and its level is known to +-{unknown:.2g}."
         )
     elif detector in votes.suspect and unknown:
-        said["level_uncertain"] = (
+        quality_flags["level_uncertain"] = (
             "Little sky was seen in the detector, and nothing else tells its offset: the uncertainty of its "
             f"level includes +-{unknown:.2g}."
         )
     if detector in votes.changed:
-        said["offset_changed"] = "Its offset is another one than the templates say, and was fit anew."
+        quality_flags["offset_changed"] = (
+            "Its offset is another one than the templates say, and was fit anew."
+        )
     if detector in votes.apart:
-        said["detector_offset"] = (
+        quality_flags["detector_offset"] = (
             "It stands out among detectors without offsets, and has an offset of its own."
         )
-    if structure > _WORTH_SAYING * scale.unit:
-        said["sky_structure"] = (
+    if structure > _FLAGGED_ABOVE * scale.unit:
+        quality_flags["sky_structure"] = (
             f"Its sky has structure of about {structure:.2g} that the default background does not follow."
         )
-    return said
+    return quality_flags
 
 
 def _pooled_faint_light(records: Sequence[DetectorRecord]) -> FaintLight | None:

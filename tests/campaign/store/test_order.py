@@ -8,7 +8,7 @@ import pytest
 
 from skysub.campaign.records import Failure, Marker
 from skysub.campaign.store.address import place_at
-from skysub.campaign.store.local import LocalPlace, put, put_if_absent
+from skysub.campaign.store.local import LocalPath, put, put_if_absent
 from skysub.campaign.store.markers import Markers
 
 MARKERS = [Marker(step="s", visit=3, detector=each, key="k") for each in (0, 1)]
@@ -41,7 +41,7 @@ def test_a_visits_marker_is_there_before_its_detectors_go(tmp_path, monkeypatch)
     for each in MARKERS:
         markers.finish(each)
     seen = []
-    remove_tree = LocalPlace.remove_tree
+    remove_tree = LocalPath.remove_tree
 
     def watched(place):
         seen.append(markers.visit_path(3).size())
@@ -49,7 +49,7 @@ def test_a_visits_marker_is_there_before_its_detectors_go(tmp_path, monkeypatch)
         assert markers.of_visit(3) == {0: MARKERS[0], 1: MARKERS[1]}
         remove_tree(place)
 
-    monkeypatch.setattr(LocalPlace, "remove_tree", watched)
+    monkeypatch.setattr(LocalPath, "remove_tree", watched)
     markers.finish_visit(3, MARKERS)
     assert len(seen) == 1
     assert seen[0] > 0
@@ -60,13 +60,13 @@ def test_a_marker_is_there_before_its_failure_goes(tmp_path, monkeypatch):
     markers = Markers(place_at(tmp_path))
     markers.fail(FAILURE)
     there = []
-    remove = LocalPlace.remove
+    remove = LocalPath.remove
 
     def watched(place):
         there.append(markers.detector_path(3, 0).exists())
         remove(place)
 
-    monkeypatch.setattr(LocalPlace, "remove", watched)
+    monkeypatch.setattr(LocalPath, "remove", watched)
     markers.finish(MARKERS[0])
     assert there == [True]
     assert markers.failures(3) == {}
@@ -75,14 +75,14 @@ def test_a_marker_is_there_before_its_failure_goes(tmp_path, monkeypatch):
 def test_one_units_loss_never_leaves_the_others_without_markers(tmp_path, monkeypatch):
     markers = Markers(place_at(tmp_path))
     markers.finish_visit(3, MARKERS)
-    remove = LocalPlace.remove
+    remove = LocalPath.remove
 
     def watched(place):
         if place.name == "3.visit":
             assert markers.detector_path(3, 1).exists()
         remove(place)
 
-    monkeypatch.setattr(LocalPlace, "remove", watched)
+    monkeypatch.setattr(LocalPath, "remove", watched)
     markers.forget(3, 0)
     assert markers.done(3, [0, 1]) == {1}
 

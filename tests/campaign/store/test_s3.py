@@ -126,11 +126,11 @@ def test_places(url, monkeypatch):
     (folder / "lines").put_lines(["one", "two"])
     assert list((folder / "lines").lines()) == [b"one\n", b"two\n"]
     assert (folder / "inner/deep").checksum() == "364b3fb7"
-    made = (folder / "0001").made()
+    made = (folder / "0001").version_token()
     (folder / "0001").put(b"other")
-    assert (folder / "0001").made() != made
+    assert (folder / "0001").version_token() != made
     with pytest.raises(FileNotFoundError):
-        (folder / "none").made()
+        (folder / "none").version_token()
     folder.remove_tree()
     assert folder.names() == []
     (folder / "none").remove()

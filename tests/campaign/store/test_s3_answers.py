@@ -50,16 +50,16 @@ def test_each_operation_survives_a_spoilt_answer(server, url, kind):
         "lines": lambda: b"".join(place.lines()) == BYTES,
         "checksum": lambda: place.checksum() == expected,
         "exists": place.exists,
-        "made": lambda: place.made() == seen,
+        "version_token": lambda: place.version_token() == seen,
         "names": lambda: place_at(url).names() == ["object"] if kind != "flip" else True,
     }
     place.put(BYTES)
-    expected, seen = place.checksum(), place.made()
+    expected, seen = place.checksum(), place.version_token()
     for name, act in operations.items():
         server.fault = once(kind)
         assert act() in {None, True}, name
         if name == "put":
-            expected, seen = place.checksum(), place.made()
+            expected, seen = place.checksum(), place.version_token()
     server.fault = once(kind)
     assert not place_at(f"{url}/absent").exists()
     server.fault = once(kind)

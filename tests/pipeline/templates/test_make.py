@@ -84,11 +84,11 @@ def test_the_order_of_visits_does_not_matter(plain, templates):
 
 
 def _filled(make_record, offset):
-    dry = lambda x, y: np.hypot(x - 1024, y - 1000) < 800  # noqa: E731
+    starved = lambda x, y: np.hypot(x - 1024, y - 1000) < 800  # noqa: E731
     outside = np.zeros((16, 16), bool)
     outside[5:9, 5:9] = True
     return make_record(
-        4, light=lambda x, y: 8 + 0 * (x + y), starved=dry, offset=offset, extrapolated=outside, seed=99
+        4, light=lambda x, y: 8 + 0 * (x + y), starved=starved, offset=offset, extrapolated=outside, seed=99
     )
 
 

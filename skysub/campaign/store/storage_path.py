@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
-__all__ = ["Hold", "Place", "holder", "parsed", "read_json", "writing"]
+__all__ = ["Hold", "StoragePath", "holder", "parsed", "read_json", "writing"]
 
 _STOPPING = {
     errno.ENOSPC: "there is no space left",
@@ -43,7 +43,7 @@ class Hold:
     """Who took the lock away, and what to do; empty while it is ours."""
 
 
-class Place(ABC):
+class StoragePath(ABC):
     """A file or folder of a campaign's output. ``str`` gives its path or address."""
 
     @property
@@ -81,7 +81,7 @@ class Place(ABC):
         """Bytes of the file; None where there is none."""
 
     @abstractmethod
-    def made(self) -> Hashable:
+    def version_token(self) -> Hashable:
         """Return what changes when the file is made anew.
 
         Raises
@@ -95,14 +95,16 @@ class Place(ABC):
         """CRC-32C of the file's bytes, 8 hexadecimal digits."""
 
     @abstractmethod
-    def put(self, data: bytes | memoryview, *, durable: bool = False, scratch: Place | None = None) -> None:
+    def put(
+        self, data: bytes | memoryview, *, durable: bool = False, scratch: StoragePath | None = None
+    ) -> None:
         """Write a whole file in place of any that is there: readers see the old one or the new one.
 
         ``scratch`` is a folder for what is not yet whole, of the same file system; by default the file's own.
         """
 
     def put_parts(
-        self, parts: Iterable[bytes], *, durable: bool = False, scratch: Place | None = None
+        self, parts: Iterable[bytes], *, durable: bool = False, scratch: StoragePath | None = None
     ) -> None:
         """Write a file as `put` does, of parts that are made one after the other."""
         self.put(b"".join(parts), durable=durable, scratch=scratch)
@@ -168,7 +170,7 @@ class Place(ABC):
         """Path of a local file, to which lines are added for a while; the place has them in the end."""
 
     @abstractmethod
-    def nearby(self) -> Path:
+    def local_directory(self) -> Path:
         """Local folder for what people look at: this one, or the current one where this is elsewhere."""
 
     def check_folder(self) -> None:  # noqa: B027 - only a folder of a machine can turn out to be a file
@@ -185,7 +187,7 @@ class Place(ABC):
         return self.size() is not None
 
 
-def read_json(place: Place) -> Any:
+def read_json(place: StoragePath) -> Any:
     """Content of a JSON file; None where it is absent or not whole (as after a power failure)."""
     return parsed(place.read())
 
@@ -199,7 +201,7 @@ def parsed(data: bytes | None) -> Any:
 
 
 @contextmanager
-def writing(place: Place | Path) -> Iterator[None]:
+def writing(place: StoragePath | Path) -> Iterator[None]:
     """Turn the errors of a place that cannot be written into `OutputError`, with what to do."""
     try:
         yield
