@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,7 +30,7 @@ __all__ = ["compile_beside", "compile_share"]
 
 _EDGE = 96
 _children: list[subprocess.Popen[bytes]] = []
-"""Kept, so that they are not taken for forgotten."""
+"""Processes that were started."""
 
 
 def compile_beside() -> None:
@@ -50,6 +51,8 @@ def compile_beside() -> None:
             stderr=subprocess.DEVNULL,
         )
         _children.append(child)
+        # a thread, so that those that have ended do not stay behind as zombies
+        threading.Thread(target=child.wait, daemon=True).start()
 
 
 def compile_share(name: str) -> None:
