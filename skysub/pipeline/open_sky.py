@@ -14,6 +14,7 @@ import numpy as np
 
 from skysub.background.chebyshev import monomial_coefficients
 from skysub.background.robust import TRACE, RobustFit, fit_robust
+from skysub.errors import NoUsableSuperpixelsError
 from skysub.pipeline.sky_fit import (
     BETTER,
     FEWEST_COMPARED,
@@ -150,16 +151,20 @@ def find_open_sky(
         width = plausible_width(measured_fwhm(footprints, level), fwhm) or width
         with stopwatch("statistics"):
             compact = mask_compact(flags, footprints, grid, config=config.mask, noise=level, chains=True)
-            found = _fit_open(
-                image,
-                compact,
-                model,
-                grid=grid,
-                background=background,
-                config=config,
-                correlation=correlation[1],
-                threads=threads,
-            )
+            try:
+                found = _fit_open(
+                    image,
+                    compact,
+                    model,
+                    grid=grid,
+                    background=background,
+                    config=config,
+                    correlation=correlation[1],
+                    threads=threads,
+                )
+            except NoUsableSuperpixelsError:
+                # sources leave no sky between them, or a pixel is out of all bounds
+                return None
         if found is None:
             return None
         before, model = model, (found.finer or found.fit).background

@@ -108,7 +108,9 @@ def test_images_with_another_background(release):
     counts = campaign.visit_image(visit, 0, "preliminary_visit_image", background="detection")
     plain = campaign.visit_image(visit, 0, "preliminary_visit_image")
     change = campaign.background(own, visit, 0).evaluate() - finer.evaluate()
-    np.testing.assert_allclose(counts.image - plain.image, change, atol=2e-3)
+    # pixels of bright stars are rounded to float32
+    rounded = 2e-3 + np.spacing(np.abs(plain.image)) + np.spacing(np.abs(counts.image))
+    assert (np.abs(counts.image - plain.image - change) <= rounded).all()
     with pytest.raises(NotDoneError, match="'detection'"):
         campaign.visit_image(visit, 0, background="detction")
     with pytest.raises(NotDoneError, match="one alone"):

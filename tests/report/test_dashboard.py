@@ -268,8 +268,14 @@ def test_previews_are_what_pictures_of_pixels_are(out):
     for name, values in slow.pictures.items():
         if name == "model":
             continue
-        within = 2e-3 if name in {"sources", "defects"} else 5e-4 * np.nanmax(np.abs(values))
-        np.testing.assert_allclose(quick.pictures[name], values, atol=within, rtol=0, err_msg=name)
+        # as `skysub.campaign.store.previews` rounds, and what the pixels' own codec does
+        if name in {"sources", "defects"}:
+            within = np.full(values.shape, 0.01)
+        else:
+            off = np.abs(values - np.nanmedian(values))
+            within = 1.4826 * np.nanmedian(off) / 16 + 0.1 * off + 5e-4 * np.nanmax(np.abs(values))
+        assert (np.isfinite(quick.pictures[name]) == np.isfinite(values)).all(), name
+        assert not (np.abs(quick.pictures[name] - values) > within).any(), name
 
 
 def test_a_preview_of_what_is_not_done_says_why(out):
