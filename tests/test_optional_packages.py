@@ -61,12 +61,12 @@ def test_releases(without, tmp_path):
 
 
 def test_snapshots_of_releases(without, tmp_path):
-    from skysub.campaign.store.local import LocalPlace
+    from skysub.campaign.store.local import LocalPath
     from skysub.release.snapshot import write_snapshot
 
     without("icechunk")
     with pytest.raises(MissingPackageError, match=says("icechunk")):
-        write_snapshot(LocalPlace(tmp_path), str(tmp_path / "ice"))
+        write_snapshot(LocalPath(tmp_path), str(tmp_path / "ice"))
 
 
 def test_reference_catalogues(without, tmp_path):

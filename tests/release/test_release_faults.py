@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 import skysub
-from skysub.campaign.store.local import LocalPlace
+from skysub.campaign.store.local import LocalPath
 from skysub.cli import main
 from skysub.errors import DamagedError, NotDoneError, OutputInUseError, ReleaseError
 from skysub.release.files import verify_release
@@ -189,7 +189,7 @@ def test_what_cannot_be_published_is_said(out, tmp_path):
 
 
 def test_two_at_once_exclude_each_other(out, tmp_path):
-    with LocalPlace(tmp_path / "dr" / "building").locked():
+    with LocalPath(tmp_path / "dr" / "building").locked():
         with pytest.raises(OutputInUseError, match="in use by process"):
             publish(out, tmp_path / "dr")
         assert main(["publish", str(out), "--to", str(tmp_path / "dr")]) == 75
@@ -295,10 +295,10 @@ def test_a_release_in_a_bucket(out, server, tmp_path):
     own = skysub.open_campaign(out).visit_image(12, 2)
     assert found.image.sel(visit=12, detector=2).to_numpy().tobytes() == own.image.tobytes()
     publish(out, tmp_path / "dr1")
-    lines = LocalPlace(tmp_path / "dr1" / "SHA256SUMS").read().decode().splitlines()
-    from skysub.campaign.store.s3 import S3Place
+    lines = LocalPath(tmp_path / "dr1" / "SHA256SUMS").read().decode().splitlines()
+    from skysub.campaign.store.s3 import S3Path
 
-    remote = (S3Place.at(target) / "SHA256SUMS").read().decode().splitlines()
+    remote = (S3Path.at(target) / "SHA256SUMS").read().decode().splitlines()
     dated = ("README.md", "release.zarr/zarr.json")
     assert [each for each in remote if not each.endswith(dated)] == [
         each for each in lines if not each.endswith(dated)
