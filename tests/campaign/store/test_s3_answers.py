@@ -86,7 +86,7 @@ def test_a_server_that_gives_nothing_but_damage_is_given_up(server, url, monkeyp
     place_at(f"{url}/object").put(BYTES)
     server.fault = lambda *_: "garbage"
     with pytest.raises(OutputError, match=r"cannot be read: .* has given 10 answers that are damaged"):
-        place_at(f"{url}/object").made()
+        place_at(f"{url}/object").version_token()
 
 
 def test_a_password_in_the_address_of_a_server_is_printed_nowhere(url, monkeypatch, caplog):
