@@ -113,7 +113,7 @@ def __getattr__(name):
 
     from skysub.campaign.shipped import STEPS
 
-    return dataclasses.replace(STEPS["background"], name="cluster:sleep", work=sleeping, single_fit=None)
+    return dataclasses.replace(STEPS["background"], name="cluster:sleep", work=sleeping, blocks=None)
 
 
 def processor_seconds() -> float:
