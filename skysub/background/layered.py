@@ -61,11 +61,6 @@ class LayeredBackground(Background):
         cells = "none" if self.cells is None else "x".join(map(str, self.cells.shape))
         return f"{super().__repr__()[:-1]}, steps={len(self.boxes)}, cells={cells})"
 
-    @property
-    def is_smooth(self) -> bool:
-        """Whether the polynomial, and what amplifiers add, is all there is."""
-        return not self.boxes and self.cells is None
-
     def sky_alone(self) -> LayeredBackground:
         """The same background without the light of undetected sources, whose uncertainty it takes over."""
         light, alone = self.faint_light, super().sky_alone()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import webbrowser
 from typing import TYPE_CHECKING
 
+from skysub.cli.before import add_against
+
 if TYPE_CHECKING:
     import argparse
 
@@ -23,13 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--token", help="word that opens the pages; by default one is made up. '' asks for none"
     )
-    parser.add_argument(
-        "--against",
-        metavar="BEFORE",
-        action="append",
-        default=[],
-        help="a campaign before this one, whose figures say what is usual; may be repeated",
-    )
+    add_against(parser)
     parser.add_argument("--open", action="store_true", help="show it in the browser")
 
 

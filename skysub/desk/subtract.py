@@ -421,10 +421,12 @@ def _float_pixels(image: Any, channel: VisitImage) -> NDArray[np.floating]:
 
 
 def _gone(opened: OpenedImage) -> str:
+    from skysub.visit.fits import sdss, subtracted
+
     cure = "to subtract what is left of it all the same, say so: --again, or again=True"
-    if opened.layout == "skysub subtracted image":
+    if opened.layout == subtracted.LAYOUT.name:
         cure = f"`skysub restore {opened.path}` puts back what was taken; {cure}"
-    elif opened.layout == "SDSS frame":
+    elif opened.layout == sdss.LAYOUT.name:
         cure = f"--ingest add_sky=true, or ingest=IngestMap(add_sky=True), puts SDSS's sky back first; {cure}"
     message = f"the header says that the sky has been subtracted already ({opened.sky_is_gone})"
     return f"{opened.path}: {message}; {cure}"

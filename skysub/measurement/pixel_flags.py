@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skysub.background.compiled import for_kernels
+from skysub.visit.plane_table import lsst_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,15 +17,15 @@ if TYPE_CHECKING:
 __all__ = ["pixel_flags"]
 
 _PLANES = {
-    "bad": ("BAD",),
-    "cr": ("CR", "COSMIC_RAY"),
-    "edge": ("EDGE", "DETECTION_EDGE"),
-    "interpolated": ("INTRP", "INTERPOLATED"),
-    "nodata": ("NO_DATA",),
-    "saturated": ("SAT", "SATURATED"),
-    "suspect": ("SUSPECT",),
+    "bad": "BAD",
+    "cr": "CR",
+    "edge": "EDGE",
+    "interpolated": "INTRP",
+    "nodata": "NO_DATA",
+    "saturated": "SAT",
+    "suspect": "SUSPECT",
 }
-"""Planes of a flag; files of different layouts have different names for them."""
+"""Plane of a flag, by its afw name; lsst.images may have another for it."""
 _AT_CENTRE = ("cr", "interpolated", "saturated", "suspect")
 _CENTRE = 1
 """A centre is 3 x 3 pixels."""
@@ -57,8 +58,8 @@ def pixel_flags(  # noqa: PLR0917
     marks = for_kernels(marks)
     flag_kernels.collect_bits(marks, unusable.view(np.uint8), y, x, radius, _CENTRE, around, centre, lost)
     columns = {}
-    for flag, names in _PLANES.items():
-        bits = sum(1 << int(planes[name]) for name in names if name in planes)
+    for flag, plane in _PLANES.items():
+        bits = sum(1 << int(planes[name]) for name in {plane, lsst_name(plane)} if name in planes)
         columns[f"pixelFlags_{flag}"] = (around & bits) != 0
         if flag in _AT_CENTRE:
             columns[f"pixelFlags_{flag}Center"] = (centre & bits) != 0

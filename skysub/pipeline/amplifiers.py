@@ -11,7 +11,7 @@ from skysub.background.chebyshev import monomial_coefficients
 from skysub.background.rows import made_rows
 from skysub.pipeline.amplifier_cells import Cells, Lattice, measure_cells
 from skysub.pipeline.amplifier_fit import fit_amplifiers, rough_steps, worth_fitting
-from skysub.sources.flags import IGNORED, NOT_SKY, SATURATED
+from skysub.sources.flags import COSMIC_RAY, IGNORED, NOT_SKY, SATURATED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from skysub.background.amplifiers import AmplifierBackground
     from skysub.background.model import Background
 
-__all__ = ["Amplifiers"]
+__all__ = ["Amplifiers", "with_amplifiers"]
 
 _LIMIT = 4.0
 """Residual, in units of the noise per pixel, beyond which a pixel is left out."""
@@ -130,3 +130,20 @@ def _settled(before: AmplifierBackground | None, after: AmplifierBackground | No
         return False
     (old, _), (new, errors) = before.as_array(), after.as_array()
     return bool(np.all(np.abs(new - old) <= _SETTLED * errors))
+
+
+def with_amplifiers(
+    rows: range,
+    out: NDArray[np.float32],
+    image: NDArray[np.float32],
+    whole: NDArray[np.float32],
+    flags: NDArray[np.uint8],
+    *,
+    layer: AmplifierBackground,
+    threads: int,
+) -> None:
+    """``whole``, and where cosmic rays hit the ``image`` without them, with what amplifiers add."""
+    del threads
+    cut = slice(rows.start, rows.stop)
+    hit = (flags[cut] & COSMIC_RAY) != 0
+    out[cut] = np.where(hit, image[cut] + layer.evaluate(y=cut), whole[cut])

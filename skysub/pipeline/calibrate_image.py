@@ -13,7 +13,7 @@ from skysub.background.model import BackgroundList
 from skysub.background.rows import Plane, copied, made_rows, sampled
 from skysub.background.superpixels import SuperpixelGrid
 from skysub.errors import InvalidImageError, NoUsableSuperpixelsError
-from skysub.pipeline.amplifiers import Amplifiers
+from skysub.pipeline.amplifiers import Amplifiers, with_amplifiers
 from skysub.pipeline.compilation import compile_beside
 from skysub.pipeline.config import CalibrateImageConfig
 from skysub.pipeline.lsst_sky import LSST_DETECTIONS, find_sky_as_lsst
@@ -29,7 +29,7 @@ from skysub.sources.flags import (
     SATURATED,
     SOURCE,
     count_pixels,
-    mark_rows,
+    mark_planes,
     working_flags,
 )
 from skysub.sources.noise import pixel_noise
@@ -273,7 +273,7 @@ class _Work:
             self.whole = image
         elif image is not self.image and self.amplifiers.layer is not None:
             self.whole = made_rows(
-                _with_amplifiers,
+                with_amplifiers,
                 (image, self.whole, copied(self.flags)),
                 np.float32,
                 layer=self.amplifiers.layer,
@@ -371,14 +371,14 @@ class _Work:
             if self.config.cosmic_rays is not None:
                 names = ("CR", "INTRP") if self.config.cosmic_rays.interpolate else ("CR",)
                 marks[COSMIC_RAY] = planes.bits(*names)
-            mask = made_rows(
-                mark_rows,
-                (given, self.flags),
-                planes.dtype,
+            mask = mark_planes(
+                given,
+                self.flags,
+                marks,
+                cleared=planes.bits("DETECTED"),
+                dtype=planes.dtype,
                 out=given if mine else None,
                 threads=self.threads,
-                marks=marks,
-                cleared=planes.bits("DETECTED"),
             )
         header = self.visit_image.header
         if header is not None:
@@ -479,23 +479,6 @@ class _Work:
                 f"Neighbouring pixels scatter by {measured:.3g}, the variance says {given:.3g}: the gain "
                 "may be wrong, or the pixels correlated. The sky and its mask rest on the pixels."
             )
-
-
-def _with_amplifiers(
-    rows: range,
-    out: NDArray[np.float32],
-    image: NDArray[np.float32],
-    whole: NDArray[np.float32],
-    flags: NDArray[np.uint8],
-    *,
-    layer: AmplifierBackground,
-    threads: int,
-) -> None:
-    """``whole``, and where cosmic rays hit the ``image`` without them, with what amplifiers add."""
-    del threads
-    cut = slice(rows.start, rows.stop)
-    hit = (flags[cut] & COSMIC_RAY) != 0
-    out[cut] = np.where(hit, image[cut] + layer.evaluate(y=cut), whole[cut])
 
 
 def _unusable(rows: range, out: NDArray[np.bool_], flags: NDArray[np.uint8], *, threads: int) -> None:

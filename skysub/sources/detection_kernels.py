@@ -14,7 +14,6 @@ from skysub.background.fma import fma
 
 TAPS = 6
 """Half-width of the smoothing kernel of `mark_significant`, pixel."""
-SPAN = 2 * TAPS + 1
 STRIP = 512
 """Columns of a strip, a multiple of the 64 bits of a word."""
 GROUP = 4

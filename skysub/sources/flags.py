@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,7 +24,6 @@ __all__ = [
     "SOURCE",
     "count_pixels",
     "mark_planes",
-    "mark_rows",
     "share_flagged",
     "working_flags",
 ]
@@ -88,26 +87,30 @@ def mark_planes(
     marks: dict[int, int],
     *,
     cleared: int,
-    out: NDArray[np.signedinteger],
+    dtype: Any = None,
+    out: NDArray[np.signedinteger] | None = None,
     threads: int = 1,
-) -> None:
-    """Mask planes with bits set where pixels have flags.
+) -> Any:
+    """Return mask planes with bits set where pixels have flags.
 
     Parameters
     ----------
     mask
-        (ny, nx) integer mask planes.
+        (ny, nx) integer mask planes, an array or a `Plane` as ``flags`` are.
     marks
         Bits of the mask by the flags, any of which sets them; one at least.
     cleared
         Bits of the mask that are cleared first.
+    dtype
+        Of new planes; by default that of ``mask``.
     out
         Where the planes go, (ny, nx) C-contiguous; ``mask`` itself for instance.
     """
-    made_rows(mark_rows, (mask, flags), out.dtype, out=out, threads=threads, marks=marks, cleared=cleared)
+    kind = mask.dtype if dtype is None else dtype
+    return made_rows(_mark, (mask, flags), kind, out=out, threads=threads, marks=marks, cleared=cleared)
 
 
-def mark_rows(
+def _mark(
     rows: range,
     out: NDArray[np.signedinteger],
     mask: NDArray[np.signedinteger],
@@ -115,9 +118,8 @@ def mark_rows(
     *,
     marks: dict[int, int],
     cleared: int,
-    threads: int = 1,
+    threads: int,
 ) -> None:
-    """Do what `mark_planes` does for some rows."""
     from skysub.sources import paint_kernels as kernels
 
     kind = out.dtype.type

@@ -12,7 +12,7 @@ from skysub.pipeline.joint.focal_plane import positions
 from skysub.pipeline.joint.system import DetectorRows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -203,8 +203,3 @@ def _clumps(region: NDArray[np.bool_], least: int) -> NDArray[np.bool_]:
             for j, i in part:
                 kept[j, i] = True
     return kept
-
-
-def grids_of(records: Sequence[DetectorRecord]) -> Mapping[int, tuple[int, int]]:
-    """Grid shape by detector number."""
-    return {record.detector: record.background.grid.shape for record in records}

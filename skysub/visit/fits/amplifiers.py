@@ -12,16 +12,15 @@ from skysub.background.amplifiers import Amplifier, AmplifierBackground, do_tile
 from skysub.background.superpixels import SuperpixelGrid
 from skysub.errors import ConfigError, LayoutError
 from skysub.visit.amplifiers import amplifier_cards
-from skysub.visit.fits.emit import Block, cards, plain_image
+from skysub.visit.fits.emit import Block, cards
+from skysub.visit.fits.layer_hdus import CONSTANT, interpolated_cards, layer_blocks
 from skysub.visit.fits.pixels import read_float
-from skysub.visit.planes import AFW_PLANES
 
 if TYPE_CHECKING:
     from skysub.visit.fits.file import FitsFile, Hdu
 
 __all__ = ["amplifier_layer_blocks", "is_amplifier_layer", "read_amplifier_layer"]
 
-_CONSTANT, _REDUCE, _NOT_APPROXIMATED = 0, 1, -1
 _ROWS = "AMPROWS"
 
 
@@ -40,26 +39,12 @@ def amplifier_layer_blocks(
     values, errors = (plane[::dy, ::dx].copy() for plane in (layer.evaluate(), layer.uncertainty()))
     more = cards(
         {
-            "INTERPSTYLE": _CONSTANT,
-            "UNDERSAMPLESTYLE": _REDUCE,
-            "APPROXSTYLE": _NOT_APPROXIMATED,
-            "APPROXORDERX": -1,
-            "APPROXORDERY": -1,
-            "APPROXWEIGHTING": False,
-            "BKGD_X0": xy0[0],
-            "BKGD_Y0": xy0[1],
-            "BKGD_WIDTH": nx,
-            "BKGD_HEIGHT": ny,
+            **interpolated_cards((ny, nx), xy0=xy0, style=CONSTANT),
             _ROWS: (layer.rows_per_bin if layer.drift else 0, "rows of a bin of drift; 0: steps alone"),
             **amplifier_cards(layer.amplifiers),
         }
     )
-    planes = cards({f"MP_{name}": AFW_PLANES[name] for name in AFW_PLANES.names})
-    return [
-        (plain_image(values), more),
-        (plain_image(np.zeros(values.shape, np.int32)), more + planes),
-        (plain_image(errors), more),
-    ]
+    return layer_blocks(values, errors, more)
 
 
 def is_amplifier_layer(hdus: list[Hdu]) -> bool:

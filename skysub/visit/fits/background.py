@@ -17,11 +17,11 @@ from skysub.background.spline import surface_of
 from skysub.background.superpixels import SuperpixelGrid, SuperpixelStatistics
 from skysub.errors import LayoutError, NoUsableSuperpixelsError, UndersampledError
 from skysub.visit.fits.amplifiers import amplifier_layer_blocks, is_amplifier_layer, read_amplifier_layer
-from skysub.visit.fits.emit import Block, cards, plain_image, write_blocks
+from skysub.visit.fits.emit import Block, cards, write_blocks
 from skysub.visit.fits.file import FitsFile, Hdu, open_fits
+from skysub.visit.fits.layer_hdus import layer_blocks
 from skysub.visit.fits.layer_parts import exact_cards, is_part, part_blocks, with_exact_numbers, with_part
 from skysub.visit.fits.pixels import read_float, read_integer
-from skysub.visit.planes import AFW_PLANES
 
 if TYPE_CHECKING:
     import os
@@ -101,13 +101,8 @@ def write_background(
                 **exact_cards(layer),
             }
         )
-        planes = cards({f"MP_{name}": AFW_PLANES[name] for name in AFW_PLANES.names})
         values, errors = _to_fit_again(layer)
-        blocks += [
-            (plain_image(values, primary=index == 0), more),
-            (plain_image(np.zeros(values.shape, np.int32)), more + planes),
-            (plain_image(errors), more),
-        ]
+        blocks += layer_blocks(values, errors, more, primary=index == 0)
         if layer.amplifiers is not None:
             blocks += amplifier_layer_blocks(layer.amplifiers, xy0=xy0)
         blocks += part_blocks(layer, xy0=xy0)

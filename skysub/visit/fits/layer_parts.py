@@ -21,9 +21,9 @@ from skysub.background.chebyshev import design_matrix
 from skysub.background.layered import LayeredBackground
 from skysub.background.model import Background
 from skysub.errors import ConfigError, InvalidImageError, LayoutError
-from skysub.visit.fits.emit import Block, cards, plain_image
+from skysub.visit.fits.emit import Block, cards
+from skysub.visit.fits.layer_hdus import CONSTANT, LINEAR, interpolated_cards, layer_blocks
 from skysub.visit.fits.pixels import read_float
-from skysub.visit.planes import AFW_PLANES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +36,6 @@ __all__ = ["exact_cards", "is_part", "part_blocks", "with_exact_numbers", "with_
 
 _PART = "SKYPART"
 _EXACT, _PIECE = "SKYEXACT", 56
-_CONSTANT, _LINEAR, _REDUCE, _NOT_APPROXIMATED = 0, 1, 1, -1
 _AGREE = 1e-4
 """Difference between a layer's values and its coefficients' model, over the larger of 1 and the largest
 value, up to which they are the same: values are float32."""
@@ -71,7 +70,7 @@ def part_blocks(layer: Background, *, xy0: tuple[int, int] = (0, 0)) -> list[tup
             more |= {f"SKYBOX{number}": section, f"SKYSTEP{number}": step}
         blocks += _layer("STEPS", layer.shape, values, xy0=xy0, more=more)
     if layer.cells is not None:
-        blocks += _layer("CELLS", layer.shape, layer.cells, xy0=xy0, style=_LINEAR)
+        blocks += _layer("CELLS", layer.shape, layer.cells, xy0=xy0, style=LINEAR)
     if layer.deviation is not None:
         nothing = np.zeros_like(layer.deviation)
         blocks += _layer("DEVIATION", layer.shape, nothing, xy0=xy0, errors=layer.deviation)
@@ -171,30 +170,13 @@ def _layer(
     values: NDArray[np.float32],
     *,
     xy0: tuple[int, int],
-    style: int = _CONSTANT,
+    style: int = CONSTANT,
     errors: NDArray[np.float32] | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> list[tuple[Block, str]]:
     """Three HDUs that LSST's readers interpolate without fitting."""
-    said = cards(
-        {
-            "INTERPSTYLE": style,
-            "UNDERSAMPLESTYLE": _REDUCE,
-            "APPROXSTYLE": _NOT_APPROXIMATED,
-            "APPROXORDERX": -1,
-            "APPROXORDERY": -1,
-            "APPROXWEIGHTING": False,
-            "BKGD_X0": xy0[0],
-            "BKGD_Y0": xy0[1],
-            "BKGD_WIDTH": shape[1],
-            "BKGD_HEIGHT": shape[0],
-            _PART: part,
-            **(more or {}),
-        }
+    more_cards = cards({**interpolated_cards(shape, xy0=xy0, style=style), _PART: part, **(more or {})})
+    values = np.ascontiguousarray(values)
+    return layer_blocks(
+        values, np.zeros_like(values) if errors is None else np.ascontiguousarray(errors), more_cards
     )
-    planes = cards({f"MP_{name}": AFW_PLANES[name] for name in AFW_PLANES.names})
-    return [
-        (plain_image(np.ascontiguousarray(values)), said),
-        (plain_image(np.zeros(values.shape, np.int32)), said + planes),
-        (plain_image(np.zeros_like(values) if errors is None else np.ascontiguousarray(errors)), said),
-    ]

@@ -5,11 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from skysub.visit.fits.assemble import finish, noise_model, nothing_known, visit_header
 from skysub.visit.fits.layout import Layout
-from skysub.visit.fits.pixels import read_float
-from skysub.visit.fits.plain import DETECTOR_KEYWORDS, VISIT_KEYWORDS, image_and_mask, stored_mask
-from skysub.visit.planes import AFW_PLANES
+from skysub.visit.fits.plain import masked_image, one_header
 
 if TYPE_CHECKING:
     from skysub.visit.fits.cards import Cards
@@ -33,36 +30,11 @@ def _recognise(file: FitsFile) -> bool:
 
 
 def _headers(file: FitsFile, ingest: IngestMap) -> list[VisitHeader]:
-    image, _ = image_and_mask(file)
-    cards = image.cards.over(file.primary.cards) if image.index else image.cards
-    visit, detector = _identity(cards)
-    return [
-        visit_header(
-            file,
-            ingest,
-            layout=_NAME,
-            image=image,
-            planes=AFW_PLANES,
-            cards=cards,
-            visit=VISIT_KEYWORDS,
-            detector=DETECTOR_KEYWORDS,
-            known_visit=visit,
-            known_detector=detector,
-        )
-    ]
+    return [one_header(file, ingest, layout=_NAME, identity=_identity)]
 
 
 def _read(file: FitsFile, header: VisitHeader, ingest: IngestMap) -> VisitImage:
-    """Read image and mask; variance from gain and read noise where both are known."""
-    hdu, bad = image_and_mask(file)
-    image = read_float(file, hdu, verify=ingest.verify)
-    mask = nothing_known(image)
-    if bad is not None:
-        values = stored_mask(file, header, bad, verify=ingest.verify)
-        mask[(values & ~sum(_BITS)) != 0] |= AFW_PLANES.bits("BAD")
-        for bit, name in _BITS.items():
-            mask[(values & bit) != 0] |= AFW_PLANES.bits(name)
-    return finish(header, ingest, image=image, mask=mask, variance=noise_model(header, image))
+    return masked_image(file, header, ingest, bits=_BITS)
 
 
 def _identity(cards: Cards) -> tuple[int | None, int | None]:

@@ -12,22 +12,20 @@ from skysub.visit.ingest import by_hand
 from skysub.visit.planes import AFW_PLANES
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from collections.abc import Callable, Mapping
 
+    from skysub.visit.fits.cards import Cards
     from skysub.visit.fits.file import FitsFile, Hdu
     from skysub.visit.fits.header import VisitHeader
     from skysub.visit.image import VisitImage
     from skysub.visit.ingest import IngestMap
 
-__all__ = ["DETECTOR_KEYWORDS", "LAYOUT", "VISIT_KEYWORDS", "image_and_mask", "stored_mask"]
+__all__ = ["LAYOUT", "masked_image", "one_header"]
 
 _NAME = "plain FITS"
 
 _MASK_NAMES = ("BPM", "MASK", "DQ")
 _NOISE_NAMES = ("VARIANCE", "VAR", "WEIGHT", "WHT", "IVAR", "ERR", "ERROR", "UNCERT", "SIGMA")
-VISIT_KEYWORDS = ("VISIT", "EXPID", "EXPNUM")
-DETECTOR_KEYWORDS = ("DETECTOR", "DETNUM", "CCDNUM", "CCDID", "CHIPID")
 
 
 def _recognise(file: FitsFile) -> bool:
@@ -36,52 +34,77 @@ def _recognise(file: FitsFile) -> bool:
 
 
 def _headers(file: FitsFile, ingest: IngestMap) -> list[VisitHeader]:
-    """One header: the file's one image.
+    return [one_header(file, ingest, layout=_NAME)]
+
+
+def _read(file: FitsFile, header: VisitHeader, ingest: IngestMap) -> VisitImage:
+    return masked_image(file, header, ingest, bits={})
+
+
+def one_header(
+    file: FitsFile,
+    ingest: IngestMap,
+    *,
+    layout: str,
+    identity: Callable[[Cards], tuple[int | None, int | None]] = lambda _: (None, None),
+) -> VisitHeader:
+    """Header of the file's one image.
+
+    Parameters
+    ----------
+    identity
+        Visit and detector of cards that have no keyword for them; None where it does not know.
 
     Raises
     ------
     LayoutError
         When there are several images to choose from, or visit or detector are unknown.
     """
-    image, _ = image_and_mask(file)
+    image, _ = _image_and_mask(file)
     cards = image.cards.over(file.primary.cards) if image.index else image.cards
-    return [
-        visit_header(
-            file,
-            ingest,
-            layout=_NAME,
-            image=image,
-            planes=AFW_PLANES,
-            cards=cards,
-            visit=VISIT_KEYWORDS,
-            detector=DETECTOR_KEYWORDS,
-        )
-    ]
+    visit, detector = identity(cards)
+    return visit_header(
+        file,
+        ingest,
+        layout=layout,
+        image=image,
+        planes=AFW_PLANES,
+        cards=cards,
+        visit=("VISIT", "EXPID", "EXPNUM"),
+        detector=("DETECTOR", "DETNUM", "CCDNUM", "CCDID", "CHIPID"),
+        known_visit=visit,
+        known_detector=detector,
+    )
 
 
-def _read(file: FitsFile, header: VisitHeader, ingest: IngestMap) -> VisitImage:
+def masked_image(
+    file: FitsFile, header: VisitHeader, ingest: IngestMap, *, bits: Mapping[int, str]
+) -> VisitImage:
     """Read image and mask; variance from gain and read noise where both are known.
+
+    Parameters
+    ----------
+    bits
+        Planes by their bits in the mask as it is stored; any other bit is BAD.
 
     Raises
     ------
     LayoutError
         When the mask has another shape than the image.
     """
-    hdu, bad = image_and_mask(file)
+    hdu, stored = _image_and_mask(file)
     image = read_float(file, hdu, verify=ingest.verify)
     mask = nothing_known(image)
-    if bad is not None:
-        mask[stored_mask(file, header, bad, verify=ingest.verify) != 0] |= AFW_PLANES.bits("BAD")
+    if stored is not None:
+        check_shape(header, stored)
+        values = read_integer(file, stored, verify=ingest.verify)
+        mask[(values & ~sum(bits)) != 0] |= AFW_PLANES.bits("BAD")
+        for bit, name in bits.items():
+            mask[(values & bit) != 0] |= AFW_PLANES.bits(name)
     return finish(header, ingest, image=image, mask=mask, variance=noise_model(header, image))
 
 
-def stored_mask(file: FitsFile, header: VisitHeader, hdu: Hdu, *, verify: bool) -> NDArray[np.signedinteger]:
-    """Mask as it is stored; it raises `LayoutError` when it has another shape than the image."""
-    check_shape(header, hdu)
-    return read_integer(file, hdu, verify=verify)
-
-
-def image_and_mask(file: FitsFile) -> tuple[Hdu, Hdu | None]:
+def _image_and_mask(file: FitsFile) -> tuple[Hdu, Hdu | None]:
     """The one image and, where there is one, its mask; `AmbiguousImageError` where it is not known which."""
     images = [hdu for hdu in file.hdus if hdu.is_image]
     masks = [hdu for hdu in images if hdu.name in _MASK_NAMES]
