@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["FIGURES", "PIXEL_UNIT", "Figure", "figure_named"]
+__all__ = ["COUNT_UNIT", "FIGURES", "PIXEL_UNIT", "Figure", "figure_named"]
 
 PIXEL_UNIT = "{unit}"
 """Stands for the unit of the pixels that the step made."""
+COUNT_UNIT = "{counts}"
+"""Stands for the unit of the input's pixels, in which LSST's statistics of a calibrated image stay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class Figure:
     label
         Its heading for people; empty for one that is shown by its name.
     unit
-        Its unit; "{unit}" stands for that of the pixels.
+        Its unit; "{unit}" stands for that of the pixels, "{counts}" for that of the input's pixels.
     meaning
         What it is, in a phrase.
     """
@@ -64,10 +66,10 @@ _ALL = (
         "pixel",
         "size of the PSF at the centre: the determinant radius of its moments",
     ),
-    Figure("zeroPoint", "Zero point", "mag", "magnitude of one unit of the pixels"),
+    Figure("zeroPoint", "Zero point", "mag", "magnitude of one unit of the input's pixels"),
     Figure("magLim", "Limiting magnitude", "mag", "magnitude of a point source at 5 sigma"),
-    Figure("skyBg", "Sky background", PIXEL_UNIT, "sum over layers of the median of their superpixels"),
-    Figure("skyNoise", "Sky noise", PIXEL_UNIT, "clipped standard deviation of the pixels, sources included"),
+    Figure("skyBg", "Sky background", COUNT_UNIT, "sum over layers of the median of their superpixels"),
+    Figure("skyNoise", "Sky noise", COUNT_UNIT, "clipped standard deviation of the pixels, sources included"),
     Figure(
         "faint_light",
         "Light of undetected sources",
@@ -96,7 +98,7 @@ _ALL = (
     Figure("passes", "Passes", "", "turns of mask and background"),
     Figure("seconds", "Time", "s", "time that the unit took on its worker"),
     Figure("expTime", "", "s", "exposure time"),
-    Figure("meanVar", "", "{unit}²", "clipped mean of the variance plane"),
+    Figure("meanVar", "", "{counts}²", "clipped mean of the variance plane"),
     Figure("ra", "", "degree", "right ascension of the detector's centre"),
     Figure("dec", "", "degree", "declination of the detector's centre"),
     *(Figure(f"raCorners{k}", "", "degree", f"right ascension of corner {k}") for k in range(4)),
@@ -136,9 +138,12 @@ _ALL = (
     Figure("xSize", "", "pixel", "columns of the detector"),
     Figure("ySize", "", "pixel", "rows of the detector"),
     Figure(
-        "bg_subtracted_skyPixel_instFlux_median", "", "adu", "median of the subtracted pixels that show sky"
+        "bg_subtracted_skyPixel_instFlux_median",
+        "",
+        COUNT_UNIT,
+        "median of the subtracted pixels that show sky",
     ),
-    Figure("bg_subtracted_skyPixel_instFlux_stdev", "", "adu", "standard deviation of the same"),
+    Figure("bg_subtracted_skyPixel_instFlux_stdev", "", COUNT_UNIT, "standard deviation of the same"),
     Figure("bg_subtracted_skySource_flux_median", "", "nJy", "median flux in apertures on empty sky"),
     Figure("bg_subtracted_skySource_flux_stdev", "", "nJy", "standard deviation of the same"),
     Figure("blends", "", "", "blends that were taken apart"),

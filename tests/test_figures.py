@@ -44,15 +44,26 @@ def test_the_docs_have_the_table():
     [
         ("sky", "nJy", ("Sky level", "nJy")),
         ("sky", "", ("Sky level", "")),
-        ("meanVar", "adu", ("meanVar", "adu²")),
-        ("meanVar", "", ("meanVar", "")),
         ("sources", "nJy", ("Sources", "")),
         ("covered_by_sources", "", ("Covered by sources", "%")),
         ("depth_of_my_own", "nJy", ("depth of my own", "")),
     ],
 )
 def test_labels_have_the_unit_of_the_pixels(name, unit, shown):
-    assert label_of(name, unit) == shown
+    assert label_of(name, unit, "adu") == shown
+
+
+@pytest.mark.parametrize(
+    ("name", "counts", "shown"),
+    [
+        ("meanVar", "adu", ("meanVar", "adu²")),
+        ("meanVar", "", ("meanVar", "")),
+        ("skyBg", "electron", ("Sky background", "electron")),
+        ("skyNoise", "electron", ("Sky noise", "electron")),
+    ],
+)
+def test_statistics_in_counts_stay_in_counts_when_pixels_are_calibrated(name, counts, shown):
+    assert label_of(name, "nJy", counts) == shown
 
 
 def test_shares_of_mask_planes_are_described():

@@ -45,7 +45,8 @@ def derived_figures(figures: Mapping[str, Any], unit: str) -> dict[str, float]:
     """Figures in the units that observers think in, where a step's figures allow.
 
     "seeing" is the full width at half maximum of a Gaussian of the PSF's size, 2 sqrt(2 ln 2) sigma, in
-    arcsec; "skyBrightness" is the sky in mag per square arcsec.
+    arcsec; "skyBrightness" is the sky in mag per square arcsec. ``unit`` is that of the sky's level: the
+    input's, which "zeroPoint" belongs to.
     """
     known = {
         name: float(value)

@@ -10,7 +10,7 @@ import numpy as np
 
 from skysub.campaign.store.backgrounds import unpacked
 from skysub.campaign.store.records import header_of
-from skysub.figures import PIXEL_UNIT, figure_named
+from skysub.figures import COUNT_UNIT, PIXEL_UNIT, figure_named
 from skysub.report.observed import derived_figures, observed
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from skysub.campaign.campaign import Campaign
     from skysub.campaign.records import Exposure
 
-__all__ = ["NOT_COMPARED", "Row", "label_of", "row_of", "rows_of", "rows_of_visit"]
+__all__ = ["NOT_COMPARED", "Row", "common_units", "label_of", "row_of", "rows_of", "rows_of_visit"]
 
 NOT_COMPARED = frozenset(["ra", "dec", "zenithDistance", "seconds"])
 """Figures that have no outliers: where a detector pointed, and how busy its worker was."""
@@ -34,6 +34,8 @@ class Row:
     band: str
     unit: str
     """Of the pixels."""
+    counts: str
+    """Unit of the input's pixels."""
     shape: tuple[int, int]
     path: str
     host: str
@@ -78,12 +80,25 @@ def row_of(campaign: Campaign, visit: int, detector: int) -> Row:
     return _row(campaign.exposure(visit, detector), campaign.marker(visit, detector), first=True)
 
 
-def label_of(name: str, unit: str = "") -> tuple[str, str]:
-    """Name for people, and unit, of a figure; a figure that is not known keeps its own name."""
+def label_of(name: str, unit: str = "", counts: str = "") -> tuple[str, str]:
+    """Name for people, and unit, of a figure; a figure that is not known keeps its own name.
+
+    Parameters
+    ----------
+    unit, counts
+        Of the pixels, and of the input's pixels; empty where they are not known, or not the same for all.
+    """
     figure = figure_named(name)
+    lacking = (not unit and PIXEL_UNIT in figure.unit) or (not counts and COUNT_UNIT in figure.unit)
     return figure.label or name.replace("_", " "), (
-        figure.unit.format(unit=unit) if unit or PIXEL_UNIT not in figure.unit else ""
+        "" if lacking else figure.unit.format(unit=unit, counts=counts)
     )
+
+
+def common_units(rows: Collection[Row]) -> tuple[str, str]:
+    """Unit of the pixels of all rows, and of their inputs' pixels; empty where rows differ."""
+    unit, counts = ({row.unit for row in rows}, {row.counts for row in rows})
+    return unit.pop() if len(unit) == 1 else "", counts.pop() if len(counts) == 1 else ""
 
 
 def _row(exposure: Exposure, marker: Mapping[str, Any], *, first: bool) -> Row:
@@ -97,13 +112,14 @@ def _row(exposure: Exposure, marker: Mapping[str, Any], *, first: bool) -> Row:
     if noise is not None:
         figures["noise"] = noise
     unit = _unit(marker) or exposure.unit
-    figures |= derived_figures(figures, unit)
+    figures |= derived_figures(figures, exposure.unit)
     figures["seconds"] = sum(marker["timings"].values())
     return Row(
         visit=exposure.visit,
         detector=exposure.detector,
         band=exposure.band,
         unit=unit,
+        counts=exposure.unit,
         observed=_observed(marker) if first else (),
         shape=exposure.shape,
         path=exposure.path,

@@ -12,7 +12,7 @@ from skysub.figures import FIGURES, figure_named
 from skysub.report.charts import short
 from skysub.report.colour import css_gradient, sequential
 from skysub.report.outliers import numeric_figures
-from skysub.report.rows import label_of
+from skysub.report.rows import common_units, label_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,11 +100,10 @@ def figure_names(rows: Sequence[Row]) -> list[str]:
 
 def detector_table(rows: Sequence[Row]) -> tuple[list[Column], list[TableRow]]:
     """All finished detectors, with all their figures."""
-    units = {row.unit for row in rows}
-    unit = units.pop() if len(units) == 1 else ""
+    units = common_units(rows)
     names = figure_names(rows)
     columns = [Column("Visit"), Column("Detector"), Column("Band", number=False)]
-    columns += [Column(*label_of(name, unit), meaning=figure_named(name).meaning) for name in names]
+    columns += [Column(*label_of(name, *units), meaning=figure_named(name).meaning) for name in names]
     columns += [Column("Flags", number=False), Column("Input", number=False)]
     made = []
     for row in rows:
@@ -131,7 +130,7 @@ def outlier_table(
     ]
     rows = []
     for each in outliers:
-        label, unit = label_of(each.name, each.row.unit)
+        label, unit = label_of(each.name, each.row.unit, each.row.counts)
         away = f"{each.deviations:+,.1f}".replace("-", "\N{MINUS SIGN}")
         cells = (
             Cell(f"visit {each.row.visit} detector {each.row.detector}", link=each.row.key),
@@ -172,8 +171,9 @@ def beside(reference: Reference, rows: Sequence[Row], unusual: Sequence[Outlier]
         Column("Unit", number=False),
     )
     made = []
+    _, counts = common_units(rows)
     for change in reference.changes(rows):
-        label, unit = label_of(change.name, change.unit)
+        label, unit = label_of(change.name, change.unit, counts)
         away = f"{change.deviations:+,.1f}".replace("-", "\N{MINUS SIGN}")
         cells = (
             Cell(label),

@@ -26,7 +26,7 @@ from skysub.report.large import part_of, troubled_first, visit_table
 from skysub.report.outliers import DEVIATIONS, FEWEST, find_outliers
 from skysub.report.panels import common_scales, visit_cards
 from skysub.report.reference import reference_of
-from skysub.report.rows import Row, label_of, rows_of
+from skysub.report.rows import Row, common_units, label_of, rows_of
 from skysub.report.tables import beside, cost_of, detector_table, figure_names, outlier_table, span
 from skysub.report.templating import environment, template_text
 from skysub.report.verdict import counted_flags, verdict_of
@@ -390,10 +390,9 @@ def _outliers_note(rows: list[Row], outliers: list[Outlier]) -> str:
 
 def _distribution(rows: list[Row], name: str, outlying: set[tuple[str, str]]) -> _Figure | None:
     points = _points(rows, name, outlying)
-    units = {row.unit for row in rows}
     if len(points) < 2 or len({point.value for point in points}) < 2:
         return None
-    label, unit = label_of(name, units.pop() if len(units) == 1 else "")
+    label, unit = label_of(name, *common_units(rows))
     return _Figure(label, unit, distribution(points))
 
 

@@ -15,6 +15,7 @@ from skysub.campaign.chain import chained
 from skysub.errors import ConfigError, NotDoneError, RecipeError
 from skysub.measurement.columns import COLUMNS
 from skysub.measurement.ids import SourceIds
+from skysub.report.rows import label_of, row_of
 from skysub.testing import make_visit_image
 from skysub.visit.calibrated import calibration_of_header, restore_post_isr_image
 from skysub.visit.summary_file import write_visit_summary
@@ -147,6 +148,17 @@ def test_images_and_tables_are_there(release):
         assert np.isfinite(figures[f"bg_subtracted_skySource_flux_{name}"]).all()
     assert set(figures["calibration_psf"]) == {"calibrate_image"}
     assert set(figures["background"]) == {"visit_image_background"}
+
+
+def test_reports_have_the_sky_of_calibrated_images_in_counts(release):
+    campaign = skysub.open_campaign(release[1])
+    row = row_of(campaign, VISITS[0], 0)
+    assert (row.unit, row.counts) == ("nJy", "electron")
+    level = campaign.background("visit_image_background", VISITS[0], 0).evaluate().mean()
+    assert row.figures["skyBg"] == pytest.approx(level, rel=0.01)
+    assert label_of("skyBg", row.unit, row.counts) == ("Sky background", "electron")
+    magnitude = row.figures["zeroPoint"] - 2.5 * np.log10(level / row.figures["pixelScale"] ** 2)
+    assert row.figures["skyBrightness"] == pytest.approx(magnitude, abs=0.01)
 
 
 def test_sources_are_read_by_visit_column_and_condition(release):

@@ -18,6 +18,7 @@ def row(visit=1, detector=0, *, band="r", figures=None, timings=None, unit="elec
         detector=detector,
         band=band,
         unit=unit,
+        counts=unit,
         shape=(100, 200),
         path=f"raw/v{visit}_d{detector}.fits",
         host="here",

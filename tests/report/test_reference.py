@@ -18,6 +18,7 @@ def row(visit, detector, *, band="r", unit="adu", **figures):
         detector=detector,
         band=band,
         unit=unit,
+        counts=unit,
         shape=(10, 10),
         path="",
         host="",

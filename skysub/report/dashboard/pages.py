@@ -193,7 +193,7 @@ def detector_page(snapshot: Snapshot, visit: int, detector: int) -> dict[str, An
         "flags": dict(row.flags),
         "timings": [(name, short(seconds)) for name, seconds in row.timings.items()],
         "facts": [
-            (*label_of(name, row.unit), value if isinstance(value, str) else short(value))
+            (*label_of(name, row.unit, row.counts), value if isinstance(value, str) else short(value))
             for name, value in row.figures.items()
             if isinstance(value, str) or value == value  # noqa: PLR0124 - NaN is not shown
         ],
